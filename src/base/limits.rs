@@ -1,0 +1,38 @@
+//! Every bound of the program, with its unit, in one place.
+
+/// A name in a directory, in bytes (as on Linux).
+pub const NAME_BYTES: usize = 255;
+/// A symlink's target, in bytes.
+pub const SYMLINK_BYTES: usize = 4095;
+/// An extended attribute's value, in bytes (as on Linux).
+pub const XATTR_BYTES: usize = 65536;
+/// An extended attribute's name, in bytes (as on Linux).
+pub const XATTR_NAME_BYTES: usize = 255;
+/// A file's size, in bytes: what a signed 64-bit offset can reach.
+pub const FILE_BYTES: u64 = i64::MAX as u64;
+/// Hard links to one file.
+pub const LINKS: u32 = 65_000;
+
+/// The largest raw extent in one record, in bytes.
+pub const EXTENT_BYTES: usize = 1 << 20;
+/// The largest extent that may be compressed, in raw bytes, so that a small read decompresses little.
+pub const COMPRESSED_EXTENT_BYTES: usize = 128 << 10;
+/// A raw extent carries one CRC-32 for each piece of this many bytes.
+pub const PIECE_BYTES: usize = 16 << 10;
+/// The largest body of a record that is not an extent, in stored bytes.
+pub const RECORD_BYTES: usize = 4 << 20;
+/// Files are mapped in chunks of this many bytes, one index row each.
+pub const CHUNK_BYTES: u64 = 128 << 10;
+
+/// A segment file's size by default, in bytes.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// The smallest segment size that can be asked for, in bytes (the simulator uses small ones).
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// The largest segment size that can be asked for, in bytes.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Batches begin and end on multiples of this, in bytes, so that an acknowledged block is never written again.
+pub const BLOCK_BYTES: u64 = 4096;
+/// Records that wait in memory for the next commit, in bytes; who appends past it writes first.
+pub const TAIL_BYTES: usize = 16 << 20;
+/// Segment files kept ready to be used again.
+pub const SPARE_SEGMENTS: usize = 4;

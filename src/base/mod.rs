@@ -1,0 +1,15 @@
+//! What every room may use: ids, errors, limits, and the traits through which time and chance enter.
+//!
+//! Nothing here knows about files, bytes on disk or threads.
+
+mod clock;
+mod error;
+mod ids;
+pub mod limits;
+pub mod planted;
+mod random;
+
+pub use clock::{Clock, SystemClock};
+pub use error::{Damage, Error, FsError, Place, Result};
+pub use ids::{Incarnation, Ino, LinkId, Lsn, ObjectId, SegmentId, StoreId, VersionId};
+pub use random::{Random, SystemRandom};

@@ -1,0 +1,2 @@
+//! segfs: mounts and operates a store.
+fn main() {}

@@ -1,0 +1,2 @@
+//! segtool: looks inside a segfs store.
+fn main() {}

@@ -1,0 +1,2 @@
+//! xtask: tests, checks and benchmarks of this repository.
+fn main() {}
