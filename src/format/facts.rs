@@ -1,0 +1,369 @@
+//! Facts: what an operation record says. `docs/FORMAT.md` section 6.
+//!
+//! A fact says what is, not what to do: a register (a link, an attribute, an extended attribute, a lock) with
+//! its new value, or a version of content. The stamp is that of the record, one for all facts of an operation.
+
+use bincode::{Decode, Encode};
+
+use crate::base::{Ino, LinkId, Lsn, ObjectId, StoreId, VersionId};
+
+use super::Location;
+
+/// What kind of thing an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum ObjectKind {
+    /// Mentioned by a fact of another store, whose creation has not arrived here yet.
+    Unknown,
+    /// Regular file.
+    File,
+    /// Directory.
+    Directory,
+    /// Symbolic link.
+    Symlink,
+    /// Named pipe.
+    Fifo,
+    /// Socket.
+    Socket,
+    /// Character device.
+    CharDevice,
+    /// Block device.
+    BlockDevice,
+}
+
+/// A version vector: for each store the number of the newest version of this object that it made and that is
+/// included. Sorted by store.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+pub struct VersionVector(Vec<(StoreId, u64)>);
+
+impl VersionVector {
+    /// The counter of a store; 0 if it has none.
+    #[must_use]
+    pub fn get(&self, store: StoreId) -> u64 {
+        self.0.binary_search_by_key(&store, |e| e.0).map_or(0, |i| self.0[i].1)
+    }
+
+    /// Raises the counter of a store to `n`, if it is lower.
+    pub fn raise(&mut self, store: StoreId, n: u64) {
+        match self.0.binary_search_by_key(&store, |e| e.0) {
+            Ok(i) => self.0[i].1 = self.0[i].1.max(n),
+            Err(i) => self.0.insert(i, (store, n)),
+        }
+    }
+
+    /// Raises every counter to the other's.
+    pub fn merge(&mut self, other: &Self) {
+        for (store, n) in &other.0 {
+            self.raise(*store, *n);
+        }
+    }
+
+    /// Is everything that this includes included in the other too?
+    #[must_use]
+    pub fn within(&self, other: &Self) -> bool {
+        self.0.iter().all(|(store, n)| *n <= other.get(*store))
+    }
+
+    /// Is nothing included?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Store and counter, sorted by store.
+    pub fn iter(&self) -> impl Iterator<Item = (StoreId, u64)> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+/// A place in the history of a name: this version of this object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Lineage {
+    /// The object that had the name before.
+    pub object: ObjectId,
+    /// Its newest version at that time, if it had one.
+    pub version: Option<VersionId>,
+}
+
+/// Time of an inode as people see it: seconds and nanoseconds since 1970, also before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Encode, Decode)]
+pub struct Time {
+    /// Seconds since 1970, negative before.
+    pub seconds: i64,
+    /// 0 to 999,999,999, always forward.
+    pub nanos: u32,
+}
+
+impl Time {
+    /// From nanoseconds since 1970.
+    #[must_use]
+    pub fn from_ns(ns: u64) -> Self {
+        Self { seconds: (ns / 1_000_000_000).cast_signed(), nanos: (ns % 1_000_000_000) as u32 }
+    }
+}
+
+/// Who may do what: the mode register holds permission bits only, never the file type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// An object as it comes to be. Mode, owner and times start their registers with the record's stamp.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Create {
+    /// Its id, the same everywhere.
+    pub object: ObjectId,
+    /// What it is.
+    pub kind: ObjectKind,
+    /// Permission bits, 07777.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: Owner,
+    /// Device number of a device node, else 0.
+    pub device: u32,
+    /// Target of a symlink, else empty.
+    pub target: Vec<u8>,
+}
+
+/// A link register's value: where a link hangs.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Link {
+    /// The register.
+    pub link: LinkId,
+    /// Directory.
+    pub parent: ObjectId,
+    /// Name in it: 1 to 255 bytes without `/` and NUL.
+    pub name: Vec<u8>,
+    /// What hangs there.
+    pub object: ObjectId,
+    /// What the name showed before, where this continues its history.
+    pub continues: Option<Lineage>,
+}
+
+/// A link register's other value: the link is gone from where it hung.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Gone {
+    /// The register.
+    pub link: LinkId,
+    /// Directory in which it hung.
+    pub parent: ObjectId,
+    /// Name that it had.
+    pub name: Vec<u8>,
+    /// What hung there.
+    pub object: ObjectId,
+    /// The versions of the object that the one who removed it had: one outside brings the link back.
+    pub saw: VersionVector,
+    /// Id of the delete marker that this leaves in the history of the name; none where something else took
+    /// the name in the same operation.
+    pub marker: Option<VersionId>,
+}
+
+/// A version of a file's content. The bytes come before it: as writes to the branch where it was made, as
+/// [`Changes`] anywhere else.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Version {
+    /// Its id: a `UUIDv7` of the creation time.
+    pub id: VersionId,
+    /// Whose content.
+    pub object: ObjectId,
+    /// What it includes.
+    pub vector: VersionVector,
+    /// The versions that it descends from directly: none for a first one, two for a merge.
+    pub parents: Vec<VersionId>,
+    /// Creation time, ns since 1970; grows along a history.
+    pub created_ns: u64,
+    /// The file's size.
+    pub size: u64,
+    /// The file's modification time.
+    pub modified: Time,
+    /// Permission bits at that time.
+    pub mode: u32,
+    /// Owner at that time.
+    pub owner: Owner,
+    /// Root of the BLAKE3 tree over the content, if it was computed by then.
+    pub hash: Option<[u8; 32]>,
+    /// Bit 0: minted at recovery, for a file that was open in a crash. Bit 1: a restored older version.
+    pub flags: u32,
+    /// Links of the object that the maker knew to be gone (register and stamp): this version does not bring
+    /// them back. Only objects with several links have any.
+    pub knew_gone: Vec<(LinkId, u64, StoreId)>,
+}
+
+/// Flags of a [`Version`].
+pub mod version_flags {
+    /// Minted at recovery: the file was open when the store stopped.
+    pub const INTERRUPTED: u32 = 1;
+    /// Content of an older version, restored.
+    pub const RESTORED: u32 = 2;
+}
+
+/// An extent by the name that it has in every store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct ExtentId {
+    /// Store that wrote it first.
+    pub store: StoreId,
+    /// Incarnation that did.
+    pub incarnation: crate::base::Incarnation,
+    /// Its LSN there.
+    pub sequence: u64,
+}
+
+/// What a range of a version holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Source {
+    /// Zeros that take no space.
+    Hole,
+    /// Raw bytes of an extent, from this offset in it.
+    Extent(ExtentId, u32),
+}
+
+/// One changed range of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Range {
+    /// Offset in the file.
+    pub offset: u64,
+    /// Length.
+    pub len: u64,
+    /// What is there.
+    pub source: Source,
+}
+
+/// How a version that was made elsewhere differs from one that is already here. Comes before the version.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Changes {
+    /// Whose content.
+    pub object: ObjectId,
+    /// The version that it will be.
+    pub version: VersionId,
+    /// The version to start from; none: an empty file.
+    pub base: Option<VersionId>,
+    /// What differs, to be applied in this order: a later range overrides an earlier one.
+    pub ranges: Vec<Range>,
+}
+
+/// [`Changes`] as this store notes them: the extents are records of its own log. May come in several parts.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct LocalChanges {
+    /// Whose content.
+    pub object: ObjectId,
+    /// The version that it will be.
+    pub version: VersionId,
+    /// Number of this part, from 0.
+    pub part: u32,
+    /// The version to start from; none: an empty file.
+    pub base: Option<VersionId>,
+    /// Offset, length, and record, place and offset in the extent; none: a hole.
+    pub ranges: Vec<(u64, u64, Option<(Lsn, Location, u32)>)>,
+}
+
+/// A fact.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Fact {
+    /// An object comes to be.
+    Create(Create),
+    /// A link hangs here.
+    Link(Link),
+    /// A link is gone.
+    Gone(Gone),
+    /// Permission bits.
+    Mode(ObjectId, u32),
+    /// Owner and group.
+    Owner(ObjectId, Owner),
+    /// Modification time, set by hand.
+    Modified(ObjectId, Time),
+    /// An extended attribute: name, value or removed.
+    Xattr(ObjectId, Vec<u8>, Option<Vec<u8>>),
+    /// A version of content.
+    Version(Version),
+    /// This directory and that one stood at one name: the first is from now on another name for the second.
+    Alias(ObjectId, ObjectId),
+    /// A tag on a moment: the stamp (ns since 1970) that it names, or removed.
+    Tag(Vec<u8>, Option<u64>),
+    /// Object Lock of a version: mode (1 governance, 2 compliance) and the time, ns since 1970, until which.
+    Retain(ObjectId, VersionId, u8, u64),
+    /// Legal hold of a version, on or off.
+    Hold(ObjectId, VersionId, bool),
+
+    /// Local: the inode number given to an object of another store.
+    Inode(ObjectId, Ino),
+    /// Local: the short number that stands for a store in rows.
+    StoreNumber(u32, StoreId),
+    /// Local: the size of an object's draft, cutting what is behind it.
+    Size(ObjectId, u64),
+    /// Local: this range of the draft is a hole now (offset, length).
+    Punch(ObjectId, u64, u64),
+    /// Local: these extents, already in the log, are now in this range of the draft.
+    Place(ObjectId, Vec<Placed>),
+    /// Local: access time.
+    Accessed(ObjectId, Time),
+    /// Local, beside a version of another store: how it differs from one that is here.
+    Changes(LocalChanges),
+    /// Local: a version that waited for another can be applied now.
+    Ready(ObjectId, VersionId),
+    /// Local: the draft of an object that no link shows any more is given up.
+    Reap(ObjectId),
+    /// Local: the content hash of a version, computed after it was made.
+    Hash(ObjectId, VersionId, [u8; 32]),
+}
+
+impl Fact {
+    /// Does this fact concern this store only, and never cross to another?
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(
+            self,
+            Self::Inode(..)
+                | Self::StoreNumber(..)
+                | Self::Size(..)
+                | Self::Punch(..)
+                | Self::Place(..)
+                | Self::Accessed(..)
+                | Self::Changes(..)
+                | Self::Ready(..)
+                | Self::Reap(..)
+                | Self::Hash(..)
+        )
+    }
+}
+
+/// A range of a draft that shows an extent of this store's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Placed {
+    /// Offset in the file.
+    pub offset: u64,
+    /// Length.
+    pub len: u32,
+    /// The extent's record.
+    pub extent: Lsn,
+    /// Where that lay when this was written.
+    pub location: Location,
+    /// Offset in the extent's raw bytes.
+    pub skip: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vv(entries: &[(u128, u64)]) -> VersionVector {
+        let mut v = VersionVector::default();
+        for (s, n) in entries {
+            v.raise(StoreId::new(*s), *n);
+        }
+        v
+    }
+
+    #[test]
+    fn vectors_order_partially() {
+        let (a, b) = (vv(&[(1, 2), (2, 1)]), vv(&[(1, 2), (2, 3)]));
+        assert!(a.within(&b) && !b.within(&a));
+        let c = vv(&[(1, 3)]);
+        assert!(!c.within(&b) && !b.within(&c));
+        let mut m = b.clone();
+        m.merge(&c);
+        assert_eq!(m, vv(&[(2, 3), (1, 3)]));
+        assert!(VersionVector::default().within(&c) && c.within(&c));
+    }
+}

@@ -1,0 +1,273 @@
+//! One apply: how a record changes the index, whether it was made here, replayed, or made by another store.
+//!
+//! In every register the newest stamp wins; versions are a set that only grows. So the order in which facts of
+//! several stores arrive, and how often, cannot matter (`docs/FORMAT.md` section 9).
+
+use crate::{
+    base::{Damage, Ino, LinkId, ObjectId, Result, StoreId},
+    format::{
+        facts::{Create, Fact, ObjectKind, Time},
+        rows::{Attributes, Content, LinkRegister, ObjectRow, Stamp, TagRow, XattrRow, key, kind},
+    },
+};
+
+use super::{
+    state::State,
+    txn::{Keep, Txn},
+};
+
+/// Applies the facts of one record.
+pub(super) struct Apply<'t, 'i> {
+    pub(super) txn: &'t mut Txn<'i>,
+    pub(super) state: &'t mut State,
+    /// Stamp of the record.
+    pub(super) stamp: Stamp,
+    /// Number of the fact in the record.
+    pub(super) part: u32,
+}
+
+impl Apply<'_, '_> {
+    /// Applies all facts of an operation.
+    pub(super) fn facts(&mut self, facts: &[Fact]) -> Result<()> {
+        self.state.meta.hlc = self.state.meta.hlc.max(self.stamp.hlc);
+        for (part, fact) in facts.iter().enumerate() {
+            self.part = part as u32;
+            self.fact(fact)?;
+        }
+        Ok(())
+    }
+
+    fn fact(&mut self, fact: &Fact) -> Result<()> {
+        match fact {
+            Fact::Create(create) => self.create(create),
+            Fact::Link(link) => {
+                let register = LinkRegister {
+                    stamp: self.stamp,
+                    parent: self.ino_for(link.parent)?,
+                    name: link.name.clone(),
+                    child: self.ino_for(link.object)?,
+                    gone: None,
+                    continues: link.continues,
+                    placed: None,
+                };
+                self.set_register(link.link, link.object, link.parent, register)
+            }
+            Fact::Gone(gone) => self.gone(gone),
+            Fact::Mode(object, mode) => self.attribute(*object, |s, a, stamp| {
+                if s.newer(stamp, a.mode_stamp) {
+                    (a.mode, a.mode_stamp) = (*mode, stamp);
+                }
+            }),
+            Fact::Owner(object, owner) => self.attribute(*object, |s, a, stamp| {
+                if s.newer(stamp, a.owner_stamp) {
+                    (a.owner, a.owner_stamp) = (*owner, stamp);
+                }
+            }),
+            Fact::Modified(object, time) => self.attribute(*object, |s, a, stamp| {
+                if s.newer(stamp, a.modified_stamp) {
+                    (a.modified, a.modified_stamp) = (*time, stamp);
+                }
+            }),
+            Fact::Xattr(object, name, value) => self.xattr(*object, name, value.as_ref()),
+            Fact::Version(version) => self.version(version, self.stamp),
+            Fact::Alias(from, to) => self.alias(*from, *to),
+            Fact::Tag(name, moment) => self.tag(name, *moment),
+            // Kept in the log from the first day; what they mean to retention comes with it.
+            Fact::Retain(..) | Fact::Hold(..) => Ok(()),
+            Fact::Inode(object, ino) => self.inode(*object, *ino),
+            Fact::StoreNumber(n, store) => self.store_number(*n, *store),
+            Fact::Size(object, size) => self.resize(*object, *size),
+            Fact::Punch(object, offset, len) => self.punch(*object, *offset, *len),
+            Fact::Place(object, placed) => self.place_extents(*object, placed),
+            Fact::Accessed(object, time) => self.accessed(*object, *time),
+            Fact::Changes(changes) => self.changes(changes),
+            Fact::Ready(object, version) => self.ready(*object, *version),
+            Fact::Reap(object) => self.reap(*object),
+            Fact::Hash(object, version, hash) => self.hash(*object, *version, *hash),
+        }
+    }
+
+    /// The inode number of an object: logged for those of other stores, part of the id for those made here.
+    pub(super) fn ino_for(&mut self, object: ObjectId) -> Result<Ino> {
+        if object == ObjectId::ROOT {
+            return Ok(Ino::FIRST);
+        }
+        if self.state.stores.len() > 1
+            && let Some(ino) = self.txn.get::<Ino>(&key::object_id(object))?
+        {
+            return Ok(ino);
+        }
+        Ok(object.parts().1)
+    }
+
+    /// The row of an object; one that was only mentioned so far gets a row that says no more than that.
+    pub(super) fn object_or_new(&mut self, object: ObjectId) -> Result<(Ino, ObjectRow)> {
+        let ino = self.ino_for(object)?;
+        if let Some(row) = self.txn.object_if_any(ino)? {
+            if row.object != object {
+                let why = format!("inode {ino} stands for {} and {object}", row.object);
+                return Err(Damage::file("index", 0, why).into());
+            }
+            return Ok((ino, row));
+        }
+        self.state.meta.next_ino = self.state.meta.next_ino.max(ino.get() + 1);
+        Ok((ino, ObjectRow { from: self.txn.lsn(), object, attributes: unknown(), content: Content::default() }))
+    }
+
+    fn create(&mut self, create: &Create) -> Result<()> {
+        let (ino, mut row) = self.object_or_new(create.object)?;
+        let stamp = self.stamp;
+        let a = &mut row.attributes;
+        if a.kind != ObjectKind::Unknown {
+            return Ok(());
+        }
+        a.kind = create.kind;
+        a.device = create.device;
+        a.target.clone_from(&create.target);
+        a.born = stamp.hlc;
+        a.changed = a.changed.max(stamp.hlc);
+        if self.state.newer(stamp, a.mode_stamp) {
+            (a.mode, a.mode_stamp) = (create.mode, stamp);
+        }
+        if self.state.newer(stamp, a.owner_stamp) {
+            (a.owner, a.owner_stamp) = (create.owner, stamp);
+        }
+        if self.state.newer(stamp, a.modified_stamp) {
+            (a.modified, a.modified_stamp) = (Time::from_ns(stamp.hlc), stamp);
+        }
+        if create.kind == ObjectKind::Directory {
+            a.links += 2;
+        }
+        if create.kind == ObjectKind::Symlink {
+            row.content.size = create.target.len() as u64;
+        }
+        self.state.meta.objects += 1;
+        self.txn.put_object(ino, row, Keep::History)?;
+        self.became_known(ino, create.object)
+    }
+
+    fn attribute(
+        &mut self,
+        object: ObjectId,
+        set: impl FnOnce(&State, &mut Attributes, Stamp),
+    ) -> Result<()> {
+        let (ino, mut row) = self.object_or_new(object)?;
+        set(self.state, &mut row.attributes, self.stamp);
+        row.attributes.changed = row.attributes.changed.max(self.stamp.hlc);
+        self.txn.put_object(ino, row, Keep::History)
+    }
+
+    fn xattr(&mut self, object: ObjectId, name: &[u8], value: Option<&Vec<u8>>) -> Result<()> {
+        let (ino, mut row) = self.object_or_new(object)?;
+        let k = key::xattr(ino, name);
+        let old: Option<XattrRow> = self.txn.get(&k)?;
+        if old.as_ref().is_some_and(|o| !self.state.newer(self.stamp, o.stamp)) {
+            return Ok(());
+        }
+        let had = old.is_some_and(|o| o.value.is_some());
+        let a = &mut row.attributes;
+        a.xattrs = a.xattrs - u32::from(had) + u32::from(value.is_some());
+        a.changed = a.changed.max(self.stamp.hlc);
+        self.txn.put_object(ino, row, Keep::History)?;
+        let new = XattrRow { from: self.txn.lsn(), stamp: self.stamp, value: value.cloned() };
+        self.txn.put(k, &new, Keep::History)
+    }
+
+    fn tag(&mut self, name: &[u8], moment: Option<u64>) -> Result<()> {
+        let k = key::tag(name);
+        let old: Option<TagRow> = self.txn.get(&k)?;
+        if old.is_some_and(|o| !self.state.newer(self.stamp, o.stamp)) {
+            return Ok(());
+        }
+        let lsn = self.txn.lsn();
+        self.txn.put(k, &TagRow { from: lsn, stamp: self.stamp, moment, at: lsn }, Keep::History)
+    }
+
+    fn inode(&mut self, object: ObjectId, ino: Ino) -> Result<()> {
+        self.state.meta.next_ino = self.state.meta.next_ino.max(ino.get() + 1);
+        self.txn.put(key::object_id(object), &ino, Keep::Amend)
+    }
+
+    fn store_number(&mut self, n: u32, store: StoreId) -> Result<()> {
+        if self.state.number(store).is_none() {
+            std::sync::Arc::make_mut(&mut self.state.stores).push(store);
+        }
+        self.txn.put(key::store_number(Some(n)), &store, Keep::Amend)
+    }
+
+    /// A register of a link, wherever it is kept.
+    pub(super) fn register(&mut self, link: LinkId, child: Ino) -> Result<Option<LinkRegister>> {
+        if let Some(row) = self.txn.object_if_any(child)?
+            && LinkId::primary(row.object) == link
+        {
+            return Ok(row.attributes.link);
+        }
+        self.txn.get(&key::register(link))
+    }
+
+    pub(super) fn put_register(&mut self, link: LinkId, register: LinkRegister) -> Result<()> {
+        let child = register.child;
+        let mut row = self.txn.object(child)?;
+        if LinkId::primary(row.object) == link {
+            row.attributes.link = Some(register);
+            return self.txn.put_object(child, row, Keep::History);
+        }
+        if !row.attributes.more_links {
+            row.attributes.more_links = true;
+            self.txn.put_object(child, row, Keep::History)?;
+        }
+        self.txn.put(key::object_links(child, Some(link)), &(), Keep::Amend)?;
+        self.txn.put(key::register(link), &register, Keep::Amend)
+    }
+
+    /// Every link that an object has or had.
+    pub(super) fn links_of(&mut self, child: Ino) -> Result<Vec<LinkId>> {
+        let row = self.txn.object(child)?;
+        let mut links = Vec::new();
+        if row.attributes.link.is_some() {
+            links.push(LinkId::primary(row.object));
+        }
+        if row.attributes.more_links {
+            let prefix = key::object_links(child, None);
+            for (k, _) in self.txn.scan(&prefix, &prefix, usize::MAX)? {
+                if let Some(id) = k.last_chunk::<16>() {
+                    links.push(LinkId::new(u128::from_be_bytes(*id)));
+                }
+            }
+        }
+        Ok(links)
+    }
+
+    /// Puts an inode on a list, or takes it off.
+    pub(super) fn list(&mut self, list: u8, ino: Ino, on: bool) -> Result<()> {
+        debug_assert!(matches!(list, kind::DRAFT | kind::ORPHAN | kind::TWIN));
+        if on {
+            self.txn.put(key::listed(list, ino), &(), Keep::Amend)
+        } else {
+            self.txn.delete(key::listed(list, ino), Keep::Amend)
+        }
+    }
+}
+
+fn unknown() -> Attributes {
+    Attributes {
+        kind: ObjectKind::Unknown,
+        mode: 0,
+        mode_stamp: Stamp::default(),
+        owner: crate::format::facts::Owner::default(),
+        owner_stamp: Stamp::default(),
+        modified: Time::default(),
+        modified_stamp: Stamp::default(),
+        changed: 0,
+        born: 0,
+        device: 0,
+        target: Vec::new(),
+        links: 0,
+        entries: 0,
+        link: None,
+        more_links: false,
+        xattrs: 0,
+        alias: None,
+        contested: false,
+    }
+}

@@ -1,0 +1,340 @@
+//! Content: which extents show where in a file, on which branch, since when.
+//!
+//! A chunk row above the branch's last version belongs to the draft and is amended in place; one at or below
+//! it belongs to a version, and goes to the history when it is replaced.
+
+use crate::{
+    base::{Damage, Ino, Lsn, ObjectId, Result, limits::CHUNK_BYTES},
+    format::{
+        Location,
+        facts::{ObjectKind, Placed, Time},
+        rows::{BranchRow, ChunkRow, Content, Cut, ObjectRow, Piece, VersionRow, key, kind},
+    },
+    index::Index,
+};
+
+use super::{
+    apply::Apply,
+    pieces::{add_cut, allocated, chunks_of, is_cut, splice},
+    txn::{Keep, row, row_at},
+};
+
+/// Cuts kept in an object's row before the rows that they hide are removed one by one.
+const CUTS_MAX: usize = 32;
+
+/// An extent in this log, and from where on its bytes are meant.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bytes {
+    pub(super) extent: Lsn,
+    pub(super) location: Location,
+    pub(super) skip: u32,
+}
+
+impl Apply<'_, '_> {
+    /// An extent record: its bytes are now at this offset of the draft.
+    pub(super) fn extent(&mut self, object: ObjectId, offset: u64, location: Location) -> Result<()> {
+        self.state.meta.hlc = self.state.meta.hlc.max(self.stamp.hlc);
+        let bytes = Bytes { extent: self.txn.lsn(), location, skip: 0 };
+        let (ino, mut row) = self.object_or_new(object)?;
+        self.write(ino, &mut row, offset, u64::from(location.raw_len), Some(bytes))?;
+        self.draft(ino, row)
+    }
+
+    pub(super) fn place_extents(&mut self, object: ObjectId, placed: &[Placed]) -> Result<()> {
+        let (ino, mut row) = self.object_or_new(object)?;
+        for p in placed {
+            let bytes = Bytes { extent: p.extent, location: p.location, skip: p.skip };
+            self.write(ino, &mut row, p.offset, u64::from(p.len), Some(bytes))?;
+        }
+        self.draft(ino, row)
+    }
+
+    pub(super) fn punch(&mut self, object: ObjectId, offset: u64, len: u64) -> Result<()> {
+        let (ino, mut row) = self.object_or_new(object)?;
+        self.clear(ino, &mut row, offset, len)?;
+        self.draft(ino, row)
+    }
+
+    pub(super) fn resize(&mut self, object: ObjectId, size: u64) -> Result<()> {
+        let (ino, mut row) = self.object_or_new(object)?;
+        self.cut(ino, &mut row, size)?;
+        row.content.size = size;
+        self.draft(ino, row)
+    }
+
+    pub(super) fn accessed(&mut self, object: ObjectId, time: Time) -> Result<()> {
+        let (ino, mut row) = self.object_or_new(object)?;
+        row.content.accessed = Some(time);
+        self.txn.put_object(ino, row, Keep::Amend)
+    }
+
+    pub(super) fn reap(&mut self, object: ObjectId) -> Result<()> {
+        let (ino, mut row) = self.object_or_new(object)?;
+        row.content.draft = false;
+        self.list(kind::DRAFT, ino, false)?;
+        self.list(kind::ORPHAN, ino, false)?;
+        self.txn.put_object(ino, row, Keep::Amend)
+    }
+
+    /// The object has changes that no version has.
+    fn draft(&mut self, ino: Ino, mut row: ObjectRow) -> Result<()> {
+        row.content.modified = Time::from_ns(self.stamp.hlc);
+        row.content.modified_stamp = self.stamp;
+        if !row.content.draft && row.attributes.kind == ObjectKind::File {
+            row.content.draft = true;
+            self.list(kind::DRAFT, ino, true)?;
+        }
+        self.txn.put_object(ino, row, Keep::Amend)
+    }
+
+    /// Makes a range of the branch that shows hold these bytes, or a hole.
+    pub(super) fn write(
+        &mut self,
+        ino: Ino,
+        row: &mut ObjectRow,
+        offset: u64,
+        len: u64,
+        bytes: Option<Bytes>,
+    ) -> Result<()> {
+        for (chunk, start, n, done) in chunks_of(offset, len) {
+            let piece = bytes.map(|b| Piece {
+                start,
+                len: n,
+                extent: b.extent,
+                skip: b.skip + done as u32,
+                location: b.location,
+            });
+            self.edit(ino, &mut row.content, chunk, |pieces| splice(pieces, start, n, piece))?;
+        }
+        row.content.size = row.content.size.max(offset + len);
+        Ok(())
+    }
+
+    /// Makes a range a hole without changing the size; costs what lies there, not the range's length.
+    pub(super) fn clear(&mut self, ino: Ino, row: &mut ObjectRow, offset: u64, len: u64) -> Result<()> {
+        let end = offset.saturating_add(len).min(row.content.size);
+        if offset >= end {
+            return Ok(());
+        }
+        let (first, last) = (offset / CHUNK_BYTES, (end - 1) / CHUNK_BYTES);
+        for chunk in self.chunks_present(ino, &row.content, first, last)? {
+            let base = chunk * CHUNK_BYTES;
+            let start = offset.saturating_sub(base) as u32;
+            let stop = (end - base).min(CHUNK_BYTES) as u32;
+            self.edit(ino, &mut row.content, chunk, |pieces| splice(pieces, start, stop - start, None))?;
+        }
+        Ok(())
+    }
+
+    /// Everything from `size` on becomes empty.
+    pub(super) fn cut(&mut self, ino: Ino, row: &mut ObjectRow, size: u64) -> Result<()> {
+        let old = row.content.size;
+        if size >= old {
+            return Ok(());
+        }
+        let boundary = size.next_multiple_of(CHUNK_BYTES);
+        if boundary > size {
+            let start = (size % CHUNK_BYTES) as u32;
+            let (chunk, n) = (size / CHUNK_BYTES, CHUNK_BYTES as u32 - start);
+            if self.chunks_present(ino, &row.content, chunk, chunk)?.is_empty() {
+                // Nothing there to cut.
+            } else {
+                self.edit(ino, &mut row.content, chunk, |pieces| splice(pieces, start, n, None))?;
+            }
+        }
+        if boundary >= old {
+            return Ok(());
+        }
+        if size == 0 {
+            row.content.allocated = 0;
+        } else {
+            let last = (old - 1) / CHUNK_BYTES;
+            for chunk in self.chunks_present(ino, &row.content, boundary / CHUNK_BYTES, last)? {
+                let gone = allocated(&self.chunk(ino, &row.content, chunk)?.0);
+                row.content.allocated = row.content.allocated.saturating_sub(gone);
+            }
+        }
+        if row.content.cuts.len() >= CUTS_MAX {
+            self.carry_out_cuts(ino, &mut row.content)?;
+        }
+        add_cut(&mut row.content.cuts, Cut { at: self.txn.lsn(), size: boundary });
+        Ok(())
+    }
+
+    /// Removes the rows that cuts hide, so that the cuts can be forgotten. Branches over a base keep theirs.
+    fn carry_out_cuts(&mut self, ino: Ino, content: &mut Content) -> Result<()> {
+        if self.branch_row(ino, content.branch)?.is_some_and(|b| b.base.is_some()) {
+            return Ok(());
+        }
+        let prefix = key::chunk(ino, content.branch, 0);
+        let prefix = &prefix[..prefix.len() - 8];
+        for (k, bytes) in self.txn.scan(prefix, prefix, usize::MAX)? {
+            let old: ChunkRow = row(&k, &bytes)?;
+            let chunk = key::last_number(&k).unwrap_or(0);
+            if is_cut(&content.cuts, chunk, old.from) {
+                let keep = if old.from > content.tip { Keep::Amend } else { Keep::History };
+                self.txn.delete(k, keep)?;
+            }
+        }
+        content.cuts.clear();
+        Ok(())
+    }
+
+    /// Changes the pieces of one chunk of the branch that shows.
+    fn edit(
+        &mut self,
+        ino: Ino,
+        content: &mut Content,
+        chunk: u64,
+        change: impl FnOnce(&mut Vec<Piece>),
+    ) -> Result<()> {
+        let (mut pieces, from) = self.chunk(ino, content, chunk)?;
+        let before = allocated(&pieces);
+        change(&mut pieces);
+        content.allocated = content.allocated - before + allocated(&pieces);
+        let first = from.is_none_or(|from| from <= content.tip);
+        let keep = if first { Keep::History } else { Keep::Amend };
+        let lsn = self.txn.lsn();
+        if first && content.tip > Lsn::default() {
+            self.txn.put(key::dirty(ino, content.branch, lsn, chunk), &(), Keep::Amend)?;
+        }
+        let k = key::chunk(ino, content.branch, chunk);
+        if pieces.is_empty() && content.branches <= 1 {
+            self.txn.delete(k, keep)
+        } else {
+            self.txn.put(k, &ChunkRow { from: lsn, pieces }, keep)
+        }
+    }
+
+    /// What a chunk of the branch that shows holds, and since which LSN its row does, if it has one.
+    fn chunk(&mut self, ino: Ino, content: &Content, chunk: u64) -> Result<(Vec<Piece>, Option<Lsn>)> {
+        let own: Option<ChunkRow> = self.txn.get(&key::chunk(ino, content.branch, chunk))?;
+        if let Some(own) = own {
+            let pieces =
+                if is_cut(&content.cuts, chunk, own.from) { Vec::new() } else { own.pieces };
+            return Ok((pieces, Some(own.from)));
+        }
+        let base = if content.branches > 1 { self.branch_row(ino, content.branch)? } else { None };
+        let Some(base) = base.and_then(|b| b.base) else { return Ok((Vec::new(), None)) };
+        if is_cut(&content.cuts, chunk, base.at) {
+            return Ok((Vec::new(), None));
+        }
+        let view = BranchView::of_version(self.txn.index(), ino, base.at)?;
+        Ok((view.chunk(self.txn.index(), chunk)?, None))
+    }
+
+    fn branch_row(&mut self, ino: Ino, branch: u32) -> Result<Option<BranchRow>> {
+        self.txn.get(&key::branch(ino, branch))
+    }
+
+    /// Chunks between two that may hold something.
+    fn chunks_present(&mut self, ino: Ino, content: &Content, first: u64, last: u64) -> Result<Vec<u64>> {
+        if content.branches > 1
+            && let Some(branch) = self.branch_row(ino, content.branch)?
+            && let Some(base) = branch.base
+        {
+            // Rare: a file with conflicts. Ask for the chunks of the base too.
+            let view = BranchView::of_version(self.txn.index(), ino, base.at)?;
+            let mut all = view.chunks(self.txn.index(), first, last)?;
+            all.extend(self.own_chunks(ino, content.branch, first, last)?);
+            all.sort_unstable();
+            all.dedup();
+            return Ok(all);
+        }
+        self.own_chunks(ino, content.branch, first, last)
+    }
+
+    fn own_chunks(&self, ino: Ino, branch: u32, first: u64, last: u64) -> Result<Vec<u64>> {
+        let (start, end) = (key::chunk(ino, branch, first), key::chunk(ino, branch, last.saturating_add(1)));
+        let rows = self.txn.scan_range(&start, &end, usize::MAX)?;
+        Ok(rows.iter().filter_map(|(k, _)| key::last_number(k)).collect())
+    }
+}
+
+/// A branch as of an LSN: what reading needs to know.
+#[derive(Debug, Clone)]
+pub(super) struct BranchView {
+    pub(super) ino: Ino,
+    pub(super) branch: u32,
+    /// Rows up to here count; [`Lsn::MAX`]: all.
+    pub(super) at: Lsn,
+    pub(super) cuts: Vec<Cut>,
+    /// May the branch rest on another one?
+    pub(super) rests: bool,
+}
+
+impl BranchView {
+    /// The content of a version.
+    pub(super) fn of_version(index: &dyn Index, ino: Ino, at: Lsn) -> Result<Self> {
+        let k = key::version(ino, at);
+        let Some(bytes) = index.get(&k)? else {
+            return Err(Damage::file("index", 0, format!("inode {ino} has no version at LSN {at}")).into());
+        };
+        let v: VersionRow = row(&k, &bytes)?;
+        Ok(Self { ino, branch: v.branch, at, cuts: v.cuts, rests: true })
+    }
+
+    /// What an object shows now.
+    pub(super) fn present(ino: Ino, content: &Content) -> Self {
+        Self {
+            ino,
+            branch: content.branch,
+            at: Lsn::MAX,
+            cuts: content.cuts.clone(),
+            rests: content.branches > 1,
+        }
+    }
+
+    fn base(&self, index: &dyn Index) -> Result<Option<Self>> {
+        if !self.rests {
+            return Ok(None);
+        }
+        let k = key::branch(self.ino, self.branch);
+        let Some(bytes) = index.get(&k)? else { return Ok(None) };
+        let branch: BranchRow = row(&k, &bytes)?;
+        branch.base.map(|b| Self::of_version(index, self.ino, b.at)).transpose()
+    }
+
+    /// The pieces of a chunk.
+    pub(super) fn chunk(&self, index: &dyn Index, chunk: u64) -> Result<Vec<Piece>> {
+        let k = key::chunk(self.ino, self.branch, chunk);
+        let bytes = if self.at == Lsn::MAX {
+            index.get(&k)?.map(|v| v.to_vec())
+        } else {
+            row_at(index, &k, self.at)?
+        };
+        if let Some(bytes) = bytes {
+            let own: ChunkRow = row(&k, &bytes)?;
+            return Ok(if is_cut(&self.cuts, chunk, own.from) { Vec::new() } else { own.pieces });
+        }
+        match self.base(index)? {
+            Some(base) if !is_cut(&self.cuts, chunk, base.at) => base.chunk(index, chunk),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Chunks between two that may hold something.
+    pub(super) fn chunks(&self, index: &dyn Index, first: u64, last: u64) -> Result<Vec<u64>> {
+        let mut all = Vec::new();
+        let (start, end) = (
+            key::chunk(self.ino, self.branch, first),
+            key::chunk(self.ino, self.branch, last.saturating_add(1)),
+        );
+        for (k, _) in index.scan(&start, &end, usize::MAX)? {
+            all.extend(key::last_number(&k));
+        }
+        if self.at != Lsn::MAX {
+            let (start, end) = (key::history_prefix(&start), key::history_prefix(&end));
+            for (k, _) in index.scan(&start, &end, usize::MAX)? {
+                // history kind, chunk key, NUL, LSN
+                all.extend(k.get(..k.len() - 9).and_then(key::last_number));
+            }
+        }
+        if let Some(base) = self.base(index)? {
+            all.extend(base.chunks(index, first, last)?);
+        }
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
+    }
+}

@@ -1,0 +1,304 @@
+//! Names: where links hang, which of them show, and what happens when two stand at one name.
+//!
+//! A link register is a fact; its place in a directory's rows is derived from it. [`Apply::settle`] derives
+//! it: a link is placed if it is not gone, or if something it did not see keeps it alive.
+
+use std::cmp::{Ordering, Reverse};
+
+use crate::{
+    base::{Ino, LinkId, ObjectId, Result, VersionId},
+    format::{
+        facts::{Gone, Lineage, ObjectKind, Time},
+        rows::{LinkEntry, LinkRegister, LinkRow, MarkerRow, ObjectRow, VersionRow, key, kind},
+    },
+};
+
+use super::{apply::Apply, txn::Keep};
+
+impl Apply<'_, '_> {
+    /// A link fact: its register takes the value, if its stamp is newer.
+    pub(super) fn set_register(
+        &mut self,
+        link: LinkId,
+        object: ObjectId,
+        parent: ObjectId,
+        new: LinkRegister,
+    ) -> Result<()> {
+        // The times of both follow from the facts that name them, whichever of those wins in the end.
+        let (child, mut row) = self.object_or_new(object)?;
+        row.attributes.changed = row.attributes.changed.max(self.stamp.hlc);
+        self.txn.put_object(child, row.clone(), Keep::History)?;
+        let (dir, mut dir_row) = self.object_or_new(parent)?;
+        let a = &mut dir_row.attributes;
+        if self.state.newer(self.stamp, a.modified_stamp) {
+            (a.modified, a.modified_stamp) = (Time::from_ns(self.stamp.hlc), self.stamp);
+        }
+        a.changed = a.changed.max(self.stamp.hlc);
+        self.txn.put_object(dir, dir_row, Keep::History)?;
+        match row.attributes.kind {
+            // A first link of a new directory cannot close a cycle: nothing can be below it yet.
+            ObjectKind::Directory if row.attributes.link.is_some() || new.gone.is_some() => {
+                self.move_dir(child, new)
+            }
+            ObjectKind::Unknown if link == LinkId::primary(object) => self.note_move(child, new),
+            _ => {
+                let old = self.register(link, child)?;
+                if old.as_ref().is_some_and(|o| !self.state.newer(new.stamp, o.stamp)) {
+                    return Ok(());
+                }
+                if let Some(old) = old {
+                    self.unplace(link, &old)?;
+                }
+                self.put_register(link, new)?;
+                self.settle(link, child)
+            }
+        }
+    }
+
+    pub(super) fn gone(&mut self, gone: &Gone) -> Result<()> {
+        let register = LinkRegister {
+            stamp: self.stamp,
+            parent: self.ino_for(gone.parent)?,
+            name: gone.name.clone(),
+            child: self.ino_for(gone.object)?,
+            gone: Some(gone.saw.clone()),
+            continues: None,
+            placed: None,
+        };
+        let (child, dir) = (register.child, register.parent);
+        self.set_register(gone.link, gone.object, gone.parent, register)?;
+        let Some(id) = gone.marker else { return Ok(()) };
+        let dir = self.canonical(dir)?;
+        if self.txn.links(dir, &gone.name)?.is_some() {
+            return Ok(());
+        }
+        let k = key::marker(dir, &gone.name);
+        let old: Option<MarkerRow> = self.txn.get(&k)?;
+        if old.is_some_and(|o| !self.state.newer(self.stamp, o.stamp)) {
+            return Ok(());
+        }
+        let lineage = Lineage { object: gone.object, version: self.newest_version(child)? };
+        let marker = MarkerRow { from: self.txn.lsn(), stamp: self.stamp, id, child, lineage };
+        self.txn.put(k, &marker, Keep::History)
+    }
+
+    /// An object's creation arrived: links that were noted before can show now.
+    pub(super) fn became_known(&mut self, ino: Ino, object: ObjectId) -> Result<()> {
+        self.moves_of_known(ino, object)?;
+        for link in self.links_of(ino)? {
+            self.settle(link, ino)?;
+        }
+        Ok(())
+    }
+
+    /// Follows aliases of a directory to the one whose rows hold its entries.
+    pub(super) fn canonical(&mut self, dir: Ino) -> Result<Ino> {
+        let mut at = dir;
+        while let Some(row) = self.txn.object_if_any(at)?
+            && let Some(to) = row.attributes.alias
+        {
+            at = to;
+        }
+        Ok(at)
+    }
+
+    /// Places or removes a link according to its register.
+    pub(super) fn settle(&mut self, link: LinkId, child: Ino) -> Result<()> {
+        let Some(mut register) = self.register(link, child)? else { return Ok(()) };
+        let row = self.txn.object(child)?;
+        let target =
+            if self.shows(link, &row, &register)? { Some(self.canonical(register.parent)?) } else { None };
+        if register.placed == target {
+            return Ok(());
+        }
+        self.unplace(link, &register)?;
+        register.placed = target;
+        self.put_register(link, register.clone())?;
+        if let Some(dir) = target {
+            self.place(dir, link, &register)?;
+        }
+        Ok(())
+    }
+
+    fn shows(&mut self, link: LinkId, row: &ObjectRow, register: &LinkRegister) -> Result<bool> {
+        if row.attributes.kind == ObjectKind::Unknown || row.attributes.alias.is_some() {
+            return Ok(false);
+        }
+        let Some(saw) = &register.gone else { return Ok(true) };
+        if row.attributes.kind == ObjectKind::Directory {
+            return Ok(row.attributes.entries > 0);
+        }
+        for at in &row.content.heads {
+            let version: Option<VersionRow> = self.txn.get(&key::version(register.child, *at))?;
+            if let Some(v) = version
+                && !v.vector.within(saw)
+                && !v.knew_gone.contains(&(link, register.stamp))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn place(&mut self, dir: Ino, link: LinkId, register: &LinkRegister) -> Result<()> {
+        let child_row = self.txn.object(register.child)?;
+        let old = self.txn.links(dir, &register.name)?;
+        let entry = LinkEntry {
+            link: (LinkId::primary(child_row.object) != link).then_some(link),
+            child: register.child,
+            kind: child_row.attributes.kind,
+            stamp: register.stamp,
+            continues: register.continues,
+        };
+        let mut entries = old.as_ref().map_or_else(Vec::new, |o| o.entries.clone());
+        entries.push(entry);
+        self.count_child_link(register.child, true)?;
+        self.put_entries(dir, &register.name, old.as_ref(), entries)
+    }
+
+    pub(super) fn unplace(&mut self, link: LinkId, register: &LinkRegister) -> Result<()> {
+        let Some(dir) = register.placed else { return Ok(()) };
+        let object = self.txn.object(register.child)?.object;
+        let named = (LinkId::primary(object) != link).then_some(link);
+        let old = self.txn.links(dir, &register.name)?;
+        let mut entries = old.as_ref().map_or_else(Vec::new, |o| o.entries.clone());
+        entries.retain(|e| e.child != register.child || e.link != named);
+        self.count_child_link(register.child, false)?;
+        self.put_entries(dir, &register.name, old.as_ref(), entries)
+    }
+
+    fn count_child_link(&mut self, child: Ino, more: bool) -> Result<()> {
+        let mut row = self.txn.object(child)?;
+        let a = &mut row.attributes;
+        if a.kind != ObjectKind::Directory {
+            a.links = if more { a.links + 1 } else { a.links.saturating_sub(1) };
+            let orphan = a.links == 0;
+            if orphan {
+                self.list(kind::ORPHAN, child, true)?;
+            } else if more && a.links == 1 && row.from < self.txn.lsn() {
+                self.list(kind::ORPHAN, child, false)?;
+            }
+        }
+        self.txn.put_object(child, row, Keep::History)
+    }
+
+    /// Writes what stands at a name now, and what follows from it for the directory.
+    fn put_entries(
+        &mut self,
+        dir: Ino,
+        name: &[u8],
+        old: Option<&LinkRow>,
+        mut entries: Vec<LinkEntry>,
+    ) -> Result<()> {
+        let contested = entries.len() > 1 || old.is_some_and(|o| o.entries.len() > 1);
+        if contested {
+            self.rank_entries(&mut entries)?;
+            if old.is_some_and(|o| o.entries == entries) {
+                return Ok(());
+            }
+        }
+        let is_dir = |e: Option<&LinkEntry>| e.is_some_and(|e| e.kind == ObjectKind::Directory);
+        let (was, is) = (old.and_then(|o| o.entries.first()), entries.first());
+        let mut row = self.txn.object(dir)?;
+        let a = &mut row.attributes;
+        a.entries = a.entries + u64::from(is.is_some()) - u64::from(was.is_some());
+        a.links = a.links + u32::from(is_dir(is)) - u32::from(is_dir(was));
+        let (gone, emptied) = (a.link.as_ref().is_some_and(|l| l.gone.is_some()), is.is_none());
+        let object = row.object;
+        self.txn.put_object(dir, row, Keep::History)?;
+        let k = key::link(dir, name);
+        if emptied {
+            self.txn.delete(k, Keep::History)?;
+        } else {
+            self.txn.put(k, &LinkRow { from: self.txn.lsn(), entries }, Keep::History)?;
+            let marker = key::marker(dir, name);
+            if was.is_none() && self.txn.has(&marker)? {
+                self.txn.delete(marker, Keep::History)?;
+            }
+        }
+        if gone {
+            self.settle(LinkId::primary(object), dir)?;
+        }
+        Ok(())
+    }
+
+    /// Orders links at one name by who shows: directories before files, of two directories the smaller id, of
+    /// two files the head that was made later.
+    fn rank_entries(&mut self, entries: &mut Vec<LinkEntry>) -> Result<()> {
+        let mut ranked = Vec::with_capacity(entries.len());
+        let mut dirs = Vec::new();
+        for e in entries.drain(..) {
+            let mut row = self.txn.object(e.child)?;
+            if e.kind == ObjectKind::Directory {
+                dirs.push((row.object, e.child));
+            }
+            if !row.attributes.contested {
+                row.attributes.contested = true;
+                self.txn.put_object(e.child, row.clone(), Keep::History)?;
+            }
+            let newest = self.best_head(e.child, &row.content.heads)?;
+            ranked.push((e, row.object, newest));
+        }
+        dirs.sort();
+        for (_, ino) in dirs.into_iter().skip(1) {
+            self.list(kind::TWIN, ino, true)?;
+        }
+        ranked.sort_by(|(a, a_object, a_head), (b, b_object, b_head)| {
+            let dir = |e: &LinkEntry| e.kind == ObjectKind::Directory;
+            dir(b).cmp(&dir(a)).then_with(|| {
+                if dir(a) {
+                    a_object.cmp(b_object)
+                } else {
+                    Reverse(a_head)
+                        .cmp(&Reverse(b_head))
+                        .then(b_object.cmp(a_object))
+                        .then_with(|| Ordering::reverse(a.link.cmp(&b.link)))
+                }
+            })
+        });
+        entries.extend(ranked.into_iter().map(|(e, ..)| e));
+        Ok(())
+    }
+
+    /// Creation time and id of the head that would show: the later time, then the higher id.
+    pub(super) fn best_head(
+        &mut self,
+        ino: Ino,
+        heads: &[crate::base::Lsn],
+    ) -> Result<Option<(u64, VersionId)>> {
+        let mut best = None;
+        for at in heads {
+            if let Some(v) = self.txn.get::<VersionRow>(&key::version(ino, *at))? {
+                best = best.max(Some((v.created_ns, v.id)));
+            }
+        }
+        Ok(best)
+    }
+
+    fn newest_version(&mut self, ino: Ino) -> Result<Option<VersionId>> {
+        let Some(row) = self.txn.object_if_any(ino)? else { return Ok(None) };
+        Ok(self.best_head(ino, &row.content.heads)?.map(|(_, id)| id))
+    }
+
+    /// The heads of an object changed: its gone links may come back, and contested names may show another.
+    pub(super) fn heads_changed(&mut self, ino: Ino) -> Result<()> {
+        let row = self.txn.object(ino)?;
+        let several = row.attributes.more_links;
+        let gone = row.attributes.link.as_ref().is_some_and(|l| l.gone.is_some());
+        if !(several || gone || row.attributes.contested) {
+            return Ok(());
+        }
+        for link in self.links_of(ino)? {
+            self.settle(link, ino)?;
+            let Some(register) = self.register(link, ino)? else { continue };
+            if let Some(dir) = register.placed
+                && let Some(old) = self.txn.links(dir, &register.name)?
+                && old.entries.len() > 1
+            {
+                let entries = old.entries.clone();
+                self.put_entries(dir, &register.name, Some(&old), entries)?;
+            }
+        }
+        Ok(())
+    }
+}

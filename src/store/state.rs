@@ -1,0 +1,45 @@
+//! What the store knows as a whole, in memory, under the apply lock.
+
+use std::sync::Arc;
+
+use crate::{
+    base::{Clock, StoreId},
+    format::rows::{MetaRow, Stamp},
+};
+
+/// Counters and tables that every record may move.
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    /// This store.
+    pub(super) store: StoreId,
+    /// Counters, as of the last record applied.
+    pub(super) meta: MetaRow,
+    /// Stores by their numbers; 0 is this one.
+    pub(super) stores: Arc<Vec<StoreId>>,
+}
+
+impl State {
+    pub(super) fn new(store: StoreId) -> Self {
+        Self { store, meta: MetaRow { next_ino: 2, ..MetaRow::default() }, stores: Arc::new(vec![store]) }
+    }
+
+    /// A stamp above everything seen.
+    pub(super) fn tick(&self, clock: &dyn Clock) -> Stamp {
+        Stamp { hlc: clock.wall_ns().max(self.meta.hlc + 1), store: 0 }
+    }
+
+    /// The number that stands for a store, if it has one.
+    pub(super) fn number(&self, store: StoreId) -> Option<u32> {
+        self.stores.iter().position(|s| *s == store).map(|n| n as u32)
+    }
+
+    /// Is stamp `a` newer than `b`? Clock first, then store id, the same everywhere.
+    pub(super) fn newer(&self, a: Stamp, b: Stamp) -> bool {
+        self.rank(a) > self.rank(b)
+    }
+
+    /// What stamps are ordered by.
+    pub(super) fn rank(&self, s: Stamp) -> (u64, StoreId) {
+        (s.hlc, self.stores.get(s.store as usize).copied().unwrap_or_default())
+    }
+}

@@ -1,0 +1,277 @@
+//! Versions: how one is added to an object, which are its heads, and which of them shows.
+
+use crate::{
+    base::{Ino, Lsn, ObjectId, Result, VersionId},
+    format::{
+        facts::{self, ObjectKind},
+        rows::{
+            BranchBase, BranchRow, ChangesRow, Content, ObjectRow, Stamp, VersionPlace, VersionRow, WaitingRow,
+            key, kind,
+        },
+    },
+};
+
+use super::{
+    apply::Apply,
+    content::Bytes,
+    txn::{Keep, row},
+};
+
+impl Apply<'_, '_> {
+    /// A version: of the draft here, or of the changes that came before it.
+    pub(super) fn version(&mut self, v: &facts::Version, stamp: Stamp) -> Result<()> {
+        if self.txn.has(&key::version_id(v.id))? {
+            return Ok(());
+        }
+        let (ino, mut row) = self.object_or_new(v.object)?;
+        let changes = self.changes_of(ino, v.id)?;
+        let content = if let Some((base, parts)) = changes {
+            let base = match base {
+                None => None,
+                Some(id) => match self.txn.get::<VersionPlace>(&key::version_id(id))? {
+                    Some(place) if place.ino == ino => Some(place.at),
+                    _ => return self.wait(id, v, stamp),
+                },
+            };
+            let mut on_branch = self.branch_for(ino, &mut row.content, base)?;
+            self.apply_changes(ino, &row, &mut on_branch, v, &parts)?;
+            on_branch
+        } else {
+            row.content.branches = row.content.branches.max(1);
+            row.content.clone()
+        };
+        self.add(ino, row, content, v, stamp)
+    }
+
+    /// Adds the version of `made` (its branch as it is now) to the object.
+    fn add(
+        &mut self,
+        ino: Ino,
+        mut row: ObjectRow,
+        mut made: Content,
+        v: &facts::Version,
+        stamp: Stamp,
+    ) -> Result<()> {
+        let lsn = self.txn.lsn();
+        let from_draft = made.branch == row.content.branch && row.content.draft;
+        made.tip = lsn;
+        let c = &mut row.content;
+        c.ordinal += 1;
+        c.newest_ns = c.newest_ns.max(v.created_ns);
+        c.counter = c.counter.max(v.vector.get(self.state.store));
+        let ordinal = c.ordinal;
+        self.state.meta.versions += 1;
+
+        let mut heads = Vec::with_capacity(1);
+        let mut included = false;
+        for at in std::mem::take(&mut c.heads) {
+            let Some(head) = self.txn.get::<VersionRow>(&key::version(ino, at))? else { continue };
+            included |= v.vector.within(&head.vector);
+            if !head.vector.within(&v.vector) || v.vector.within(&head.vector) {
+                heads.push((head.created_ns, head.id, at));
+            }
+        }
+        if !included {
+            heads.push((v.created_ns, v.id, lsn));
+        }
+        let winner = heads.iter().max().map(|h| h.2);
+        let c = &mut row.content;
+        c.heads = heads.iter().map(|h| h.2).collect();
+        if c.branches > 1 {
+            let base = self.txn.get::<BranchRow>(&key::branch(ino, made.branch))?.and_then(|b| b.base);
+            self.txn.put(key::branch(ino, made.branch), &BranchRow { base, tip: lsn }, Keep::Amend)?;
+        }
+        if from_draft {
+            row.content.draft = false;
+            self.list(kind::DRAFT, ino, false)?;
+        }
+        if made.branch == row.content.branch {
+            row.content.tip = lsn;
+        }
+        let shows = !row.content.draft && winner == Some(lsn);
+        let version = VersionRow {
+            id: v.id,
+            ordinal,
+            branch: made.branch,
+            vector: v.vector.clone(),
+            parents: v.parents.clone(),
+            created_ns: v.created_ns,
+            stamp,
+            size: v.size,
+            modified: v.modified,
+            changed: stamp.hlc,
+            mode: v.mode,
+            owner: v.owner,
+            allocated: made.allocated,
+            hash: v.hash,
+            flags: v.flags,
+            cuts: made.cuts.clone(),
+            shown: shows,
+            knew_gone: v
+                .knew_gone
+                .iter()
+                .filter_map(|(link, hlc, store)| {
+                    Some((*link, Stamp { hlc: *hlc, store: self.state.number(*store)? }))
+                })
+                .collect(),
+        };
+        self.txn.put(key::version(ino, lsn), &version, Keep::Amend)?;
+        self.txn.put(key::version_id(v.id), &VersionPlace { ino, at: lsn }, Keep::Amend)?;
+        if shows {
+            show(&mut row.content, &version, lsn);
+        } else if !row.content.draft
+            && let Some(winner) = winner
+            && row.content.head != Some(winner)
+            && let Some(w) = self.txn.get::<VersionRow>(&key::version(ino, winner))?
+        {
+            show(&mut row.content, &w, winner);
+            self.txn.put(key::shown(ino, lsn), &winner, Keep::Amend)?;
+        }
+        self.txn.put_object(ino, row, Keep::Amend)?;
+        self.heads_changed(ino)
+    }
+
+    fn wait(&mut self, missing: VersionId, v: &facts::Version, stamp: Stamp) -> Result<()> {
+        let waiting = WaitingRow { version: v.clone(), stamp };
+        self.txn.put(key::waiting(missing, Some(v.id)), &waiting, Keep::Amend)
+    }
+
+    /// A version that waited: what it waited for is here.
+    pub(super) fn ready(&mut self, object: ObjectId, id: VersionId) -> Result<()> {
+        let (ino, _) = self.object_or_new(object)?;
+        let Some((Some(base), _)) = self.changes_of(ino, id)? else { return Ok(()) };
+        let k = key::waiting(base, Some(id));
+        let Some(waiting) = self.txn.get::<WaitingRow>(&k)? else { return Ok(()) };
+        self.txn.delete(k, Keep::Amend)?;
+        self.version(&waiting.version, waiting.stamp)
+    }
+
+    /// Changes of a version to come, in one or several parts.
+    pub(super) fn changes(&mut self, changes: &facts::LocalChanges) -> Result<()> {
+        let (ino, row) = self.object_or_new(changes.object)?;
+        if self.txn.object_if_any(ino)?.is_none() {
+            self.txn.put_object(ino, row, Keep::History)?;
+        }
+        let ranges = changes.ranges.clone();
+        let k = key::changes(ino, changes.version, changes.part);
+        self.txn.put(k, &ChangesRow { base: changes.base, ranges }, Keep::Amend)
+    }
+
+    #[allow(clippy::type_complexity)] // a base and its parts, used next door
+    fn changes_of(&mut self, ino: Ino, id: VersionId) -> Result<Option<(Option<VersionId>, Vec<ChangesRow>)>> {
+        if self.state.stores.len() == 1 {
+            return Ok(None);
+        }
+        let first = key::changes(ino, id, 0);
+        let prefix = &first[..first.len() - 4];
+        let mut parts = Vec::new();
+        for (k, bytes) in self.txn.scan(prefix, prefix, usize::MAX)? {
+            parts.push(row::<ChangesRow>(&k, &bytes)?);
+        }
+        Ok(parts.first().map(|p| p.base).map(|base| (base, parts)))
+    }
+
+    /// The branch on which a version with this base goes: the base's own if nothing follows it there, else a
+    /// new one. Returned as the content that it has now.
+    fn branch_for(&mut self, ino: Ino, content: &mut Content, base: Option<Lsn>) -> Result<Content> {
+        let Some(at) = base else {
+            if content.ordinal == 0 && !content.draft {
+                content.branches = content.branches.max(1);
+                return Ok(Content { branches: content.branches, ..Content::default() });
+            }
+            let branch = self.new_branch(ino, content, None)?;
+            return Ok(Content { branch, branches: content.branches, ..Content::default() });
+        };
+        let v: VersionRow = self
+            .txn
+            .get(&key::version(ino, at))?
+            .ok_or_else(|| crate::base::Damage::file("index", 0, "a version's row is missing"))?;
+        let here = v.branch == content.branch;
+        let tip = if here {
+            content.tip
+        } else {
+            self.txn.get::<BranchRow>(&key::branch(ino, v.branch))?.map_or(Lsn::default(), |b| b.tip)
+        };
+        let continues = tip == at && !(here && content.draft);
+        let branch = if continues {
+            v.branch
+        } else {
+            self.new_branch(ino, content, Some(BranchBase { branch: v.branch, at }))?
+        };
+        Ok(Content {
+            branch,
+            size: v.size,
+            cuts: v.cuts,
+            allocated: v.allocated,
+            tip: at,
+            branches: content.branches,
+            ..Content::default()
+        })
+    }
+
+    fn new_branch(&mut self, ino: Ino, content: &mut Content, base: Option<BranchBase>) -> Result<u32> {
+        if content.branches <= 1 {
+            let first = BranchRow { base: None, tip: content.tip };
+            self.txn.put(key::branch(ino, content.branch), &first, Keep::Amend)?;
+        }
+        let branch = content.branches.max(1);
+        content.branches = branch + 1;
+        self.txn.put(key::branch(ino, branch), &BranchRow { base, tip: Lsn::default() }, Keep::Amend)?;
+        Ok(branch)
+    }
+
+    fn apply_changes(
+        &mut self,
+        ino: Ino,
+        object: &ObjectRow,
+        made: &mut Content,
+        v: &facts::Version,
+        parts: &[ChangesRow],
+    ) -> Result<()> {
+        let mut scratch = ObjectRow { content: made.clone(), ..object.clone() };
+        self.cut(ino, &mut scratch, v.size)?;
+        for (offset, len, source) in parts.iter().flat_map(|p| &p.ranges) {
+            match source {
+                Some((extent, location, skip)) => {
+                    let bytes = Bytes { extent: *extent, location: *location, skip: *skip };
+                    self.write(ino, &mut scratch, *offset, *len, Some(bytes))?;
+                }
+                None => self.clear(ino, &mut scratch, *offset, *len)?,
+            }
+        }
+        scratch.content.size = v.size;
+        for part in 0..parts.len() as u32 {
+            self.txn.delete(key::changes(ino, v.id, part), Keep::Amend)?;
+        }
+        *made = scratch.content;
+        Ok(())
+    }
+
+    pub(super) fn hash(&mut self, object: ObjectId, id: VersionId, hash: [u8; 32]) -> Result<()> {
+        let (ino, _) = self.object_or_new(object)?;
+        let Some(place) = self.txn.get::<VersionPlace>(&key::version_id(id))? else { return Ok(()) };
+        let k = key::version(ino, place.at);
+        if let Some(mut v) = self.txn.get::<VersionRow>(&k)? {
+            v.hash = Some(hash);
+            self.txn.put(k, &v, Keep::Amend)?;
+        }
+        Ok(())
+    }
+
+    /// Does this kind of object have versions?
+    pub(super) fn is_versioned(kind: ObjectKind) -> bool {
+        matches!(kind, ObjectKind::File | ObjectKind::Symlink)
+    }
+}
+
+/// Makes a version what the object shows.
+fn show(content: &mut Content, v: &VersionRow, at: Lsn) {
+    content.branch = v.branch;
+    content.size = v.size;
+    content.cuts.clone_from(&v.cuts);
+    content.allocated = v.allocated;
+    content.tip = at;
+    content.modified = v.modified;
+    content.modified_stamp = v.stamp;
+    content.head = Some(at);
+}
