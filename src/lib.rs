@@ -11,3 +11,4 @@
 
 pub mod base;
 pub mod disk;
+pub mod index;
