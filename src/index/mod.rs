@@ -10,7 +10,7 @@
 mod memory;
 mod sorted;
 
-use std::{fmt, ops::Deref};
+use std::{fmt, ops::Deref, sync::Arc};
 
 pub use memory::{FlushedState, MemoryIndex};
 pub use sorted::{SortedIndex, destroy};
@@ -162,7 +162,8 @@ pub trait Index: Send + Sync {
     fn rotate(&self, lsn: Lsn) -> Result<()>;
 
     /// Writes to disk, oldest first, the rotated memtables that cover no LSN above `durable`, the highest LSN
-    /// that is durable in the log. May run beside reads, `apply`, `rotate` and `compact`.
+    /// that is durable in the log. May run beside reads, `apply`, `rotate` and `compact`; what is rotated meanwhile
+    /// is left for the next. Merges first if merging has fallen far behind.
     fn flush_to(&self, durable: Lsn) -> Result<()>;
 
     /// Writes all rotated memtables to disk. Only while nobody rotates, or when the log is durable anyhow; else
@@ -182,6 +183,55 @@ pub trait Index: Send + Sync {
 
     /// What the index uses.
     fn stats(&self) -> IndexStats;
+}
+
+/// A shared index is an index: so a simulator keeps a hold of what it hands to a store.
+impl<I: Index + ?Sized> Index for Arc<I> {
+    fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        (**self).get(key)
+    }
+
+    fn apply(&self, lsn: Lsn, changes: &[Change]) -> Result<()> {
+        (**self).apply(lsn, changes)
+    }
+
+    fn walk(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        order: Order,
+        visit: &mut dyn FnMut(&[u8], &Value) -> bool,
+    ) -> Result<()> {
+        (**self).walk(start, end, order, visit)
+    }
+
+    fn unflushed_bytes(&self) -> u64 {
+        (**self).unflushed_bytes()
+    }
+
+    fn rotate(&self, lsn: Lsn) -> Result<()> {
+        (**self).rotate(lsn)
+    }
+
+    fn flush_to(&self, durable: Lsn) -> Result<()> {
+        (**self).flush_to(durable)
+    }
+
+    fn waiting_memtables(&self) -> usize {
+        (**self).waiting_memtables()
+    }
+
+    fn flushed_lsn(&self) -> Lsn {
+        (**self).flushed_lsn()
+    }
+
+    fn compact(&self) -> Result<bool> {
+        (**self).compact()
+    }
+
+    fn stats(&self) -> IndexStats {
+        (**self).stats()
+    }
 }
 
 fn collect<I: Index + ?Sized>(

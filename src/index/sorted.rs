@@ -46,6 +46,11 @@ const TABLE_BYTES: u64 = 32 << 20;
 const BLOCK_BYTES: u32 = 4096;
 /// Bits of bloom filter for each key.
 const BLOOM_BITS: f32 = 10.0;
+/// Tables in level 0 from which on a flush merges first, since reads slow down.
+const LEVEL_0_RUNS: usize = 24;
+/// Tables in level 0 with which nothing more is flushed: the crate's manifest counts them in one byte, and doesn't
+/// notice when that overflows.
+const LEVEL_0_RUNS_MAX: usize = 128;
 /// Removals on disk below which nobody minds them.
 const TOMBSTONES_MIN: u64 = 100_000;
 /// Everything is merged once removals are more than one in so many rows on disk.
@@ -56,7 +61,7 @@ pub struct SortedIndex {
     path: PathBuf,
     tree: AnyTree,
     cache: Arc<Cache>,
-    merging: Arc<Leveled>,
+    levels: Arc<Leveled>,
     /// The next sequence number; the crate takes from it too.
     numbers: SequenceNumberCounter,
     /// Readers see what is below this number.
@@ -67,6 +72,8 @@ pub struct SortedIndex {
     waiting: Mutex<VecDeque<Waiting>>,
     /// One flush at a time.
     flushing: Mutex<()>,
+    /// One merge at a time.
+    merging: Mutex<()>,
     flushed: AtomicU64,
     /// Says what broke the index.
     broken: OnceLock<String>,
@@ -111,13 +118,14 @@ impl SortedIndex {
         Ok(Self {
             path: path.to_path_buf(),
             cache,
-            merging: Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES)),
+            levels: Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES)),
             numbers,
             visible: AtomicU64::new(next),
             reading: RwLock::new(()),
             writer: Mutex::new(Writer { active, rotated: flushed }),
             waiting: Mutex::default(),
             flushing: Mutex::default(),
+            merging: Mutex::default(),
             flushed: AtomicU64::new(flushed.get()),
             broken: OnceLock::new(),
             tree,
@@ -145,6 +153,20 @@ impl SortedIndex {
         }
         let _nobody_reads = self.reading.write();
         self.visible.load(Acquire)
+    }
+
+    /// Merges until level 0 has room for another table.
+    fn make_room(&self) -> Result<()> {
+        let runs = || self.call("flush", || Ok(self.tree.l0_run_count()));
+        while runs()? >= LEVEL_0_RUNS {
+            if !self.compact()? {
+                break;
+            }
+        }
+        if runs()? >= LEVEL_0_RUNS_MAX {
+            return Err(damaged(&self.path, "merging can't keep up"));
+        }
+        Ok(())
     }
 
     /// Publishes one memtable as tables.
@@ -245,15 +267,21 @@ impl Index for SortedIndex {
 
     fn flush_to(&self, durable: Lsn) -> Result<()> {
         let _one_at_a_time = self.flushing.lock();
-        loop {
-            let (lsn, memtable) = match self.waiting.lock().front() {
-                Some(w) if w.lsn <= durable => (w.lsn, Arc::clone(&w.memtable)),
-                _ => return Ok(()),
-            };
+        let ready: Vec<_> = {
+            let waiting = self.waiting.lock();
+            waiting
+                .iter()
+                .take_while(|w| w.lsn <= durable)
+                .map(|w| (w.lsn, Arc::clone(&w.memtable)))
+                .collect()
+        };
+        for (lsn, memtable) in ready {
+            self.make_room()?;
             self.write_out(&memtable)?;
             self.waiting.lock().pop_front();
             self.flushed.store(lsn.get(), Release);
         }
+        Ok(())
     }
 
     fn waiting_memtables(&self) -> usize {
@@ -265,10 +293,11 @@ impl Index for SortedIndex {
     }
 
     fn compact(&self) -> Result<bool> {
+        let _one_at_a_time = self.merging.lock();
         let watermark = self.watermark();
         let merged = self.call("merge", || {
             let before = self.tree.current_version().id();
-            self.tree.compact(Arc::clone(&self.merging) as _, watermark)?;
+            self.tree.compact(Arc::clone(&self.levels) as _, watermark)?;
             Ok(self.tree.current_version().id() != before)
         })?;
         let stats = self.stats();

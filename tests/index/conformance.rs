@@ -2,12 +2,16 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
+use parking_lot::Mutex;
 use segfs::{
-    base::{Error, Lsn},
-    index::{Change, Index, MemoryIndex, SortedIndex, destroy},
+    base::Error,
+    index::{Change, Index, MemoryIndex, Row, SortedIndex, destroy},
 };
 
 use super::{Dice, Model, all, apply_to_model, changes, key, lsn, plain};
@@ -42,62 +46,21 @@ impl Backend for OnDisk {
     }
 }
 
-/// Rows of a memory index can't outlive the box, so it is shared with the test.
+/// A memory index is gone with its box, so it is shared with the test.
 #[derive(Default)]
-struct InMemory(parking_lot::Mutex<std::sync::Arc<MemoryIndex>>);
+struct InMemory(Mutex<Arc<MemoryIndex>>);
 
 impl Backend for InMemory {
     fn create(&self) -> Box<dyn Index> {
         *self.0.lock() = MemoryIndex::new().into();
-        Box::new(Shared(self.0.lock().clone()))
+        Box::new(self.0.lock().clone())
     }
 
     fn reopen(&self, closed: Box<dyn Index>) -> Box<dyn Index> {
         drop(closed);
         let state = self.0.lock().flushed_states().pop();
         *self.0.lock() = state.map_or_else(MemoryIndex::new, |s| MemoryIndex::reopen_at(&s)).into();
-        Box::new(Shared(self.0.lock().clone()))
-    }
-}
-
-struct Shared(std::sync::Arc<MemoryIndex>);
-
-impl Index for Shared {
-    fn get(&self, key: &[u8]) -> segfs::base::Result<Option<segfs::index::Value>> {
-        self.0.get(key)
-    }
-    fn apply(&self, lsn: Lsn, changes: &[Change]) -> segfs::base::Result<()> {
-        self.0.apply(lsn, changes)
-    }
-    fn walk(
-        &self,
-        start: &[u8],
-        end: &[u8],
-        order: segfs::index::Order,
-        visit: &mut dyn FnMut(&[u8], &segfs::index::Value) -> bool,
-    ) -> segfs::base::Result<()> {
-        self.0.walk(start, end, order, visit)
-    }
-    fn unflushed_bytes(&self) -> u64 {
-        self.0.unflushed_bytes()
-    }
-    fn rotate(&self, lsn: Lsn) -> segfs::base::Result<()> {
-        self.0.rotate(lsn)
-    }
-    fn flush_to(&self, durable: Lsn) -> segfs::base::Result<()> {
-        self.0.flush_to(durable)
-    }
-    fn waiting_memtables(&self) -> usize {
-        self.0.waiting_memtables()
-    }
-    fn flushed_lsn(&self) -> Lsn {
-        self.0.flushed_lsn()
-    }
-    fn compact(&self) -> segfs::base::Result<bool> {
-        self.0.compact()
-    }
-    fn stats(&self) -> segfs::index::IndexStats {
-        self.0.stats()
+        Box::new(self.0.lock().clone())
     }
 }
 
@@ -132,7 +95,7 @@ fn ranges_end_before_their_end() {
         let index = backend.create();
         let rows: Vec<_> = ["a", "ab", "b", "ba", "c"].map(|k| Change::put(k, k)).into();
         index.apply(lsn(1), &rows).unwrap();
-        let keys = |rows: Vec<segfs::index::Row>| -> Vec<String> {
+        let keys = |rows: Vec<Row>| -> Vec<String> {
             rows.into_iter().map(|(k, _)| String::from_utf8(k.into_vec()).unwrap()).collect()
         };
         assert_eq!(keys(index.scan(b"ab", b"c", 9).unwrap()), ["ab", "b", "ba"]);
@@ -262,6 +225,21 @@ fn same_range(index: &dyn Index, model: &Model, dice: &mut Dice, keys: u64, seed
     assert_eq!(back, expected().rev().take(limit).collect::<Vec<_>>(), "seed {seed}");
     let last = plain(index.last(&start, &end).unwrap().into_iter().collect()).pop();
     assert_eq!(last, expected().next_back(), "seed {seed}");
+}
+
+/// More flushes than the crate's manifest can count runs in level 0, and nobody merges.
+#[test]
+fn flushes_without_merges_stay_readable() {
+    on_both(|backend| {
+        let index = backend.create();
+        for n in 1..=300 {
+            index.apply(lsn(n), &[Change::put("a", n.to_string()), Change::put("z", n.to_string())]).unwrap();
+            index.rotate(lsn(n)).unwrap();
+            index.flush().unwrap();
+        }
+        let index = backend.reopen(index);
+        assert_eq!(get(&*index, b"z").unwrap(), b"300");
+    });
 }
 
 /// Every record sets all of ten rows to one number, or moves them to other keys; so a walk must find ten equal

@@ -1,6 +1,8 @@
 //! The index: both backends do the same, survive a kill, and notice damage.
 
 mod conformance;
+mod damage;
+mod kill;
 
 use std::collections::BTreeMap;
 
