@@ -1,0 +1,459 @@
+//! The index on disk, over the `lsm-tree` crate.
+//!
+//! The crate has no log; it takes sequence numbers from its caller and does its own I/O. How it is used here:
+//!
+//! - **Sequence numbers** come from one counter, shared with the crate, which takes one for each new version of
+//!   its manifest. One record's changes share a number. A reader takes the number `visible`, which moves only
+//!   behind a whole record, and sees what is below it. (The LSN can't be that number: the crate would have to take
+//!   LSNs for its own use.)
+//! - **Old values** of a row are dropped in merging if they are below a watermark, and so are the crate's old
+//!   manifests, which a reader with an old number needs. So a merge first waits until no reader holds a number
+//!   below the watermark (`reading`). Once a walk has begun, its snapshot holds what it needs.
+//! - **Rotated memtables** are written one by one, so that none is written whose LSNs are not durable in the log.
+//!   The row F is in the memtable itself, hence in the same table, published by the same manifest.
+//! - **Panics** of the crate, which uses them for some kinds of damage, are caught and become errors. After one
+//!   the index is broken: it answers nothing more.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Acquire, Ordering::Release},
+    },
+};
+
+use lsm_tree::{
+    AbstractTree as _, AnyTree, Cache, CompressionType, Config, Guard as _, InternalValue, Memtable, SeqNo,
+    SequenceNumberCounter, Slice, ValueType,
+    compaction::Leveled,
+    config::{
+        BlockSizePolicy, BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry,
+        PinningPolicy,
+    },
+};
+use parking_lot::{Mutex, RwLock};
+
+use super::{Change, F_KEY, Index, IndexStats, Order, Value, check_keys, visible_range};
+use crate::base::{Damage, Error, Lsn, Result};
+
+/// Size at which a merge begins another table, in bytes.
+const TABLE_BYTES: u64 = 32 << 20;
+/// Size of a block, the unit of reading and caching, in bytes.
+const BLOCK_BYTES: u32 = 4096;
+/// Bits of bloom filter for each key.
+const BLOOM_BITS: f32 = 10.0;
+/// Tables in level 0 from which on a flush merges first, since reads slow down.
+const LEVEL_0_RUNS: usize = 24;
+/// Tables in level 0 with which nothing more is flushed: the crate's manifest counts them in one byte, and doesn't
+/// notice when that overflows.
+const LEVEL_0_RUNS_MAX: usize = 128;
+/// Removals on disk below which nobody minds them.
+const TOMBSTONES_MIN: u64 = 100_000;
+/// Everything is merged once removals are more than one in so many rows on disk.
+const TOMBSTONE_SHARE: u64 = 8;
+
+/// Sorted rows in a directory.
+pub struct SortedIndex {
+    path: PathBuf,
+    tree: AnyTree,
+    cache: Arc<Cache>,
+    levels: Arc<Leveled>,
+    /// The next sequence number; the crate takes from it too.
+    numbers: SequenceNumberCounter,
+    /// Readers see what is below this number.
+    visible: AtomicU64,
+    /// Held shared while a reader has a number and no snapshot of its own yet.
+    reading: RwLock<()>,
+    writer: Mutex<Writer>,
+    waiting: Mutex<VecDeque<Waiting>>,
+    /// One flush at a time.
+    flushing: Mutex<()>,
+    /// One merge at a time.
+    merging: Mutex<()>,
+    flushed: AtomicU64,
+    /// Says what broke the index.
+    broken: OnceLock<String>,
+}
+
+struct Writer {
+    active: Arc<Memtable>,
+    rotated: Lsn,
+}
+
+/// A rotated memtable that covers everything up to `lsn`.
+struct Waiting {
+    lsn: Lsn,
+    memtable: Arc<Memtable>,
+}
+
+impl SortedIndex {
+    /// Opens the index in the directory `path`, or makes an empty one there; `cache_bytes` bounds the blocks kept
+    /// in memory.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] means that it can't be used: [`destroy`] it, and build it again from the log.
+    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self> {
+        check_directory(path)?;
+        let numbers = SequenceNumberCounter::new(1);
+        let cache = Arc::new(Cache::with_capacity_bytes(cache_bytes));
+        let config = config(path, &numbers, &cache);
+        let (tree, next, flushed) = caught(|| {
+            let tree = config.open()?;
+            let next = tree.get_highest_seqno().map_or(1, |n| n + 1);
+            let flushed = tree.get(F_KEY, SeqNo::MAX)?;
+            Ok((tree, next, flushed))
+        })
+        .map_err(|failure| failure.at(path, "open"))?;
+        let flushed = match flushed.as_deref().map(<[u8; 8]>::try_from) {
+            Some(Ok(bytes)) => Lsn::new(u64::from_le_bytes(bytes)),
+            None if tree.table_count() == 0 => Lsn::new(0),
+            _ => return Err(damaged(path, "no row says which LSN it covers")),
+        };
+        numbers.set(next);
+        let active = tree.active_memtable();
+        Ok(Self {
+            path: path.to_path_buf(),
+            cache,
+            levels: Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES)),
+            numbers,
+            visible: AtomicU64::new(next),
+            reading: RwLock::new(()),
+            writer: Mutex::new(Writer { active, rotated: flushed }),
+            waiting: Mutex::default(),
+            flushing: Mutex::default(),
+            merging: Mutex::default(),
+            flushed: AtomicU64::new(flushed.get()),
+            broken: OnceLock::new(),
+            tree,
+        })
+    }
+
+    /// Runs something of the crate's, unless the index is broken; a panic breaks it.
+    fn call<T>(&self, what: &str, run: impl FnOnce() -> lsm_tree::Result<T>) -> Result<T> {
+        if let Some(why) = self.broken.get() {
+            return Err(damaged(&self.path, why.clone()));
+        }
+        caught(run).map_err(|failure| {
+            if let Failure::Panic(why) = &failure {
+                _ = self.broken.set(why.clone());
+            }
+            failure.at(&self.path, what)
+        })
+    }
+
+    /// The number below which no reader needs old values any more. Waits for readers that hold older numbers.
+    fn watermark(&self) -> SeqNo {
+        {
+            let _writer = self.writer.lock();
+            self.visible.store(self.numbers.get(), Release);
+        }
+        let _nobody_reads = self.reading.write();
+        self.visible.load(Acquire)
+    }
+
+    /// Merges until level 0 has room for another table.
+    fn make_room(&self) -> Result<()> {
+        let runs = || self.call("flush", || Ok(self.tree.l0_run_count()));
+        while runs()? >= LEVEL_0_RUNS {
+            if !self.compact()? {
+                break;
+            }
+        }
+        if runs()? >= LEVEL_0_RUNS_MAX {
+            return Err(damaged(&self.path, "merging can't keep up"));
+        }
+        Ok(())
+    }
+
+    /// Publishes one memtable as tables.
+    fn write_out(&self, memtable: &Memtable) -> Result<()> {
+        let watermark = self.watermark();
+        self.call("flush", || {
+            // Rows come with their newest value first; all of them are visible to every reader since the rotation.
+            let mut previous: Option<Slice> = None;
+            let newest = memtable.iter().filter(|item| {
+                let new = previous.as_ref() != Some(&item.key.user_key);
+                if new {
+                    previous = Some(item.key.user_key.clone());
+                }
+                new
+            });
+            if let Some((tables, blobs)) = self.tree.flush_to_tables(newest.map(Ok))? {
+                self.tree.register_tables(&tables, blobs.as_deref(), None, &[memtable.id()], watermark)?;
+            }
+            Ok(())
+        })?;
+        // Forget the manifest that still holds the memtable.
+        let watermark = self.watermark();
+        self.call("flush", || self.tree.get_version_history_lock().maintenance(&self.path, watermark))
+    }
+}
+
+impl Index for SortedIndex {
+    fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.call("read", || {
+            let _reading = self.reading.read();
+            Ok(self.tree.get(key, self.visible.load(Acquire))?.map(Value))
+        })
+    }
+
+    fn apply(&self, _lsn: Lsn, changes: &[Change]) -> Result<()> {
+        check_keys(changes)?;
+        let writer = self.writer.lock();
+        let number = self.numbers.next();
+        for Change { key, value } in changes {
+            writer.active.insert(match value {
+                Some(value) => {
+                    InternalValue::from_components(key.as_slice(), value.as_slice(), number, ValueType::Value)
+                }
+                None => InternalValue::new_tombstone(key.as_slice(), number),
+            });
+        }
+        self.visible.store(number + 1, Release);
+        Ok(())
+    }
+
+    fn walk(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        order: Order,
+        visit: &mut dyn FnMut(&[u8], &Value) -> bool,
+    ) -> Result<()> {
+        let Some((start, end)) = visible_range(start, end) else { return Ok(()) };
+        let mut rows = self.call("read", || {
+            let _reading = self.reading.read();
+            Ok(self.tree.range(start..end, self.visible.load(Acquire), None))
+        })?;
+        loop {
+            let row = self.call("read", || {
+                let row = match order {
+                    Order::Forward => rows.next(),
+                    Order::Back => rows.next_back(),
+                };
+                row.map(|row| row.into_inner()).transpose()
+            })?;
+            let Some((key, value)) = row else { return Ok(()) };
+            if !visit(&key, &Value(value)) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn unflushed_bytes(&self) -> u64 {
+        self.writer.lock().active.size()
+    }
+
+    fn rotate(&self, lsn: Lsn) -> Result<()> {
+        let mut writer = self.writer.lock();
+        if writer.active.is_empty() && lsn <= writer.rotated {
+            return Ok(());
+        }
+        let number = self.numbers.next();
+        let f = InternalValue::from_components(F_KEY, lsn.get().to_le_bytes(), number, ValueType::Value);
+        writer.active.insert(f);
+        let memtable = self.call("rotate", || Ok(self.tree.rotate_memtable()))?;
+        let memtable = memtable.expect("the row F is in it");
+        self.visible.store(number + 1, Release);
+        writer.active = self.call("rotate", || Ok(self.tree.active_memtable()))?;
+        writer.rotated = lsn;
+        self.waiting.lock().push_back(Waiting { lsn, memtable });
+        Ok(())
+    }
+
+    fn flush_to(&self, durable: Lsn) -> Result<()> {
+        let _one_at_a_time = self.flushing.lock();
+        let ready: Vec<_> = {
+            let waiting = self.waiting.lock();
+            waiting
+                .iter()
+                .take_while(|w| w.lsn <= durable)
+                .map(|w| (w.lsn, Arc::clone(&w.memtable)))
+                .collect()
+        };
+        for (lsn, memtable) in ready {
+            self.make_room()?;
+            self.write_out(&memtable)?;
+            self.waiting.lock().pop_front();
+            self.flushed.store(lsn.get(), Release);
+        }
+        Ok(())
+    }
+
+    fn waiting_memtables(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
+    fn flushed_lsn(&self) -> Lsn {
+        Lsn::new(self.flushed.load(Acquire))
+    }
+
+    fn compact(&self) -> Result<bool> {
+        let _one_at_a_time = self.merging.lock();
+        let watermark = self.watermark();
+        let merged = self.call("merge", || {
+            let before = self.tree.current_version().id();
+            self.tree.compact(Arc::clone(&self.levels) as _, watermark)?;
+            Ok(self.tree.current_version().id() != before)
+        })?;
+        let stats = self.stats();
+        if merged || stats.tombstones < TOMBSTONES_MIN || stats.tombstones < stats.disk_rows / TOMBSTONE_SHARE
+        {
+            return Ok(merged);
+        }
+        self.call("merge", || self.tree.major_compact(TABLE_BYTES, watermark))?;
+        Ok(true)
+    }
+
+    fn stats(&self) -> IndexStats {
+        let on_disk = self.call("read", || {
+            let version = self.tree.current_version();
+            Ok(IndexStats {
+                disk_bytes: version.iter_tables().map(|t| t.metadata.file_size).sum(),
+                tables: version.table_count(),
+                disk_rows: version.iter_tables().map(|t| t.metadata.item_count).sum(),
+                tombstones: version.iter_tables().map(|t| t.tombstone_count()).sum(),
+                ..IndexStats::default()
+            })
+        });
+        let active = self.unflushed_bytes();
+        let waiting = self.waiting.lock();
+        IndexStats {
+            cache_bytes: self.cache.size(),
+            memtable_bytes: active + waiting.iter().map(|w| w.memtable.size()).sum::<u64>(),
+            waiting_memtables: waiting.len(),
+            ..on_disk.unwrap_or_default()
+        }
+    }
+}
+
+fn config(path: &Path, numbers: &SequenceNumberCounter, cache: &Arc<Cache>) -> Config {
+    // The crate moves its `visible` counter when it makes a manifest, also in the middle of a record of ours: it
+    // gets one that nobody looks at.
+    Config::new(path, numbers.clone(), SequenceNumberCounter::default())
+        .use_cache(Arc::clone(cache))
+        .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
+        .data_block_compression_policy(CompressionPolicy::new([CompressionType::None, CompressionType::Lz4]))
+        .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(
+            BLOOM_BITS,
+        ))))
+        // Filters and block indexes in pieces that the cache bounds, instead of whole ones pinned for each table.
+        .filter_block_partitioning_policy(PinningPolicy::all(true))
+        .index_block_partitioning_policy(PinningPolicy::all(true))
+}
+
+/// Deletes an index directory, whatever is in it, so that an interruption leaves nothing that opens.
+pub fn destroy(path: &Path) -> Result<()> {
+    let failed = |e| Error::io(format!("deleting {}", path.display()), e);
+    let gone = |r: io::Result<()>| match r {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        r => r.map_err(failed),
+    };
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(e)),
+        Ok(meta) if meta.is_dir() => {
+            // Without its pointer the rest is refused.
+            gone(remove_file(&path.join(POINTER)))?;
+            gone(fs::remove_dir_all(path))?;
+        }
+        Ok(_) => gone(remove_file(path))?,
+    }
+    Ok(())
+}
+
+/// The crate's file that names its manifest: number (8 bytes), checksum of the manifest (16), kind of checksum (1).
+const POINTER: &str = "current";
+
+#[allow(clippy::disallowed_methods)] // the crate does its own I/O too: this room is outside the Disk trait
+fn remove_file(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)
+}
+
+/// What the crate does not look at when it opens a directory: it takes one without a pointer for a new one, and
+/// does not check its manifest's checksum.
+fn check_directory(path: &Path) -> Result<()> {
+    let failed = |e| Error::io(format!("opening {}", path.display()), e);
+    let entries = match fs::read_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+            return Err(damaged(path, "not a directory"));
+        }
+        entries => entries.map_err(failed)?,
+    };
+    let pointer = match fs::read(path.join(POINTER)) {
+        Ok(pointer) => pointer,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return match entries.count() {
+                0 => Ok(()),
+                _ => Err(damaged(path, "files without a pointer to a manifest")),
+            };
+        }
+        Err(e) => return Err(failed(e)),
+    };
+    let Ok(pointer): Result<[u8; 25], _> = pointer.try_into() else {
+        return Err(damaged(path, "the pointer to the manifest is not 25 bytes"));
+    };
+    let id = u64::from_le_bytes(pointer[..8].try_into().expect("8 bytes"));
+    let manifest = match fs::read(path.join(format!("v{id}"))) {
+        Ok(manifest) => manifest,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(damaged(path, format!("manifest v{id} is missing")));
+        }
+        Err(e) => return Err(failed(e)),
+    };
+    let mut hasher = lsm_tree::checksum::ChecksummedWriter::new(io::sink());
+    io::Write::write_all(&mut hasher, &manifest).map_err(failed)?;
+    if hasher.checksum().into_u128().to_le_bytes() != pointer[8..24] || pointer[24] != 0 {
+        return Err(damaged(path, format!("manifest v{id} is not what was written")));
+    }
+    Ok(())
+}
+
+fn damaged(path: &Path, why: impl Into<String>) -> Error {
+    Damage::file(path, 0, why).into()
+}
+
+/// How a call into the crate went wrong.
+enum Failure {
+    Error(lsm_tree::Error),
+    Panic(String),
+}
+
+impl Failure {
+    fn at(self, path: &Path, what: &str) -> Error {
+        match self {
+            // What an index of whole files never answers is damage; what the machine answers is not.
+            Self::Error(lsm_tree::Error::Io(e))
+                if !matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::UnexpectedEof
+                        | io::ErrorKind::InvalidData
+                        | io::ErrorKind::InvalidInput
+                        | io::ErrorKind::AlreadyExists
+                ) =>
+            {
+                Error::io(format!("{what} of index {}", path.display()), e)
+            }
+            Self::Error(e) => damaged(path, format!("{what} of the index: {e}")),
+            Self::Panic(why) => damaged(path, format!("{what} of the index: {why}")),
+        }
+    }
+}
+
+fn caught<T>(run: impl FnOnce() -> lsm_tree::Result<T>) -> Result<T, Failure> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(Failure::Error),
+        Err(panic) => Err(Failure::Panic(panic_message(&*panic))),
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let message = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+    message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".to_owned())
+}
