@@ -3,7 +3,15 @@
 //! The store never touches `std::fs`: it is given a [`Disk`], the real one or the simulator's. All paths
 //! are relative to the store's directory.
 
+mod buffer;
+mod plain;
+mod real;
+mod uring;
+
 use std::{io, path::Path, sync::Arc};
+
+pub use buffer::AlignedBuffer;
+pub use real::{Engine, RealDisk};
 
 /// A directory tree with files, as durable as a real one: what is not synced may be lost, a file's name is
 /// durable only once its directory was synced.
@@ -77,6 +85,7 @@ pub struct Space {
 }
 
 /// An open file. Offsets and lengths in bytes; all methods may be called from several threads at once.
+#[allow(clippy::len_without_is_empty)] // a file is no collection
 pub trait DiskFile: Send + Sync {
     /// Reads up to the buffer's length; fewer bytes only at the end of the file.
     ///
