@@ -36,3 +36,5 @@ pub const BLOCK_BYTES: u64 = 4096;
 pub const TAIL_BYTES: usize = 16 << 20;
 /// Segment files kept ready to be used again.
 pub const SPARE_SEGMENTS: usize = 4;
+/// How long what nobody synced may stay in memory, in milliseconds.
+pub const COMMIT_INTERVAL_MS: u64 = 500;

@@ -318,6 +318,8 @@ pub struct MetaRow {
     pub sequence: u64,
     /// See `sequence`.
     pub incarnation: u64,
+    /// LSN of that batch.
+    pub sequence_at: Lsn,
     /// Objects that a link shows.
     pub objects: u64,
     /// Versions held.

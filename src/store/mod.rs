@@ -1,0 +1,388 @@
+//! The engine: operations in, records out, and every answer about now and then.
+//!
+//! One lock, `apply`, orders all changes: under it an operation is checked against the index, becomes a record
+//! of facts, is appended to the log, and is applied to the index, in the same way in which a crash replays it
+//! and a peer's facts arrive. Reads take no lock.
+
+mod apply;
+mod content;
+mod moves;
+mod names;
+mod open;
+mod ops;
+mod pieces;
+mod read;
+mod state;
+mod txn;
+mod versions;
+mod write;
+
+use std::{path::PathBuf, sync::Arc};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::{
+    base::{Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits},
+    format::{
+        Kind, Prepared,
+        facts::Fact,
+        rows::{Stamp, key},
+    },
+    index::{Change, Index},
+    log::{Log, LogOptions, Record},
+};
+
+use apply::Apply;
+pub use open::{Parts, Recovered};
+pub use ops::{NewObject, Rename, SetAttributes};
+pub use read::{Attributes, Entry, Extent, VersionInfo, View};
+use state::State;
+use txn::Txn;
+
+/// How a store works; none of it is written to disk but the segment size, at creation.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Size of segment files.
+    pub segment_bytes: u64,
+    /// May it start threads? Without, everything happens inside the calls (the simulator).
+    pub background: bool,
+    /// Bytes of index blocks kept in memory.
+    pub cache_bytes: u64,
+    /// Bytes of changed index rows kept in memory before they are written out.
+    pub memtable_bytes: u64,
+    /// Mint versions at opening for files that were open when the store stopped.
+    pub mint_interrupted: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            segment_bytes: limits::SEGMENT_BYTES,
+            background: true,
+            cache_bytes: 64 << 20,
+            memtable_bytes: 16 << 20,
+            mint_interrupted: true,
+        }
+    }
+}
+
+impl Options {
+    fn log(&self) -> LogOptions {
+        LogOptions { segment_bytes: self.segment_bytes, background: self.background }
+    }
+}
+
+/// An open store.
+pub struct Store {
+    id: StoreId,
+    path: PathBuf,
+    options: Options,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    log: Log,
+    index: Arc<dyn Index>,
+    /// Orders all changes.
+    apply: Mutex<State>,
+    /// The stores that short numbers in rows stand for; readers take it from here.
+    stores: RwLock<Arc<Vec<StoreId>>>,
+    /// Set when the index may have missed a record: no change is accepted any more.
+    broken: Mutex<Option<String>>,
+    /// Wakes the maintenance thread; true: stop.
+    wake: (Mutex<bool>, Condvar),
+    /// Serialises index flushes.
+    flushing: Mutex<()>,
+    recovered: Recovered,
+    _lock: Box<dyn Send + Sync>,
+}
+
+/// What a status display shows.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// The store.
+    pub id: StoreId,
+    /// Its directory, as it was named.
+    pub path: PathBuf,
+    /// Last record.
+    pub last_lsn: Lsn,
+    /// Last record known durable.
+    pub durable_lsn: Lsn,
+    /// Last record that the index on disk covers.
+    pub flushed_lsn: Lsn,
+    /// Objects ever made here.
+    pub objects: u64,
+    /// Versions held.
+    pub versions: u64,
+    /// The log: how writes reach the disk, batches, syncs, bytes.
+    pub log: crate::log::Status,
+    /// The index.
+    pub index: crate::index::IndexStats,
+    /// Why it stopped writing, if it did.
+    pub stopped: Option<String>,
+}
+
+/// An operation being made: facts are applied to the overlay as they are added.
+struct Op<'t, 'i> {
+    apply: Apply<'t, 'i>,
+    facts: Vec<Fact>,
+    subject: (ObjectId, Ino),
+}
+
+impl Op<'_, '_> {
+    fn fact(&mut self, fact: Fact) -> Result<()> {
+        self.apply.part = self.facts.len() as u32;
+        self.apply.facts(std::slice::from_ref(&fact))?;
+        self.facts.push(fact);
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> StoreId {
+        self.id
+    }
+
+    /// What opening it found.
+    #[must_use]
+    pub fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// The last record.
+    #[must_use]
+    pub fn last_lsn(&self) -> Lsn {
+        self.log.last_lsn()
+    }
+
+    /// Every record up to here survives a crash.
+    #[must_use]
+    pub fn durable_lsn(&self) -> Lsn {
+        self.log.durable_lsn()
+    }
+
+    /// Waits until every record up to this LSN survives a crash.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if it can't be made so: the data may be lost, and no later call says otherwise.
+    pub fn sync(&self, lsn: Lsn) -> Result<()> {
+        self.log.wait_durable(lsn)
+    }
+
+    /// Makes everything done so far survive a crash.
+    ///
+    /// # Errors
+    /// As of [`sync`](Self::sync).
+    pub fn sync_all(&self) -> Result<()> {
+        self.log.commit()
+    }
+
+    /// Follows the durable log from an LSN on.
+    #[must_use]
+    pub fn subscribe(&self, from: Lsn) -> crate::log::Subscription {
+        self.log.subscribe(from)
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let meta = self.apply.lock().meta.clone();
+        let log = self.log.status();
+        let stopped = self.broken.lock().clone().or_else(|| log.poisoned.clone());
+        Status {
+            id: self.id,
+            path: self.path.clone(),
+            last_lsn: self.log.last_lsn(),
+            durable_lsn: self.log.durable_lsn(),
+            flushed_lsn: self.index.flushed_lsn(),
+            objects: meta.objects,
+            versions: meta.versions,
+            log,
+            index: self.index.stats(),
+            stopped,
+        }
+    }
+
+    /// The segments of the log.
+    #[must_use]
+    pub fn segments(&self) -> Vec<crate::log::SegmentInfo> {
+        self.log.segments()
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        match &*self.broken.lock() {
+            Some(why) => Err(Error::Poisoned { why: why.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn break_with(&self, why: &Error) {
+        self.broken.lock().get_or_insert_with(|| why.to_string());
+    }
+
+    /// Makes an operation: checks and facts in `make`, then one record, then the index. Nothing happens if
+    /// `make` fails or adds no fact.
+    fn run<T>(&self, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
+        self.check_usable()?;
+        let mut state = self.apply.lock();
+        let mut next = state.clone();
+        let stamp = next.tick(&*self.clock);
+        let lsn = self.log.last_lsn().next();
+        let mut txn = Txn::new(&*self.index, lsn);
+        let apply = Apply { txn: &mut txn, state: &mut next, stamp, part: 0 };
+        let mut op = Op { apply, facts: Vec::new(), subject: (ObjectId::default(), Ino::new(0)) };
+        let out = make(&mut op)?;
+        let Op { facts, subject, .. } = op;
+        if facts.is_empty() {
+            return Ok((self.log.last_lsn(), out));
+        }
+        let local = facts.iter().any(Fact::is_local);
+        debug_assert!(facts.iter().all(|f| f.is_local() == local), "a record crosses whole or not at all");
+        let seq = if local { 0 } else { self.next_sequence(&mut txn, &mut next)? };
+        let payload = Prepared::record(crate::format::code::encode(&facts));
+        let mut record = Record::new(Kind::Operation, &payload);
+        (record.object, record.ino) = subject;
+        (record.seq, record.stamp, record.arg) = (seq, stamp.hlc, facts.len() as u64);
+        let changes = txn.finish()?;
+        let appended = self.log.append(&[record])?;
+        debug_assert_eq!(appended[0].0, lsn);
+        self.land(&mut state, next, lsn, &changes)?;
+        Ok((lsn, out))
+    }
+
+    /// The sequence of the next facts batch made here, noted where it will be looked for.
+    fn next_sequence(&self, txn: &mut Txn<'_>, state: &mut State) -> Result<u64> {
+        let incarnation = self.log.incarnation();
+        let seq = if state.meta.incarnation == incarnation.get() { state.meta.sequence + 1 } else { 1 };
+        open::note_own(txn, state, incarnation, seq)?;
+        Ok(seq)
+    }
+
+    /// Applies a record's changes after it was appended. What fails here leaves log and index apart: the store
+    /// stops, and opening it again replays the log.
+    fn land(&self, state: &mut State, next: State, lsn: Lsn, changes: &[Change]) -> Result<()> {
+        if let Err(e) = self.index.apply(lsn, changes) {
+            self.break_with(&e);
+            return Err(e);
+        }
+        if next.stores.len() != state.stores.len() {
+            *self.stores.write() = Arc::clone(&next.stores);
+        }
+        *state = next;
+        if self.index.unflushed_bytes() >= self.options.memtable_bytes {
+            self.rotate(state, lsn)?;
+        }
+        Ok(())
+    }
+
+    fn rotate(&self, state: &State, lsn: Lsn) -> Result<()> {
+        let meta = Change::put(key::meta(), crate::format::code::encode(&state.meta));
+        let done = self.index.apply(lsn, &[meta]).and_then(|()| self.index.rotate(lsn));
+        if let Err(e) = &done {
+            self.break_with(e);
+        }
+        done?;
+        if !self.options.background || self.index.waiting_memtables() > 3 {
+            // Whoever fills memory faster than it can be written out helps.
+            self.flush_index(lsn)?;
+        } else {
+            self.wake.1.notify_one();
+        }
+        Ok(())
+    }
+
+    fn flush_index(&self, upto: Lsn) -> Result<()> {
+        let _one = self.flushing.lock();
+        self.log.wait_durable(upto)?;
+        self.index.flush_to(self.log.durable_lsn())
+    }
+
+    /// Writes the index out as it is now.
+    ///
+    /// # Errors
+    /// As of [`sync`](Self::sync), or if the index can't be written.
+    pub fn checkpoint(&self) -> Result<()> {
+        let lsn = {
+            let state = self.apply.lock();
+            let lsn = self.log.last_lsn();
+            let meta = Change::put(key::meta(), crate::format::code::encode(&state.meta));
+            self.index.apply(lsn, &[meta]).and_then(|()| self.index.rotate(lsn))?;
+            lsn
+        };
+        self.flush_index(lsn)
+    }
+
+    /// One round of what has to happen now and then: commit what waits, write out the index, merge.
+    /// Says whether there was anything to do.
+    ///
+    /// # Errors
+    /// What fails; the store has stopped writing then.
+    pub fn maintain(&self) -> Result<bool> {
+        let mut did = false;
+        if self.log.durable_lsn() < self.log.last_lsn() {
+            self.log.commit()?;
+            did = true;
+        }
+        if self.index.waiting_memtables() > 0 {
+            let _one = self.flushing.lock();
+            self.index.flush_to(self.log.durable_lsn())?;
+            did = true;
+        }
+        Ok(self.index.compact()? || did)
+    }
+
+    fn rank(&self, s: Stamp) -> (u64, StoreId) {
+        (s.hlc, self.stores.read().get(s.store as usize).copied().unwrap_or_default())
+    }
+
+    /// Commits, writes the index out and seals the log. Dropping a store without this is like a crash.
+    ///
+    /// # Errors
+    /// If something of it fails; what was synced before is safe, and the next opening replays the rest.
+    pub fn close(&self) -> Result<()> {
+        self.stop_maintenance();
+        self.log.commit()?;
+        if self.broken.lock().is_none() && self.index.flushed_lsn() < self.log.last_lsn() {
+            self.checkpoint()?;
+        }
+        self.log.close()
+    }
+
+    fn stop_maintenance(&self) {
+        *self.wake.0.lock() = true;
+        self.wake.1.notify_all();
+    }
+
+    /// Runs [`maintain`](Self::maintain) on a thread of its own, at least once a second, until the store is
+    /// closed or let go.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub fn start_maintenance(self: &Arc<Self>) -> Result<()> {
+        let weak = Arc::downgrade(self);
+        std::thread::Builder::new()
+            .name("segfs-store".into())
+            .spawn(move || {
+                while let Some(store) = weak.upgrade() {
+                    let busy = match store.maintain() {
+                        Ok(busy) => busy && store.index.waiting_memtables() > 0,
+                        Err(e) => {
+                            tracing::error!("{e}");
+                            store.break_with(&e);
+                            return;
+                        }
+                    };
+                    let mut stop = store.wake.0.lock();
+                    if !*stop && !busy {
+                        let second = std::time::Duration::from_millis(limits::COMMIT_INTERVAL_MS);
+                        store.wake.1.wait_for(&mut stop, second);
+                    }
+                    if *stop {
+                        return;
+                    }
+                }
+            })
+            .map_err(|e| Error::io("starting a thread", e))?;
+        Ok(())
+    }
+}

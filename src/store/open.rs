@@ -1,0 +1,422 @@
+//! Creating and opening a store: superblock, lock, index, replay.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::{
+    base::{
+        Clock, Damage, Error, Incarnation, Ino, Lsn, ObjectId, Random, Result, StoreId, SystemClock,
+        SystemRandom,
+    },
+    disk::{Disk, Engine, RealDisk},
+    format::{
+        Kind, Superblock,
+        facts::{Fact, ObjectKind, Owner, Time, version_flags},
+        flags,
+        rows::{Attributes, Content, ExtentRow, MetaRow, ObjectRow, Stamp, after_prefix, key, kind},
+    },
+    index::{Change, Index, SortedIndex},
+    log::{Log, ReplayRecord},
+};
+
+use super::{
+    Options, Store,
+    apply::Apply,
+    state::State,
+    txn::{Keep, Txn, row},
+};
+
+const SUPERBLOCK: &str = "STORE";
+const LOCK: &str = "LOCK";
+const INDEX: &str = "index";
+
+/// What a store is made of, handed in from outside.
+pub struct Parts {
+    /// The store's directory.
+    pub disk: Arc<dyn Disk>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub random: Arc<dyn Random>,
+    /// The index: empty, or as it was flushed at some LSN of this log.
+    pub index: Arc<dyn Index>,
+}
+
+/// What opening a store found.
+#[derive(Debug, Clone, Default)]
+pub struct Recovered {
+    /// The log as it was found.
+    pub log: crate::log::Recovery,
+    /// The index was not usable and was built again from the log: why.
+    pub rebuilt: Option<String>,
+    /// Damaged copies of the superblock.
+    pub superblock_damage: Vec<String>,
+    /// Versions minted for files that were open when the store stopped.
+    pub minted: u64,
+}
+
+impl Store {
+    /// Makes a store in a directory that is empty or not there, and opens it.
+    ///
+    /// # Errors
+    /// If the directory holds something, or can't be written.
+    pub fn create(path: &Path, options: Options) -> Result<Self> {
+        let disk = RealDisk::create(path, Engine::Auto)
+            .map_err(|e| Error::io(format!("making {}", path.display()), e))?;
+        Self::format(&disk, &options, &SystemClock, &SystemRandom, path)?;
+        Self::open_disk(Arc::new(disk), path, options)
+    }
+
+    /// Opens the store in a directory.
+    ///
+    /// # Errors
+    /// [`Error::NotAStore`], [`Error::InUse`], [`Error::Newer`], [`Error::Damaged`], or what the system says.
+    pub fn open(path: &Path, options: Options) -> Result<Self> {
+        let disk = RealDisk::open(path, Engine::Auto)
+            .map_err(|e| Error::io(format!("opening {}", path.display()), e))?;
+        Self::open_disk(Arc::new(disk), path, options)
+    }
+
+    fn open_disk(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Self> {
+        let superblock = read_superblock(&*disk, path)?;
+        let lock = take_lock(&*disk, path)?;
+        let index_path = path.join(INDEX);
+        let (index, unusable) = match SortedIndex::open(&index_path, options.cache_bytes) {
+            Ok(index) => (index, None),
+            Err(e) => {
+                crate::index::destroy(&index_path)?;
+                (SortedIndex::open(&index_path, options.cache_bytes)?, Some(e.to_string()))
+            }
+        };
+        let parts = Parts {
+            disk,
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            index: Arc::new(index),
+        };
+        match Self::assemble(parts, superblock, lock, path, options.clone(), unusable) {
+            Err(Assembly::Index { parts, superblock, lock, why }) => {
+                drop(parts.index);
+                crate::index::destroy(&index_path)?;
+                let index = Arc::new(SortedIndex::open(&index_path, options.cache_bytes)?);
+                let parts = Parts { index, ..parts };
+                Self::assemble(parts, superblock, lock, path, options, Some(why)).map_err(Assembly::into_error)
+            }
+            other => other.map_err(Assembly::into_error),
+        }
+    }
+
+    /// Writes the superblock of a new store onto a disk.
+    ///
+    /// # Errors
+    /// If there is something already, or the disk refuses.
+    pub fn format(
+        disk: &dyn Disk,
+        options: &Options,
+        clock: &dyn Clock,
+        random: &dyn Random,
+        path: &Path,
+    ) -> Result<StoreId> {
+        match disk.list(Path::new("")) {
+            Ok(names) if !names.is_empty() => {
+                let why = format!("{}: the directory is not empty", path.display());
+                return Err(Error::BadRequest(why));
+            }
+            Ok(_) => {}
+            Err(e) => return Err(Error::io(format!("reading {}", path.display()), e)),
+        }
+        let id = StoreId::new(random.u128());
+        let (created_ns, segment_bytes) = (clock.wall_ns(), options.segment_bytes);
+        let superblock = Superblock::new(id, created_ns, segment_bytes);
+        for dir in ["segments", "spare"] {
+            disk.create_dir(Path::new(dir)).map_err(|e| Error::io(format!("making {dir}/"), e))?;
+        }
+        let write = || -> std::io::Result<()> {
+            let file = disk.create(Path::new(SUPERBLOCK))?;
+            for copy in 0..2 {
+                file.write_at(&[&superblock.encode()], copy * 4096)?;
+                file.sync()?;
+            }
+            disk.sync_dir(Path::new(""))
+        };
+        write().map_err(|e| Error::io("writing STORE", e))?;
+        Ok(id)
+    }
+
+    /// Opens a store from its parts.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub fn open_parts(parts: Parts, options: Options) -> Result<Self> {
+        let path = Path::new("");
+        let superblock = read_superblock(&*parts.disk, path)?;
+        let lock = take_lock(&*parts.disk, path)?;
+        Self::assemble(parts, superblock, lock, path, options, None).map_err(Assembly::into_error)
+    }
+
+    fn assemble(
+        parts: Parts,
+        (superblock, superblock_damage): (Superblock, Vec<String>),
+        lock: Box<dyn Send + Sync>,
+        path: &Path,
+        options: Options,
+        rebuilt: Option<String>,
+    ) -> Result<Self, Assembly> {
+        let id = superblock.store;
+        let index_fault = |parts: Parts, lock, why: String| Assembly::Index {
+            parts,
+            superblock: (superblock.clone(), superblock_damage.clone()),
+            lock,
+            why,
+        };
+        let flushed = parts.index.flushed_lsn();
+        let mut state = match load_state(&*parts.index, id) {
+            Ok(state) => state,
+            Err(e) if flushed > Lsn::new(0) => return Err(index_fault(parts, lock, e.to_string())),
+            Err(e) => return Err(e.into()),
+        };
+        let log_options = crate::log::LogOptions { segment_bytes: superblock.segment_bytes, ..options.log() };
+        let index = Arc::clone(&parts.index);
+        let memtable_bytes = options.memtable_bytes;
+        let opened = Log::open(
+            Arc::clone(&parts.disk),
+            id,
+            log_options,
+            Arc::clone(&parts.clock),
+            Arc::clone(&parts.random),
+            flushed,
+            &mut |record| replay(&*index, &mut state, memtable_bytes, &record),
+        );
+        let (log, recovery) = match opened {
+            Ok(opened) => opened,
+            Err(e @ Error::Damaged(_)) if flushed > Lsn::new(0) => {
+                return Err(index_fault(parts, lock, e.to_string()));
+            }
+            Err(e) => return Err(e.into()),
+        };
+        if recovery.last_lsn < flushed {
+            let why = format!("it covers LSN {flushed}, but the log ends at {}", recovery.last_lsn);
+            return Err(index_fault(parts, lock, why));
+        }
+        let stores = RwLock::new(Arc::clone(&state.stores));
+        let mut store = Self {
+            id,
+            path: path.to_owned(),
+            options,
+            clock: parts.clock,
+            random: parts.random,
+            log,
+            index: parts.index,
+            apply: Mutex::new(state),
+            stores,
+            broken: Mutex::new(None),
+            wake: (Mutex::new(false), Condvar::new()),
+            flushing: Mutex::new(()),
+            recovered: Recovered { log: recovery, rebuilt, superblock_damage, minted: 0 },
+            _lock: lock,
+        };
+        store.recovered.minted = store.finish_interrupted()?;
+        Ok(store)
+    }
+
+    /// Files that were open when the store stopped get their version, or, without a name, are given up.
+    fn finish_interrupted(&self) -> Result<u64> {
+        let mut minted = 0;
+        if !self.options.mint_interrupted {
+            return Ok(0);
+        }
+        for list in [kind::DRAFT, kind::ORPHAN] {
+            for (k, _) in self.index.scan(&[list], &after_prefix(&[list]), usize::MAX)? {
+                let Some(ino) = key::ino_of(&k) else { continue };
+                if self.commit_flagged(ino, version_flags::INTERRUPTED)?.1.is_some() {
+                    minted += 1;
+                }
+                self.reap(ino)?;
+            }
+        }
+        Ok(minted)
+    }
+}
+
+/// Why a store could not be put together: the index is at fault and can be replaced, or something else.
+enum Assembly {
+    Index { parts: Parts, superblock: (Superblock, Vec<String>), lock: Box<dyn Send + Sync>, why: String },
+    Other(Error),
+}
+
+impl From<Error> for Assembly {
+    fn from(e: Error) -> Self {
+        Self::Other(e)
+    }
+}
+
+impl Assembly {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Index { why, .. } => Damage::file(INDEX, 0, why).into(),
+            Self::Other(e) => e,
+        }
+    }
+}
+
+fn read_superblock(disk: &dyn Disk, path: &Path) -> Result<(Superblock, Vec<String>)> {
+    let not = |why: String| Error::NotAStore { path: path.to_owned(), why };
+    let file = match disk.open(Path::new(SUPERBLOCK), false) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(not(format!("it has no file {SUPERBLOCK}; `segfs init` makes a store")));
+        }
+        Err(e) => return Err(Error::io("opening STORE", e)),
+    };
+    let mut bytes = vec![0; 8192];
+    let n = file.read_at(&mut bytes, 0).map_err(|e| Error::io("reading STORE", e))?;
+    let mut best: Option<Superblock> = None;
+    let mut damage = Vec::new();
+    for copy in 0..2 {
+        let part = bytes.get(copy * 4096..((copy + 1) * 4096).min(n)).unwrap_or_default();
+        match Superblock::decode(part) {
+            Ok(s) if best.as_ref().is_none_or(|b| s.generation > b.generation) => best = Some(s),
+            Ok(_) => {}
+            Err(e) => damage.push(format!("copy {copy}: {e}")),
+        }
+    }
+    let Some(superblock) = best else { return Err(not(format!("both copies in {SUPERBLOCK} are damaged"))) };
+    if let Some(what) = superblock.unknown() {
+        return Err(Error::Newer { path: PathBuf::from(path), what });
+    }
+    Ok((superblock, damage))
+}
+
+fn take_lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Send + Sync>> {
+    let holder = format!("process {}", std::process::id());
+    disk.lock(Path::new(LOCK), &holder).map_err(|e| {
+        if e.kind() == std::io::ErrorKind::WouldBlock {
+            Error::InUse { path: path.to_owned(), holder: e.to_string() }
+        } else {
+            Error::io("locking LOCK", e)
+        }
+    })
+}
+
+/// Counters and tables as the index holds them, with the root directory that every store has.
+fn load_state(index: &dyn Index, id: StoreId) -> Result<State> {
+    let mut state = State::new(id);
+    if index.flushed_lsn() == Lsn::new(0) {
+        let root = ObjectRow {
+            from: Lsn::new(0),
+            object: ObjectId::ROOT,
+            attributes: root_attributes(),
+            content: Content::default(),
+        };
+        let row = Change::put(key::object(Ino::FIRST), crate::format::code::encode(&root));
+        index.apply(Lsn::new(0), &[row])?;
+        return Ok(state);
+    }
+    let k = key::meta();
+    let Some(meta) = index.get(&k)? else {
+        return Err(Damage::file(INDEX, 0, "it does not say what the store knows as a whole").into());
+    };
+    state.meta = row::<MetaRow>(&k, &meta)?;
+    let mut stores = vec![id];
+    for (k, bytes) in index.scan(&key::store_number(None), &after_prefix(&key::store_number(None)), usize::MAX)? {
+        stores.push(row(&k, &bytes)?);
+    }
+    state.stores = Arc::new(stores);
+    Ok(state)
+}
+
+fn root_attributes() -> Attributes {
+    Attributes {
+        kind: ObjectKind::Directory,
+        mode: 0o755,
+        mode_stamp: Stamp::default(),
+        owner: Owner::default(),
+        owner_stamp: Stamp::default(),
+        modified: Time::default(),
+        modified_stamp: Stamp::default(),
+        changed: 0,
+        born: 0,
+        device: 0,
+        target: Vec::new(),
+        links: 2,
+        entries: 0,
+        link: None,
+        more_links: false,
+        xattrs: 0,
+        alias: None,
+        contested: false,
+    }
+}
+
+/// Applies one record of the log to the index.
+fn replay(index: &dyn Index, state: &mut State, memtable_bytes: u64, record: &ReplayRecord<'_>) -> Result<()> {
+    let mut txn = Txn::new(index, record.lsn);
+    apply_record(&mut txn, state, record)?;
+    index.apply(record.lsn, &txn.finish()?)?;
+    if index.unflushed_bytes() >= memtable_bytes {
+        let meta = Change::put(key::meta(), crate::format::code::encode(&state.meta));
+        index.apply(record.lsn, &[meta])?;
+        index.rotate(record.lsn)?;
+        // What is replayed is durable already.
+        index.flush()?;
+        index.compact()?;
+    }
+    Ok(())
+}
+
+fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>) -> Result<()> {
+    let Some(head) = &record.head else { return Ok(()) };
+    let place = crate::format::Location::from(record.location);
+    if record.flags & flags::MOVED != 0 {
+        return txn.put(key::moved(record.lsn), &place, Keep::Amend);
+    }
+    let number = state.number(head.origin.store).ok_or_else(|| {
+        let why = format!("store {} has no number yet", head.origin.store);
+        Damage::segment(record.location.segment, record.location.offset, Some(record.lsn), why)
+    })?;
+    let stamp = Stamp { hlc: head.stamp, store: number };
+    match record.kind {
+        Kind::Extent if record.flags & flags::DETACHED != 0 => {
+            let id = crate::format::facts::ExtentId {
+                store: head.origin.store,
+                incarnation: head.origin.incarnation,
+                sequence: head.origin.seq,
+            };
+            txn.put(key::extent(&id), &ExtentRow { extent: record.lsn, location: place }, Keep::Amend)
+        }
+        Kind::Extent => Apply { txn, state, stamp, part: 0 }.extent(head.object, head.arg, place),
+        Kind::Operation => {
+            let facts: Vec<Fact> = crate::format::code::decode(record.payload).map_err(|e| {
+                Damage::segment(record.location.segment, record.location.offset, Some(record.lsn), e.0)
+            })?;
+            if record.flags & flags::FOREIGN != 0 {
+                let o = head.origin;
+                txn.put(key::held(o.store, o.incarnation, o.seq), &record.lsn, Keep::Amend)?;
+            } else if head.origin.seq > 0 {
+                note_own(txn, state, head.origin.incarnation, head.origin.seq)?;
+            }
+            Apply { txn, state, stamp, part: 0 }.facts(&facts)
+        }
+        Kind::Base | Kind::BatchEnd | Kind::Footer => Ok(()),
+    }
+}
+
+/// Every so many facts batches made here, where they are is noted.
+const NOTE_EVERY: u64 = 64;
+
+/// Notes a facts batch made here, so that those that another store lacks are found later.
+pub(super) fn note_own(txn: &mut Txn<'_>, state: &mut State, incarnation: Incarnation, seq: u64) -> Result<()> {
+    let m = &mut state.meta;
+    if m.incarnation != incarnation.get() && m.sequence > 0 {
+        txn.put(key::own(Incarnation::new(m.incarnation), m.sequence), &m.sequence_at, Keep::Amend)?;
+    }
+    (m.incarnation, m.sequence, m.sequence_at) = (incarnation.get(), seq, txn.lsn());
+    if seq % NOTE_EVERY == 1 {
+        txn.put(key::own(incarnation, seq), &txn.lsn(), Keep::Amend)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! Content in: writes, truncations, holes, clones, and the versions that come of them.
+
+use crate::{
+    base::{Error, FsError, Ino, Lsn, Result, VersionId, limits, limits::CHUNK_BYTES},
+    format::{
+        Kind, Location, Prepared,
+        facts::{Fact, ObjectKind, Placed},
+        rows::{ChunkRow, key},
+    },
+    log::Record,
+};
+
+use super::{Store, apply::Apply, content::BranchView, pieces::chunks_of, txn::Txn};
+
+/// More pieces than this in one block, and the next write to it rewrites the block as one.
+const BLOCK_PIECES: usize = 8;
+
+impl Store {
+    /// Writes bytes at an offset of a file, as part of its draft.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`], [`FsError::Invalid`] for what is not a regular file, [`FsError::FileTooLarge`],
+    /// [`Error::NoSpace`]. With several extents (above 1 MiB) some may have been written.
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<Lsn> {
+        if offset.checked_add(data.len() as u64).is_none_or(|end| end > limits::FILE_BYTES) {
+            return Err(FsError::FileTooLarge.into());
+        }
+        let mut lsn = self.log.last_lsn();
+        let mut at = offset;
+        for part in data.chunks(limits::EXTENT_BYTES) {
+            lsn = self.write_extent(ino, at, part)?;
+            at += part.len() as u64;
+        }
+        Ok(lsn)
+    }
+
+    fn write_extent(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<Lsn> {
+        self.check_usable()?;
+        let whole = if (data.len() as u64) < limits::BLOCK_BYTES { self.whole_block(ino, offset, data)? } else { None };
+        let (offset, data) = whole.unwrap_or_else(|| (offset, data.to_vec()));
+        let payload = Prepared::extent(data, false);
+        let mut state = self.apply.lock();
+        let mut next = state.clone();
+        let stamp = next.tick(&*self.clock);
+        let lsn = self.log.last_lsn().next();
+        let mut txn = Txn::new(&*self.index, lsn);
+        let row = txn.object_if_any(ino)?.ok_or(FsError::NotFound)?;
+        if row.attributes.kind != ObjectKind::File {
+            return Err(FsError::Invalid.into());
+        }
+        // Read what applying will need, so that it can't fail once the extent is in the log.
+        for (chunk, ..) in chunks_of(offset, u64::from(payload.raw_len())) {
+            txn.get::<ChunkRow>(&key::chunk(ino, row.content.branch, chunk))?;
+        }
+        let mut record = Record::new(Kind::Extent, &payload);
+        record.object = row.object;
+        record.ino = ino;
+        record.stamp = stamp.hlc;
+        record.arg = offset;
+        let appended = self.log.append(&[record])?;
+        let (got, location) = appended[0];
+        debug_assert_eq!(got, lsn);
+        let applied = Apply { txn: &mut txn, state: &mut next, stamp, part: 0 }
+            .extent(row.object, offset, Location::from(location))
+            .and_then(|()| txn.finish());
+        match applied {
+            Ok(changes) => self.land(&mut state, next, lsn, &changes)?,
+            Err(e) => {
+                self.break_with(&e);
+                return Err(e);
+            }
+        }
+        Ok(lsn)
+    }
+
+    /// A small write into a block that is in many pieces already becomes a write of the block, so that a file
+    /// written in crumbs does not end in as many pieces.
+    fn whole_block(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<Option<(u64, Vec<u8>)>> {
+        let block = offset / limits::BLOCK_BYTES * limits::BLOCK_BYTES;
+        let end = offset + data.len() as u64;
+        if end > block + limits::BLOCK_BYTES {
+            return Ok(None);
+        }
+        let Some(row) = self.object_row(ino, None)? else { return Ok(None) };
+        let view = BranchView::present(ino, &row.content);
+        let pieces = view.chunk(&*self.index, block / CHUNK_BYTES)?;
+        let start = (block % CHUNK_BYTES) as u32;
+        let crumbs = pieces.iter().filter(|p| p.start < start + limits::BLOCK_BYTES as u32 && p.start + p.len > start);
+        if crumbs.count() < BLOCK_PIECES {
+            return Ok(None);
+        }
+        let len = (row.content.size.max(end) - block).min(limits::BLOCK_BYTES);
+        let mut bytes = vec![0; len as usize];
+        self.view().read(ino, block, &mut bytes)?;
+        let at = (offset - block) as usize;
+        bytes[at..at + data.len()].copy_from_slice(data);
+        Ok(Some((block, bytes)))
+    }
+
+    /// Sets a file's size: what is behind it is cut off, what is new is a hole.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`], [`FsError::Invalid`], [`FsError::IsADirectory`], [`FsError::FileTooLarge`].
+    pub fn truncate(&self, ino: Ino, size: u64) -> Result<Lsn> {
+        if size > limits::FILE_BYTES {
+            return Err(FsError::FileTooLarge.into());
+        }
+        self.change_content(ino, |object, _| Some(Fact::Size(object, size)))
+    }
+
+    /// Makes a range a hole; the size stays.
+    ///
+    /// # Errors
+    /// As of [`truncate`](Self::truncate).
+    pub fn punch(&self, ino: Ino, offset: u64, len: u64) -> Result<Lsn> {
+        if len == 0 || offset.checked_add(len).is_none() {
+            return Err(FsError::Invalid.into());
+        }
+        self.change_content(ino, |object, size| (offset < size).then_some(Fact::Punch(object, offset, len)))
+    }
+
+    fn change_content(
+        &self,
+        ino: Ino,
+        fact: impl FnOnce(crate::base::ObjectId, u64) -> Option<Fact>,
+    ) -> Result<Lsn> {
+        let (lsn, ()) = self.run(|op| {
+            let row = op.apply.txn.object_if_any(ino)?.ok_or(FsError::NotFound)?;
+            match row.attributes.kind {
+                ObjectKind::File => {}
+                ObjectKind::Directory => return Err(FsError::IsADirectory.into()),
+                _ => return Err(FsError::Invalid.into()),
+            }
+            op.subject = (row.object, ino);
+            fact(row.object, row.content.size).map_or(Ok(()), |f| op.fact(f))
+        })?;
+        Ok(lsn)
+    }
+
+    /// Makes a range of one file show the extents of another (or of itself, not overlapping), without copying
+    /// bytes. Stops at the source's end; returns how many bytes it was.
+    ///
+    /// # Errors
+    /// As of [`write`](Self::write), and [`FsError::Invalid`] for ranges of one file that overlap.
+    pub fn clone_range(&self, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<(Lsn, u64)> {
+        if to.1.checked_add(len).is_none_or(|end| end > limits::FILE_BYTES) {
+            return Err(FsError::FileTooLarge.into());
+        }
+        let mut done = 0;
+        let mut lsn = self.log.last_lsn();
+        while done < len {
+            // A record holds so many chunks; a longer range takes several.
+            let part = (len - done).min(256 * CHUNK_BYTES);
+            let (at, n) = self.clone_part((from.0, from.1 + done), (to.0, to.1 + done), part)?;
+            lsn = at;
+            done += n;
+            if n < part {
+                break;
+            }
+        }
+        Ok((lsn, done))
+    }
+
+    fn clone_part(&self, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<(Lsn, u64)> {
+        let mut len = len;
+        let mut placed = Vec::new();
+        let (mut lsn, holes) = self.run(|op| {
+            let source = op.apply.txn.object_if_any(from.0)?.ok_or(FsError::NotFound)?;
+            let target = op.apply.txn.object_if_any(to.0)?.ok_or(FsError::NotFound)?;
+            if source.attributes.kind != ObjectKind::File || target.attributes.kind != ObjectKind::File {
+                return Err(FsError::Invalid.into());
+            }
+            len = len.min(source.content.size.saturating_sub(from.1));
+            if from.0 == to.0 && from.1 < to.1 + len && to.1 < from.1 + len {
+                return Err(FsError::Invalid.into());
+            }
+            if len == 0 {
+                return Ok(Vec::new());
+            }
+            let view = BranchView::present(from.0, &source.content);
+            let mut holes = Vec::new();
+            for (chunk, start, n, done) in chunks_of(from.1, len) {
+                let mut at = start;
+                for p in view.chunk(&*self.index, chunk)? {
+                    let (s, e) = (p.start.max(start), (p.start + p.len).min(start + n));
+                    if s >= e {
+                        continue;
+                    }
+                    if s > at {
+                        holes.push((to.1 + done + u64::from(at - start), u64::from(s - at)));
+                    }
+                    placed.push(Placed {
+                        offset: to.1 + done + u64::from(s - start),
+                        len: e - s,
+                        extent: p.extent,
+                        location: p.location,
+                        skip: p.skip + (s - p.start),
+                    });
+                    at = e;
+                }
+                if at < start + n {
+                    holes.push((to.1 + done + u64::from(at - start), u64::from(start + n - at)));
+                }
+            }
+            op.subject = (target.object, to.0);
+            for (offset, len) in &holes {
+                op.fact(Fact::Punch(target.object, *offset, *len))?;
+            }
+            if !placed.is_empty() {
+                op.fact(Fact::Place(target.object, placed))?;
+            }
+            if to.1 + len > op.apply.txn.object(to.0)?.content.size {
+                op.fact(Fact::Size(target.object, to.1 + len))?;
+            }
+            Ok(holes)
+        })?;
+        drop(holes);
+        lsn = lsn.max(self.log.last_lsn().min(lsn));
+        Ok((lsn, len))
+    }
+
+    /// Makes the draft of a file its newest version. None if there is nothing new, or no name shows the file.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`], or what the log says.
+    pub fn commit_version(&self, ino: Ino) -> Result<(Lsn, Option<VersionId>)> {
+        self.commit_flagged(ino, 0)
+    }
+
+    pub(super) fn commit_flagged(&self, ino: Ino, flags: u32) -> Result<(Lsn, Option<VersionId>)> {
+        self.run(|op| {
+            let row = op.apply.txn.object_if_any(ino)?.ok_or(FsError::NotFound)?;
+            if !row.content.draft || row.attributes.links == 0 {
+                return Ok(None);
+            }
+            op.subject = (row.object, ino);
+            let version = self.next_version(op, ino, flags)?;
+            let id = version.id;
+            op.fact(Fact::Version(version))?;
+            Ok(Some(id))
+        })
+    }
+
+    /// Gives up the content of a file that no name shows any more and nobody has open.
+    ///
+    /// # Errors
+    /// What the log says.
+    pub fn reap(&self, ino: Ino) -> Result<Lsn> {
+        let (lsn, ()) = self.run(|op| {
+            let Some(row) = op.apply.txn.object_if_any(ino)? else { return Ok(()) };
+            if row.attributes.links > 0 || row.attributes.kind == ObjectKind::Directory {
+                return Ok(());
+            }
+            op.subject = (row.object, ino);
+            op.fact(Fact::Reap(row.object))
+        })?;
+        Ok(lsn)
+    }
+
+    pub(super) fn is_gone_error(e: &Error) -> bool {
+        matches!(e, Error::Fs(FsError::NotFound))
+    }
+}
