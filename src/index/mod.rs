@@ -178,8 +178,12 @@ pub trait Index: Send + Sync {
     /// Highest LSN that the index on disk covers; 0 if it is empty. Replay starts at the next.
     fn flushed_lsn(&self) -> Lsn;
 
-    /// Merges once, if there is anything to merge; says whether there was. Runs beside everything else.
+    /// Merges once, if there is anything to merge; says whether there was. Runs beside everything else; may take
+    /// long.
     fn compact(&self) -> Result<bool>;
+
+    /// Makes a merge that runs give up soon, and later ones do nothing: the index is about to be closed.
+    fn interrupt(&self) {}
 
     /// What the index uses.
     fn stats(&self) -> IndexStats;
@@ -227,6 +231,10 @@ impl<I: Index + ?Sized> Index for Arc<I> {
 
     fn compact(&self) -> Result<bool> {
         (**self).compact()
+    }
+
+    fn interrupt(&self) {
+        (**self).interrupt();
     }
 
     fn stats(&self) -> IndexStats {

@@ -22,14 +22,14 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::Acquire, Ordering::Release},
+        atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Release},
     },
 };
 
 use lsm_tree::{
     AbstractTree as _, AnyTree, Cache, CompressionType, Config, Guard as _, InternalValue, Memtable, SeqNo,
     SequenceNumberCounter, Slice, ValueType,
-    compaction::Leveled,
+    compaction::{CompactionFilter, Factory, ItemAccessor, Leveled, Verdict, filter::Context},
     config::{
         BlockSizePolicy, BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry,
         PinningPolicy,
@@ -53,8 +53,8 @@ const LEVEL_0_RUNS: usize = 24;
 const LEVEL_0_RUNS_MAX: usize = 128;
 /// Removals on disk below which nobody minds them.
 const TOMBSTONES_MIN: u64 = 100_000;
-/// Everything is merged once removals are more than one in so many rows on disk.
-const TOMBSTONE_SHARE: u64 = 8;
+/// Everything is merged once removals are more than one in so many rows on disk: a walk has to step over them.
+const TOMBSTONE_SHARE: u64 = 16;
 
 /// Sorted rows in a directory.
 pub struct SortedIndex {
@@ -75,6 +75,8 @@ pub struct SortedIndex {
     /// One merge at a time.
     merging: Mutex<()>,
     flushed: AtomicU64,
+    /// Set for good when the index is about to be closed.
+    interrupted: Interrupt,
     /// Says what broke the index.
     broken: OnceLock<String>,
 }
@@ -100,7 +102,9 @@ impl SortedIndex {
         check_directory(path)?;
         let numbers = SequenceNumberCounter::new(1);
         let cache = Arc::new(Cache::with_capacity_bytes(cache_bytes));
-        let config = config(path, &numbers, &cache);
+        let interrupted = Interrupt::default();
+        let config = config(path, &numbers, &cache)
+            .with_compaction_filter_factory(Some(Arc::new(interrupted.clone())));
         let (tree, next, flushed) = caught(|| {
             let tree = config.open()?;
             let next = tree.get_highest_seqno().map_or(1, |n| n + 1);
@@ -127,6 +131,7 @@ impl SortedIndex {
             flushing: Mutex::default(),
             merging: Mutex::default(),
             flushed: AtomicU64::new(flushed.get()),
+            interrupted,
             broken: OnceLock::new(),
             tree,
         })
@@ -167,6 +172,23 @@ impl SortedIndex {
             return Err(damaged(&self.path, "merging can't keep up"));
         }
         Ok(())
+    }
+
+    /// One step of merging; says whether there was anything to do.
+    fn merge(&self) -> Result<bool> {
+        let watermark = self.watermark();
+        let merged = self.call("merge", || {
+            let before = self.tree.current_version().id();
+            self.tree.compact(Arc::clone(&self.levels) as _, watermark)?;
+            Ok(self.tree.current_version().id() != before)
+        })?;
+        let stats = self.stats();
+        if merged || stats.tombstones < TOMBSTONES_MIN || stats.tombstones < stats.disk_rows / TOMBSTONE_SHARE
+        {
+            return Ok(merged);
+        }
+        self.call("merge", || self.tree.major_compact(TABLE_BYTES, watermark))?;
+        Ok(true)
     }
 
     /// Publishes one memtable as tables.
@@ -294,19 +316,14 @@ impl Index for SortedIndex {
 
     fn compact(&self) -> Result<bool> {
         let _one_at_a_time = self.merging.lock();
-        let watermark = self.watermark();
-        let merged = self.call("merge", || {
-            let before = self.tree.current_version().id();
-            self.tree.compact(Arc::clone(&self.levels) as _, watermark)?;
-            Ok(self.tree.current_version().id() != before)
-        })?;
-        let stats = self.stats();
-        if merged || stats.tombstones < TOMBSTONES_MIN || stats.tombstones < stats.disk_rows / TOMBSTONE_SHARE
-        {
-            return Ok(merged);
+        match self.merge() {
+            Err(_) if self.interrupted.is_set() && self.broken.get().is_none() => Ok(false),
+            merged => merged,
         }
-        self.call("merge", || self.tree.major_compact(TABLE_BYTES, watermark))?;
-        Ok(true)
+    }
+
+    fn interrupt(&self) {
+        self.interrupted.0.store(true, Release);
     }
 
     fn stats(&self) -> IndexStats {
@@ -328,6 +345,36 @@ impl Index for SortedIndex {
             waiting_memtables: waiting.len(),
             ..on_disk.unwrap_or_default()
         }
+    }
+}
+
+/// Looks at every row that a merge passes, and stops the merge once it is set. What the merge wrote so far is not
+/// in a manifest; the next opening deletes it.
+#[derive(Clone, Default)]
+struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    fn is_set(&self) -> bool {
+        self.0.load(Acquire)
+    }
+}
+
+impl Factory for Interrupt {
+    fn name(&self) -> &str {
+        "interrupt"
+    }
+
+    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+        Box::new(self.clone())
+    }
+}
+
+impl CompactionFilter for Interrupt {
+    fn filter_item(&mut self, _: ItemAccessor<'_>, _: &Context) -> lsm_tree::Result<Verdict> {
+        if self.is_set() {
+            return Err(io::Error::from(io::ErrorKind::Interrupted).into());
+        }
+        Ok(Verdict::Keep)
     }
 }
 

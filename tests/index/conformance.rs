@@ -242,6 +242,47 @@ fn flushes_without_merges_stay_readable() {
     });
 }
 
+#[test]
+fn an_interrupted_merge_gives_up_and_loses_nothing() {
+    let dir = OnDisk::new();
+    let index = dir.create();
+    for n in 1..=8 {
+        let rows: Vec<_> = (0..500).map(|i| Change::put(key(i), n.to_string())).collect();
+        index.apply(lsn(n), &rows).unwrap();
+        index.rotate(lsn(n)).unwrap();
+        index.flush().unwrap();
+    }
+    index.interrupt();
+    assert!(!index.compact().unwrap());
+    assert_eq!(index.stats().tables, 8);
+    let index = dir.reopen(index);
+    assert!(index.compact().unwrap());
+    assert!(index.stats().tables < 8);
+    assert!(all(&*index).unwrap().values().all(|v| v == b"8"));
+}
+
+#[test]
+fn removed_rows_leave_the_disk() {
+    let dir = OnDisk::new();
+    let index = dir.create();
+    let many = 120_000;
+    for (n, remove) in [(1, false), (2, true)] {
+        let rows: Vec<_> = (0..many)
+            .map(|i: u32| Change {
+                key: [&[1][..], &i.to_be_bytes()].concat(),
+                value: (!remove).then(Vec::new),
+            })
+            .collect();
+        index.apply(lsn(n), &rows).unwrap();
+        index.rotate(lsn(n)).unwrap();
+        index.flush().unwrap();
+    }
+    while index.compact().unwrap() {}
+    let stats = index.stats();
+    assert_eq!((stats.tombstones, stats.disk_rows), (0, 1), "only the row F is left");
+    assert_eq!(dir.reopen(index).flushed_lsn(), lsn(2));
+}
+
 /// Every record sets all of ten rows to one number, or moves them to other keys; so a walk must find ten equal
 /// ones, and two gets never see an older record after a newer one.
 #[test]

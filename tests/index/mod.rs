@@ -1,5 +1,6 @@
 //! The index: both backends do the same, survive a kill, and notice damage.
 
+mod bench;
 mod conformance;
 mod damage;
 mod kill;
