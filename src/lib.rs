@@ -11,3 +11,6 @@
 
 pub mod base;
 pub mod disk;
+pub mod format;
+pub mod log;
+pub mod segment;
