@@ -13,3 +13,6 @@ pub mod base;
 pub mod disk;
 pub mod format;
 pub mod index;
+pub mod log;
+pub mod segment;
+pub mod store;

@@ -30,6 +30,28 @@ bugs! {
     AcceptStaleFrame,
     /// The last record of a batch is not applied at recovery.
     DropLastRecordOfBatch,
+    /// A frame is accepted although it names another segment or offset than those where it lies.
+    IgnoreFramePlace,
+    /// A batch is accepted although frames are missing between its beginning and its end.
+    IgnoreBatchCount,
+    /// An opening goes on writing into the segment whose torn tail it cut.
+    AppendToCutSegment,
+    /// A segment is taken as the next one although its predecessor ends before where it should.
+    IgnorePredecessorEnd,
+    /// A read of part of an extent does not check the pieces that it returns.
+    SkipPieceChecksum,
+    /// A recycled segment file keeps its old salt.
+    ReuseSalt,
+    /// A batch end claims that its own records are durable.
+    DurableMarkTooHigh,
+    /// Damage among acknowledged records ends the log silently.
+    TreatRotAsTornTail,
+    /// The durable marks found at recovery are forgotten.
+    LoseDurableMark,
+    /// What recovery accepted is not synced before new records depend on it.
+    SkipRecoverySync,
+    /// A full segment is left behind without a sync when the next one begins.
+    SkipSealSync,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -1,69 +1,69 @@
-//! bincode, the one way: fixed configuration, bounded, nothing left over.
+//! bincode in the one configuration that the format fixes: little-endian, variable-length integers, bounded.
 
-use bincode::{
-    Decode, Encode,
-    config::{Configuration, Limit, LittleEndian, Varint},
-    de::{BorrowDecoder, Decoder},
-    enc::Encoder,
-    error::{DecodeError, EncodeError},
-};
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 
-use crate::base::{
-    Error, Incarnation, Ino, LinkId, Lsn, ObjectId, Result, SegmentId, StoreId, VersionId, limits,
-};
+use super::Malformed;
+use crate::base::limits::RECORD_BYTES;
 
-const CONFIG: Configuration<LittleEndian, Varint, Limit<{ 2 * limits::RECORD_BYTES }>> =
-    bincode::config::standard().with_limit::<{ 2 * limits::RECORD_BYTES }>();
+/// What decoding one value may allocate, in bytes; values are wider in memory than in their encoding.
+const DECODED_BYTES: usize = 16 * RECORD_BYTES;
 
-/// The bytes of a value.
+const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODED_BYTES>> =
+    bincode::config::standard().with_limit::<DECODED_BYTES>();
+
+/// Appends the encoding of a value.
 ///
 /// # Panics
-/// Never for the types of this crate: they have no case that can't be encoded.
-#[must_use]
-pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
-    bincode::encode_to_vec(value, CONFIG).expect("every value can be encoded")
+/// If a hand-written `Encode` fails; the derived ones can't.
+pub fn encode_into<T: bincode::Encode>(value: &T, out: &mut Vec<u8>) {
+    bincode::encode_into_std_write(value, out, CONFIG).expect("encoding into memory can't fail");
 }
 
-/// The value of exactly these bytes.
+/// The encoding of a value.
+///
+/// # Panics
+/// As [`encode_into`].
+#[must_use]
+pub fn encode<T: bincode::Encode>(value: &T) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_into(value, &mut out);
+    out
+}
+
+/// A value from exactly these bytes.
 ///
 /// # Errors
-/// [`Error::BadRequest`] naming `what`, if they are not such a value, or are longer.
-pub fn decode<T: Decode<()>>(bytes: &[u8], what: &str) -> Result<T> {
-    match bincode::decode_from_slice::<T, _>(bytes, CONFIG) {
-        Ok((value, used)) if used == bytes.len() => Ok(value),
-        Ok((_, used)) => Err(Error::BadRequest(format!("{what}: {} bytes too many", bytes.len() - used))),
-        Err(e) => Err(Error::BadRequest(format!("{what}: {e}"))),
+/// If they are not its encoding, ask for too much memory, or go on behind it.
+pub fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<T, Malformed> {
+    let (value, used) = decode_prefix(bytes)?;
+    if used == bytes.len() { Ok(value) } else { Err(Malformed("bytes follow the value")) }
+}
+
+/// A value from the beginning of these bytes, and how many it took.
+///
+/// # Errors
+/// As [`decode`], but for what follows.
+pub fn decode_prefix<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<(T, usize), Malformed> {
+    bincode::decode_from_slice(bytes, CONFIG).map_err(|_| Malformed("not a valid encoding"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_comes_back_and_nothing_may_follow() {
+        let value = (7_u64, String::from("seven"), vec![1_u8, 2]);
+        let mut bytes = encode(&value);
+        assert_eq!(decode::<(u64, String, Vec<u8>)>(&bytes), Ok(value));
+        bytes.push(0);
+        assert_eq!(decode::<(u64, String, Vec<u8>)>(&bytes), Err(Malformed("bytes follow the value")));
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_allocates_nothing() {
+        let bytes = encode(&(u64::MAX / 2));
+        assert!(decode::<Vec<u64>>(&bytes).is_err());
+        assert!(decode::<Vec<u8>>(&encode(&(1_u64 << 40))).is_err());
     }
 }
-
-/// The value with which these bytes begin.
-///
-/// # Errors
-/// As of [`decode`].
-pub fn decode_first<T: Decode<()>>(bytes: &[u8], what: &str) -> Result<T> {
-    bincode::decode_from_slice::<T, _>(bytes, CONFIG)
-        .map(|(value, _)| value)
-        .map_err(|e| Error::BadRequest(format!("{what}: {e}")))
-}
-
-macro_rules! id_code {
-    ($($name:ident),+) => {$(
-        impl Encode for $name {
-            fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-                self.get().encode(encoder)
-            }
-        }
-        impl<C> Decode<C> for $name {
-            fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-                Ok(Self::new(Decode::decode(decoder)?))
-            }
-        }
-        impl<'de, C> bincode::BorrowDecode<'de, C> for $name {
-            fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-                Ok(Self::new(Decode::decode(decoder)?))
-            }
-        }
-    )+};
-}
-
-id_code!(Ino, Lsn, SegmentId, Incarnation, StoreId, ObjectId, LinkId, VersionId);

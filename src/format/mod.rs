@@ -1,17 +1,50 @@
-//! Bytes and values: every layout of `docs/FORMAT.md`, and nothing that does I/O.
+//! Bytes and values: what stands where on disk, with its checksums and compression. No I/O.
+//!
+//! `docs/FORMAT.md` is the byte picture; the structs here are the layout, and a test holds page and code
+//! together. Decoders take arbitrary bytes: a checksum is checked before any length below it is used, lengths
+//! are bounded before memory is allocated, and nothing panics.
 
+pub mod checksum;
 pub mod code;
+pub mod compress;
 pub mod facts;
+pub mod footer;
+pub mod frame;
+mod id_code;
+mod layout;
 mod location;
+pub mod payload;
 pub mod rows;
+pub mod segment_header;
+pub mod superblock;
 
+pub use checksum::Seed;
+pub use compress::Codec;
+pub use footer::{Entry, Footer, FooterBuilder, Totals, Trailer};
+pub use frame::{BatchEnd, BodyHeader, Envelope, Kind, Origin, flags};
+pub use layout::{Field, Layout, layouts};
 pub use location::Location;
+pub use payload::Prepared;
+pub use segment_header::SegmentHeader;
+pub use superblock::Superblock;
 
-/// How a payload is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
-pub enum Codec {
-    /// As it is.
-    Raw,
-    /// zstd.
-    Zstd,
+/// The format version that this program writes; it reads all before.
+pub const VERSION: u32 = 1;
+
+/// Bytes that are not what the format says, told in a few words; whoever knows the place adds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub &'static str);
+
+/// `n` rounded up to a multiple of 8.
+#[must_use]
+pub const fn pad8(n: u64) -> u64 {
+    (n + 7) & !7
+}
+
+/// `n` rounded up to a multiple of the block size.
+#[must_use]
+pub const fn pad_block(n: u64) -> u64 {
+    let block = crate::base::limits::BLOCK_BYTES;
+    n.div_ceil(block) * block
 }

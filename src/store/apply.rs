@@ -111,7 +111,10 @@ impl Apply<'_, '_> {
             return Ok((ino, row));
         }
         self.state.meta.next_ino = self.state.meta.next_ino.max(ino.get() + 1);
-        Ok((ino, ObjectRow { from: self.txn.lsn(), object, attributes: unknown(), content: Content::default() }))
+        Ok((
+            ino,
+            ObjectRow { from: self.txn.lsn(), object, attributes: unknown(), content: Content::default() },
+        ))
     }
 
     fn create(&mut self, create: &Create) -> Result<()> {

@@ -210,8 +210,7 @@ impl Apply<'_, '_> {
     fn chunk(&mut self, ino: Ino, content: &Content, chunk: u64) -> Result<(Vec<Piece>, Option<Lsn>)> {
         let own: Option<ChunkRow> = self.txn.get(&key::chunk(ino, content.branch, chunk))?;
         if let Some(own) = own {
-            let pieces =
-                if is_cut(&content.cuts, chunk, own.from) { Vec::new() } else { own.pieces };
+            let pieces = if is_cut(&content.cuts, chunk, own.from) { Vec::new() } else { own.pieces };
             return Ok((pieces, Some(own.from)));
         }
         let base = if content.branches > 1 { self.branch_row(ino, content.branch)? } else { None };

@@ -104,7 +104,8 @@ impl Store {
                 crate::index::destroy(&index_path)?;
                 let index = Arc::new(SortedIndex::open(&index_path, options.cache_bytes)?);
                 let parts = Parts { index, ..parts };
-                Self::assemble(parts, superblock, lock, path, options, Some(why)).map_err(Assembly::into_error)
+                Self::assemble(parts, superblock, lock, path, options, Some(why))
+                    .map_err(Assembly::into_error)
             }
             other => other.map_err(Assembly::into_error),
         }
@@ -131,7 +132,7 @@ impl Store {
         }
         let id = StoreId::new(random.u128());
         let (created_ns, segment_bytes) = (clock.wall_ns(), options.segment_bytes);
-        let superblock = Superblock::new(id, created_ns, segment_bytes);
+        let superblock = Superblock { store: id, created_ns, segment_bytes, ..Superblock::default() };
         for dir in ["segments", "spare"] {
             disk.create_dir(Path::new(dir)).map_err(|e| Error::io(format!("making {dir}/"), e))?;
         }
@@ -182,6 +183,7 @@ impl Store {
         let log_options = crate::log::LogOptions { segment_bytes: superblock.segment_bytes, ..options.log() };
         let index = Arc::clone(&parts.index);
         let memtable_bytes = options.memtable_bytes;
+        let mut next = flushed.next();
         let opened = Log::open(
             Arc::clone(&parts.disk),
             id,
@@ -189,7 +191,17 @@ impl Store {
             Arc::clone(&parts.clock),
             Arc::clone(&parts.random),
             flushed,
-            &mut |record| replay(&*index, &mut state, memtable_bytes, &record),
+            &mut |record| {
+                if record.flags & flags::MOVED == 0 {
+                    if record.lsn > next {
+                        let l = &record.location;
+                        let why = format!("records {next} to before {} are missing", record.lsn);
+                        return Err(Damage::segment(l.segment, l.offset, Some(next), why).into());
+                    }
+                    next = record.lsn.next();
+                }
+                replay(&*index, &mut state, memtable_bytes, &record)
+            },
         );
         let (log, recovery) = match opened {
             Ok(opened) => opened,
@@ -274,18 +286,23 @@ fn read_superblock(disk: &dyn Disk, path: &Path) -> Result<(Superblock, Vec<Stri
     };
     let mut bytes = vec![0; 8192];
     let n = file.read_at(&mut bytes, 0).map_err(|e| Error::io("reading STORE", e))?;
-    let mut best: Option<Superblock> = None;
-    let mut damage = Vec::new();
-    for copy in 0..2 {
-        let part = bytes.get(copy * 4096..((copy + 1) * 4096).min(n)).unwrap_or_default();
-        match Superblock::decode(part) {
-            Ok(s) if best.as_ref().is_none_or(|b| s.generation > b.generation) => best = Some(s),
-            Ok(_) => {}
-            Err(e) => damage.push(format!("copy {copy}: {e}")),
-        }
-    }
+    let copy = |i: usize| bytes.get(i * 4096..((i + 1) * 4096).min(n)).unwrap_or_default();
+    let (best, wrong) = Superblock::choose(copy(0), copy(1));
+    let damage = wrong.iter().enumerate().filter_map(|(i, w)| w.map(|w| format!("copy {i}: {w}"))).collect();
     let Some(superblock) = best else { return Err(not(format!("both copies in {SUPERBLOCK} are damaged"))) };
-    if let Some(what) = superblock.unknown() {
+    let newer = if superblock.version > crate::format::VERSION {
+        Some(format!(
+            "it has format version {}, this program knows {}",
+            superblock.version,
+            crate::format::VERSION
+        ))
+    } else if superblock.incompatible | superblock.read_only_compatible != 0 {
+        let bits = superblock.incompatible | superblock.read_only_compatible;
+        Some(format!("it uses features that this program does not know ({bits:#x})"))
+    } else {
+        None
+    };
+    if let Some(what) = newer {
         return Err(Error::Newer { path: PathBuf::from(path), what });
     }
     Ok((superblock, damage))
@@ -322,7 +339,9 @@ fn load_state(index: &dyn Index, id: StoreId) -> Result<State> {
     };
     state.meta = row::<MetaRow>(&k, &meta)?;
     let mut stores = vec![id];
-    for (k, bytes) in index.scan(&key::store_number(None), &after_prefix(&key::store_number(None)), usize::MAX)? {
+    for (k, bytes) in
+        index.scan(&key::store_number(None), &after_prefix(&key::store_number(None)), usize::MAX)?
+    {
         stores.push(row(&k, &bytes)?);
     }
     state.stores = Arc::new(stores);
@@ -353,7 +372,12 @@ fn root_attributes() -> Attributes {
 }
 
 /// Applies one record of the log to the index.
-fn replay(index: &dyn Index, state: &mut State, memtable_bytes: u64, record: &ReplayRecord<'_>) -> Result<()> {
+fn replay(
+    index: &dyn Index,
+    state: &mut State,
+    memtable_bytes: u64,
+    record: &ReplayRecord<'_>,
+) -> Result<()> {
     let mut txn = Txn::new(index, record.lsn);
     apply_record(&mut txn, state, record)?;
     index.apply(record.lsn, &txn.finish()?)?;
@@ -409,7 +433,12 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
 const NOTE_EVERY: u64 = 64;
 
 /// Notes a facts batch made here, so that those that another store lacks are found later.
-pub(super) fn note_own(txn: &mut Txn<'_>, state: &mut State, incarnation: Incarnation, seq: u64) -> Result<()> {
+pub(super) fn note_own(
+    txn: &mut Txn<'_>,
+    state: &mut State,
+    incarnation: Incarnation,
+    seq: u64,
+) -> Result<()> {
     let m = &mut state.meta;
     if m.incarnation != incarnation.get() && m.sequence > 0 {
         txn.put(key::own(Incarnation::new(m.incarnation), m.sequence), &m.sequence_at, Keep::Amend)?;

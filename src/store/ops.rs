@@ -8,11 +8,7 @@ use crate::{
     },
 };
 
-use super::{
-    Op, Store,
-    apply::Apply,
-    read::Attributes,
-};
+use super::{Op, Store, apply::Apply, read::Attributes};
 
 /// A new object, as a caller describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,7 +136,13 @@ impl Op<'_, '_> {
     }
 
     /// Removes every link at a name; a marker is left if nothing takes its place.
-    fn remove_all(&mut self, dir_id: ObjectId, name: &[u8], at: &LinkRow, marker: Option<VersionId>) -> Result<()> {
+    fn remove_all(
+        &mut self,
+        dir_id: ObjectId,
+        name: &[u8],
+        at: &LinkRow,
+        marker: Option<VersionId>,
+    ) -> Result<()> {
         for (i, entry) in at.entries.iter().enumerate() {
             let (link, row) = self.link_id(entry)?;
             let saw = self.seen(entry.child, &row)?;
@@ -151,7 +153,13 @@ impl Op<'_, '_> {
         Ok(())
     }
 
-    fn hang(&mut self, entry: &LinkEntry, dir: ObjectId, name: &[u8], continues: Option<Lineage>) -> Result<()> {
+    fn hang(
+        &mut self,
+        entry: &LinkEntry,
+        dir: ObjectId,
+        name: &[u8],
+        continues: Option<Lineage>,
+    ) -> Result<()> {
         let (link, row) = self.link_id(entry)?;
         let name = name.to_vec();
         self.fact(Fact::Link(Link { link, parent: dir, name, object: row.object, continues }))
@@ -378,7 +386,13 @@ impl Store {
     /// # Errors
     /// [`FsError::Exists`], [`FsError::NoAttribute`], [`FsError::Range`] for a bad name, [`FsError::TooBig`] for a
     /// long value, [`FsError::NotFound`].
-    pub fn set_xattr(&self, ino: Ino, name: &[u8], value: Option<&[u8]>, create: Option<bool>) -> Result<Lsn> {
+    pub fn set_xattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: Option<&[u8]>,
+        create: Option<bool>,
+    ) -> Result<Lsn> {
         if name.is_empty() || name.len() > limits::XATTR_NAME_BYTES || name.contains(&0) {
             return Err(FsError::Range.into());
         }
@@ -479,7 +493,9 @@ fn check_replace(op: &mut Op<'_, '_>, moved: &LinkEntry, there: &LinkEntry) -> R
     match (dir(moved), dir(there)) {
         (true, false) => Err(FsError::NotADirectory.into()),
         (false, true) => Err(FsError::IsADirectory.into()),
-        (true, true) if op.apply.txn.object(there.child)?.attributes.entries > 0 => Err(FsError::NotEmpty.into()),
+        (true, true) if op.apply.txn.object(there.child)?.attributes.entries > 0 => {
+            Err(FsError::NotEmpty.into())
+        }
         _ => Ok(()),
     }
 }

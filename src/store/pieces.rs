@@ -130,7 +130,11 @@ mod tests {
     fn cuts_hide_what_was_written_before_them() {
         let mut cuts = vec![];
         add_cut(&mut cuts, Cut { at: Lsn::new(10), size: 3 * CHUNK_BYTES });
-        assert!(is_cut(&cuts, 3, Lsn::new(9)) && !is_cut(&cuts, 3, Lsn::new(11)) && !is_cut(&cuts, 2, Lsn::new(9)));
+        assert!(
+            is_cut(&cuts, 3, Lsn::new(9))
+                && !is_cut(&cuts, 3, Lsn::new(11))
+                && !is_cut(&cuts, 2, Lsn::new(9))
+        );
         add_cut(&mut cuts, Cut { at: Lsn::new(20), size: 0 });
         assert_eq!(cuts.len(), 1);
     }

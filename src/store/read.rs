@@ -142,7 +142,8 @@ impl Store {
     /// What a row says now, for people.
     pub(super) fn attributes_of(&self, ino: Ino, row: &ObjectRow) -> Attributes {
         let (a, c) = (&row.attributes, &row.content);
-        let by_content = a.kind == ObjectKind::File && self.rank(c.modified_stamp) > self.rank(a.modified_stamp);
+        let by_content =
+            a.kind == ObjectKind::File && self.rank(c.modified_stamp) > self.rank(a.modified_stamp);
         let modified = if by_content { c.modified } else { a.modified };
         let changed = a.changed.max(c.modified_stamp.hlc);
         Attributes {
@@ -213,13 +214,13 @@ impl Store {
     fn read_piece(&self, p: &Piece, from: u32, out: &mut [u8]) -> Result<()> {
         let skip = u64::from(p.skip) + u64::from(from - p.start);
         let range = skip..skip + out.len() as u64;
-        match self.log.read(&p.location.extent(), range.clone(), out) {
+        match self.log.read(&extent_at(&p.location), range.clone(), out) {
             Ok(()) => Ok(()),
             Err(e) => {
                 // The cleaner may have moved it.
                 let k = key::moved(p.extent);
                 let Some(bytes) = self.index.get(&k)? else { return Err(e) };
-                self.log.read(&row::<Location>(&k, &bytes)?.extent(), range, out)
+                self.log.read(&extent_at(&row(&k, &bytes)?), range, out)
             }
         }
     }
@@ -357,7 +358,9 @@ impl<'a> View<'a> {
         let mut found = std::collections::BTreeMap::new();
         let mut failed = None;
         self.index().walk(start, end, Order::Forward, &mut |k, bytes| {
-            match since(k, bytes).and_then(|from| if from <= at { entry(k, bytes).map(Some) } else { Ok(None) }) {
+            match since(k, bytes)
+                .and_then(|from| if from <= at { entry(k, bytes).map(Some) } else { Ok(None) })
+            {
                 Ok(Some(e)) => {
                     found.insert(e.name.clone(), e);
                 }
@@ -576,4 +579,8 @@ fn entry(k: &[u8], bytes: &[u8]) -> Result<Entry> {
     let found: LinkRow = row(k, bytes)?;
     let first = found.entries.first().ok_or_else(|| Damage::file("index", 0, "a name without links"))?;
     Ok(Entry { name: key::name_of(k).to_vec(), ino: first.child, kind: first.kind })
+}
+
+fn extent_at(location: &Location) -> crate::segment::Location {
+    crate::segment::Location::of_extent(location)
 }

@@ -104,22 +104,20 @@ impl<'a> Txn<'a> {
     }
 
     /// Rows whose keys begin with `prefix`, from `start` on, as this record sees them; at most `limit`.
-    pub(super) fn scan(
-        &self,
-        prefix: &[u8],
-        start: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub(super) fn scan(&self, prefix: &[u8], start: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         self.scan_range(start, &after_prefix(prefix), limit)
     }
 
     /// Rows with `start <= key < end`, as this record sees them; at most `limit`.
-    pub(super) fn scan_range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub(super) fn scan_range(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut found = BTreeMap::new();
-        let changed = self.slots.range::<[u8], _>((
-            std::ops::Bound::Included(start),
-            std::ops::Bound::Excluded(end),
-        ));
+        let changed =
+            self.slots.range::<[u8], _>((std::ops::Bound::Included(start), std::ops::Bound::Excluded(end)));
         let removals = changed.clone().filter(|(_, s)| matches!(s.change, Some((None, _)))).count();
         for (k, v) in self.index.scan(start, end, limit.saturating_add(removals))? {
             found.insert(k.to_vec(), v.to_vec());

@@ -5,8 +5,8 @@ use crate::{
     format::{
         facts::{self, ObjectKind},
         rows::{
-            BranchBase, BranchRow, ChangesRow, Content, ObjectRow, Stamp, VersionPlace, VersionRow, WaitingRow,
-            key, kind,
+            BranchBase, BranchRow, ChangesRow, Content, ObjectRow, Stamp, VersionPlace, VersionRow,
+            WaitingRow, key, kind,
         },
     },
 };
@@ -158,7 +158,11 @@ impl Apply<'_, '_> {
     }
 
     #[allow(clippy::type_complexity)] // a base and its parts, used next door
-    fn changes_of(&mut self, ino: Ino, id: VersionId) -> Result<Option<(Option<VersionId>, Vec<ChangesRow>)>> {
+    fn changes_of(
+        &mut self,
+        ino: Ino,
+        id: VersionId,
+    ) -> Result<Option<(Option<VersionId>, Vec<ChangesRow>)>> {
         if self.state.stores.len() == 1 {
             return Ok(None);
         }

@@ -1,7 +1,7 @@
 //! Content in: writes, truncations, holes, clones, and the versions that come of them.
 
 use crate::{
-    base::{Error, FsError, Ino, Lsn, Result, VersionId, limits, limits::CHUNK_BYTES},
+    base::{FsError, Ino, Lsn, Result, VersionId, limits, limits::CHUNK_BYTES},
     format::{
         Kind, Location, Prepared,
         facts::{Fact, ObjectKind, Placed},
@@ -36,7 +36,11 @@ impl Store {
 
     fn write_extent(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<Lsn> {
         self.check_usable()?;
-        let whole = if (data.len() as u64) < limits::BLOCK_BYTES { self.whole_block(ino, offset, data)? } else { None };
+        let whole = if (data.len() as u64) < limits::BLOCK_BYTES {
+            self.whole_block(ino, offset, data)?
+        } else {
+            None
+        };
         let (offset, data) = whole.unwrap_or_else(|| (offset, data.to_vec()));
         let payload = Prepared::extent(data, false);
         let mut state = self.apply.lock();
@@ -85,7 +89,8 @@ impl Store {
         let view = BranchView::present(ino, &row.content);
         let pieces = view.chunk(&*self.index, block / CHUNK_BYTES)?;
         let start = (block % CHUNK_BYTES) as u32;
-        let crumbs = pieces.iter().filter(|p| p.start < start + limits::BLOCK_BYTES as u32 && p.start + p.len > start);
+        let crumbs =
+            pieces.iter().filter(|p| p.start < start + limits::BLOCK_BYTES as u32 && p.start + p.len > start);
         if crumbs.count() < BLOCK_PIECES {
             return Ok(None);
         }
@@ -255,9 +260,5 @@ impl Store {
             op.fact(Fact::Reap(row.object))
         })?;
         Ok(lsn)
-    }
-
-    pub(super) fn is_gone_error(e: &Error) -> bool {
-        matches!(e, Error::Fs(FsError::NotFound))
     }
 }

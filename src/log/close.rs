@@ -1,0 +1,68 @@
+//! The background thread, and the end.
+
+use std::sync::Arc;
+
+use super::{Inner, Log, append::arc_inner};
+use crate::base::Result;
+
+/// Starts the background thread if it does not run yet. It writes out big streams while others append, and makes spare segments.
+pub(super) fn start_worker(log: &Log) {
+    let mut worker = log.worker.lock();
+    if worker.is_some() {
+        return;
+    }
+    let inner = arc_inner(log);
+    // If there can be no thread, everything still happens inside the calls.
+    *worker = std::thread::Builder::new().name("segfs-log".into()).spawn(move || work(&inner)).ok();
+}
+
+fn work(inner: &Arc<Inner>) {
+    let mut t = inner.tail.lock();
+    loop {
+        if t.stop_worker || t.poison.is_some() || t.closed {
+            return;
+        }
+        if t.write_wanted {
+            // A failure poisons the log, and whoever waits hears of it.
+            let led = inner.lead(&mut t, |s, t| s.flush(t, false));
+            if !matches!(led, Ok(false)) {
+                t.write_wanted = false;
+            }
+        } else if t.spare_wanted {
+            drop(t);
+            // A full disk shows when the segment is needed.
+            let stop = || inner.tail.try_lock().is_some_and(|t| t.stop_worker);
+            let name = format!("{:016x}.new", inner.random.nonzero_u64());
+            let _ = inner.files.make_spare(&name, inner.opts.segment_bytes, &stop);
+            t = inner.tail.lock();
+            t.spare_wanted = false;
+        } else {
+            inner.work.wait(&mut t);
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn close(&self) -> Result<()> {
+        let mut t = self.tail.lock();
+        loop {
+            if t.closed {
+                return Ok(());
+            }
+            t.check()?;
+            let led = self.lead(&mut t, |s, t| {
+                s.flush(t, true)?;
+                s.seal(t, true)
+            })?;
+            if led {
+                break;
+            }
+        }
+        t.closed = true;
+        drop(t);
+        self.changed.notify_all();
+        self.work.notify_all();
+        self.files.trim_spares();
+        Ok(())
+    }
+}

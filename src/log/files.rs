@@ -1,0 +1,322 @@
+//! The segments of the log with their files, and the spare ones.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::SegmentState;
+use crate::{
+    base::{
+        Error, Lsn, Result, SegmentId, limits,
+        planted::{Bug, planted},
+    },
+    disk::{Disk, DiskFile},
+    format::{Seed, SegmentHeader},
+    segment,
+};
+
+/// Segment files held open at once.
+const OPEN_FILES: usize = 256;
+
+/// What can change about a segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    pub(super) state: SegmentState,
+    /// Where its last batch ends.
+    pub(super) end: u64,
+    pub(super) last_lsn: Lsn,
+}
+
+/// A segment of the log. Holding the `Arc` pins it: its file is not recycled before it is let go.
+pub(super) struct Segment {
+    pub(super) header: SegmentHeader,
+    pub(super) seed: Seed,
+    pub(super) now: Mutex<Extent>,
+}
+
+impl Segment {
+    pub(super) fn new(header: SegmentHeader, now: Extent) -> Self {
+        Self { seed: header.seed(), header, now: Mutex::new(now) }
+    }
+
+    pub(super) fn id(&self) -> SegmentId {
+        self.header.segment
+    }
+}
+
+#[derive(Default)]
+struct Open {
+    files: HashMap<SegmentId, (Arc<dyn DiskFile>, u64)>,
+    tick: u64,
+}
+
+/// A file that was made or recycled and now carries a segment's name.
+pub(super) struct NewFile {
+    pub(super) file: Arc<dyn DiskFile>,
+}
+
+/// The files.
+pub(super) struct Files {
+    disk: Arc<dyn Disk>,
+    table: RwLock<BTreeMap<SegmentId, Arc<Segment>>>,
+    open: Mutex<Open>,
+    /// Names in spare/ that may be used.
+    spare: Mutex<Vec<String>>,
+    /// Retired, but somebody still reads them.
+    retired: Mutex<Vec<Arc<Segment>>>,
+}
+
+fn spare_path(name: &str) -> PathBuf {
+    PathBuf::from(segment::SPARE_DIRECTORY).join(name)
+}
+
+impl Files {
+    pub(super) fn new(disk: Arc<dyn Disk>) -> Self {
+        Self {
+            disk,
+            table: RwLock::default(),
+            open: Mutex::default(),
+            spare: Mutex::default(),
+            retired: Mutex::default(),
+        }
+    }
+
+    /// Looks which spare files are there.
+    pub(super) fn load_spares(&self) -> Result<()> {
+        match self.disk.list(segment::SPARE_DIRECTORY.as_ref()) {
+            Ok(names) => *self.spare.lock() = names,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io("listing spare/", e)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn spares(&self) -> usize {
+        self.spare.lock().len()
+    }
+
+    pub(super) fn insert(&self, s: Arc<Segment>) {
+        self.table.write().insert(s.id(), s);
+    }
+
+    pub(super) fn get(&self, id: SegmentId) -> Option<Arc<Segment>> {
+        self.table.read().get(&id).cloned()
+    }
+
+    /// The segments with whether somebody holds them.
+    pub(super) fn all_with_pins(&self) -> Vec<(Arc<Segment>, bool)> {
+        let table = self.table.read();
+        table.values().map(|s| (Arc::clone(s), Arc::strong_count(s) > 2)).collect()
+    }
+
+    /// The segment that holds the first record with this number or a higher one, by the LSN order of their headers.
+    pub(super) fn covering(&self, lsn: Lsn) -> Option<Arc<Segment>> {
+        let table = self.table.read();
+        table.values().find(|s| s.now.lock().last_lsn >= lsn).cloned()
+    }
+
+    /// The segment that follows in the log.
+    pub(super) fn after(&self, id: SegmentId) -> Option<Arc<Segment>> {
+        let table = self.table.read();
+        table.range(id.next()..).next().map(|(_, s)| Arc::clone(s))
+    }
+
+    /// The file of a segment.
+    pub(super) fn file(&self, id: SegmentId) -> Result<Arc<dyn DiskFile>> {
+        {
+            let mut open = self.open.lock();
+            open.tick += 1;
+            let tick = open.tick;
+            if let Some((file, used)) = open.files.get_mut(&id) {
+                *used = tick;
+                return Ok(Arc::clone(file));
+            }
+        }
+        let file = self
+            .disk
+            .open(&segment::path(id), false)
+            .map_err(|e| Error::io(format!("opening segment {id}"), e))?;
+        self.keep_open(id, Arc::clone(&file));
+        Ok(file)
+    }
+
+    pub(super) fn keep_open(&self, id: SegmentId, file: Arc<dyn DiskFile>) {
+        let mut open = self.open.lock();
+        if open.files.len() >= OPEN_FILES
+            && let Some(oldest) = open.files.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id)
+        {
+            open.files.remove(&oldest);
+        }
+        open.tick += 1;
+        let tick = open.tick;
+        open.files.insert(id, (file, tick));
+    }
+
+    /// Gives a segment's name to a spare file, or to a new one of this capacity. The name is durable after it.
+    ///
+    /// [`Error::Poisoned`] if the state of the directory is unknown; any other error left nothing behind.
+    pub(super) fn begin(&self, id: SegmentId, capacity: u64, unreached: &[SegmentId]) -> Result<NewFile> {
+        let mut moved = false;
+        for &old in unreached {
+            self.give_back(old).map_err(|e| Error::io(format!("moving segment {old} out of the log"), e))?;
+            moved = true;
+        }
+        let (file, recycled) = match self.from_spare(id, capacity)? {
+            Some(file) => (file, true),
+            None => (self.fresh(&segment::path(id), capacity)?, false),
+        };
+        self.sync_directories(moved || recycled)?;
+        Ok(NewFile { file })
+    }
+
+    pub(super) fn sync_directories(&self, spare_too: bool) -> Result<()> {
+        if planted(Bug::SkipDirectorySync) {
+            return Ok(());
+        }
+        let mut dirs = vec![segment::DIRECTORY];
+        if spare_too {
+            dirs.push(segment::SPARE_DIRECTORY);
+        }
+        for dir in dirs {
+            self.disk
+                .sync_dir(dir.as_ref())
+                .map_err(|e| Error::Poisoned { why: format!("syncing {dir}/: {e}") })?;
+        }
+        Ok(())
+    }
+
+    fn from_spare(&self, id: SegmentId, capacity: u64) -> Result<Option<Arc<dyn DiskFile>>> {
+        loop {
+            let Some(name) = self.spare.lock().pop() else { return Ok(None) };
+            let path = spare_path(&name);
+            let ready = self.disk.open(&path, true).and_then(|f| {
+                let len = f.len()?;
+                if len > capacity {
+                    f.set_len(capacity)?;
+                } else if len < capacity {
+                    f.allocate(capacity)?;
+                }
+                Ok(f)
+            });
+            match ready {
+                Ok(file) => {
+                    self.disk
+                        .rename(&path, &segment::path(id))
+                        .map_err(|e| Error::io(format!("naming segment {id}"), e))?;
+                    return Ok(Some(file));
+                }
+                Err(e) => {
+                    // Unusable or too short on a full disk: its space is better spent on the next try.
+                    let removed = self.disk.remove(&path);
+                    if removed.is_err() && e.kind() != std::io::ErrorKind::NotFound {
+                        return Err(Error::io(format!("preparing segment {id}"), e));
+                    }
+                }
+            }
+        }
+    }
+
+    fn fresh(&self, path: &std::path::Path, capacity: u64) -> Result<Arc<dyn DiskFile>> {
+        let what = || format!("making {}", path.display());
+        let file = self.disk.create(path).map_err(|e| Error::io(what(), e))?;
+        if let Err(e) = file.allocate(capacity) {
+            drop(file);
+            let _ = self.disk.remove(path);
+            return Err(Error::io(what(), e));
+        }
+        Ok(file)
+    }
+
+    /// Makes a spare file, written once, so that later syncs into it are quick.
+    pub(super) fn make_spare(&self, name: &str, capacity: u64, stop: &dyn Fn() -> bool) -> Result<()> {
+        let path = spare_path(name);
+        let file = self.fresh(&path, capacity)?;
+        let zeros = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < capacity {
+            let n = (capacity - at).min(zeros.len() as u64) as usize;
+            let written = file.write_at(&[&zeros[..n]], at);
+            if stop() || written.is_err() {
+                let _ = self.disk.remove(&path);
+                return written.map_err(|e| Error::io("making a spare segment", e));
+            }
+            file.start_writeback(at, n as u64);
+            at += n as u64;
+        }
+        file.sync().map_err(|e| Error::io("making a spare segment", e))?;
+        self.spare.lock().push(name.into());
+        Ok(())
+    }
+
+    /// Moves a segment's file to spare/, or removes it if there are enough.
+    fn give_back(&self, id: SegmentId) -> std::io::Result<()> {
+        self.open.lock().files.remove(&id);
+        let path = segment::path(id);
+        let mut spare = self.spare.lock();
+        let done = if spare.len() < limits::SPARE_SEGMENTS {
+            let name = format!("{:016x}.old", id.get());
+            self.disk.rename(&path, &spare_path(&name)).map(|()| spare.push(name))
+        } else {
+            self.disk.remove(&path)
+        };
+        match done {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Takes segments out of the log; their files are recycled as soon as nobody reads them.
+    pub(super) fn retire(&self, ids: &[SegmentId]) -> Result<()> {
+        {
+            let mut table = self.table.write();
+            for id in ids {
+                let Some(s) = table.get(id) else {
+                    return Err(Error::BadRequest(format!("segment {id} is not in the log")));
+                };
+                if s.now.lock().state == SegmentState::Active {
+                    return Err(Error::BadRequest(format!("segment {id} is being written")));
+                }
+            }
+            self.retired.lock().extend(ids.iter().filter_map(|id| table.remove(id)));
+        }
+        self.recycle_retired()
+    }
+
+    /// Recycles what was retired and is not read any more. A file becomes usable only when its old name is durably gone.
+    pub(super) fn recycle_retired(&self) -> Result<()> {
+        let free: Vec<Arc<Segment>> = {
+            let mut retired = self.retired.lock();
+            let (free, held) = retired.drain(..).partition(|s| Arc::strong_count(s) == 1);
+            *retired = held;
+            free
+        };
+        if free.is_empty() {
+            return Ok(());
+        }
+        for s in &free {
+            self.give_back(s.id()).map_err(|e| Error::io(format!("recycling segment {}", s.id()), e))?;
+        }
+        self.sync_directories(true)
+    }
+
+    /// Forgets a segment whose file was named but never written, and removes the file.
+    pub(super) fn forget(&self, id: SegmentId) {
+        self.table.write().remove(&id);
+        self.open.lock().files.remove(&id);
+        let _ = self.disk.remove(&segment::path(id));
+    }
+
+    /// Removes spare files beyond one.
+    pub(super) fn trim_spares(&self) {
+        let mut spare = self.spare.lock();
+        while spare.len() > 1 {
+            if let Some(name) = spare.pop() {
+                let _ = self.disk.remove(&spare_path(&name));
+            }
+        }
+    }
+}

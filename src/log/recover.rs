@@ -1,0 +1,388 @@
+//! Opening: which segments are the log, where it ends, and the replay of what the index lacks.
+//!
+//! The segments are put in order by what their headers say of their predecessors. From the last one backwards, those are
+//! scanned of which it is not certain that they are durable as a whole; all others are believed by their successor's header or
+//! their trailer, so that opening reads one or two blocks of each. Then, forwards, damage is told from a torn tail
+//! by the highest durable mark found anywhere.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    SegmentState,
+    files::{Extent, Files, Segment},
+    tail::Tail,
+};
+use crate::{
+    base::{
+        Damage, Error, Ino, Lsn, Result, SegmentId, StoreId,
+        limits::BLOCK_BYTES,
+        planted::{Bug, planted},
+    },
+    disk::{Disk, DiskFile},
+    format::{BodyHeader, Kind, Malformed, SegmentHeader, flags, pad_block},
+    segment::{self, Batch, Found, Location, Scan, parse_name, read_header, read_record, read_trailer},
+};
+
+/// What was found when the log was opened.
+#[derive(Clone, Debug, Default)]
+pub struct Recovery {
+    /// The last record of the log; 0 if it is empty.
+    pub last_lsn: Lsn,
+    /// The highest durable mark found.
+    pub durable_mark: Lsn,
+    /// Damage among records that had been acknowledged.
+    pub damages: Vec<Damage>,
+    /// Bytes of batches that were begun and not finished, as far as recognisable.
+    pub torn_bytes: u64,
+    /// Segment files that belong to no log: named and never written, or behind a torn tail.
+    pub unreached: Vec<SegmentId>,
+    /// The highest stamp among the records replayed.
+    pub highest_stamp: u64,
+    /// Records passed to the visitor.
+    pub replayed: u64,
+    /// Segments of the log.
+    pub segments: u64,
+    /// Segments read through to find the end.
+    pub scanned: u64,
+}
+
+/// A record that is replayed.
+#[derive(Debug)]
+pub struct ReplayRecord<'a> {
+    /// Its number.
+    pub lsn: Lsn,
+    /// What it is.
+    pub kind: Kind,
+    /// Bits of [`flags`].
+    pub flags: u32,
+    /// Local inode number, 0 if none.
+    pub ino: Ino,
+    /// The portable head, where the kind has one.
+    pub head: Option<&'a BodyHeader>,
+    /// The raw payload of an operation or base; empty for an extent, whose bytes replay does not need.
+    pub payload: &'a [u8],
+    /// Where it lies.
+    pub location: Location,
+    /// An extent whose bytes are damaged: it counts, and reading it fails.
+    pub damaged: bool,
+}
+
+/// A segment that may belong to the log.
+struct Link {
+    header: SegmentHeader,
+    file: Arc<dyn DiskFile>,
+    extent: Option<Extent>,
+    /// What a scan found, if one was needed.
+    found: Option<Vec<Found>>,
+}
+
+pub(super) fn recover(
+    disk: &dyn Disk,
+    store: StoreId,
+    files: &Files,
+    from: Lsn,
+    visit: &mut dyn FnMut(ReplayRecord<'_>) -> Result<()>,
+) -> Result<(Tail, Recovery)> {
+    let mut r = Recovery::default();
+    let (mut links, next_id) = chain(disk, store, &mut r)?;
+    let mark = measure(&mut links, &mut r);
+    r.durable_mark = mark;
+    settle(&mut links, mark, &mut r)?;
+    r.segments = links.len() as u64;
+    let predecessor = links.last().map(|l| (l.header.segment, extent(l).end));
+    r.last_lsn = links.last().map_or(Lsn::new(0), |l| extent(l).last_lsn);
+    for l in &links {
+        if extent(l).last_lsn >= from {
+            replay(l, from, &mut r, visit)?;
+        }
+    }
+    let few = links.len().saturating_sub(16);
+    for (i, l) in links.iter().enumerate() {
+        if i >= few {
+            files.keep_open(l.header.segment, Arc::clone(&l.file));
+        }
+        files.insert(Arc::new(Segment::new(l.header.clone(), extent(l))));
+    }
+    files.load_spares()?;
+    let tail = Tail {
+        next_lsn: r.last_lsn.get() + 1,
+        next_id,
+        active: None,
+        predecessor,
+        unreached: r.unreached.clone(),
+        inflight: None,
+        written_lsn: r.last_lsn,
+        durable_lsn: r.last_lsn,
+        durable_end: BLOCK_BYTES,
+        dirty: false,
+        busy: false,
+        commits: 0,
+        closed: false,
+        poison: None,
+        stop_worker: false,
+        write_wanted: false,
+        spare_wanted: false,
+    };
+    Ok((tail, r))
+}
+
+fn extent(l: &Link) -> Extent {
+    l.extent.unwrap_or(Extent {
+        state: SegmentState::Cut,
+        end: BLOCK_BYTES,
+        last_lsn: Lsn::new(l.header.first_lsn.get() - 1),
+    })
+}
+
+/// Finds the segments and puts them in order.
+fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>, SegmentId)> {
+    let names = disk.list(segment::DIRECTORY.as_ref()).map_err(|e| Error::io("listing segments/", e))?;
+    let mut ids: Vec<SegmentId> = names.iter().filter_map(|n| parse_name(n)).collect();
+    ids.sort_unstable();
+    let next_id = ids.last().map_or(SegmentId::FIRST, |id| id.next());
+    let mut bad: BTreeMap<SegmentId, Malformed> = BTreeMap::new();
+    let mut links: Vec<Link> = Vec::new();
+    for id in ids {
+        let file = disk
+            .open(&segment::path(id), false)
+            .map_err(|e| Error::io(format!("opening segment {id}"), e))?;
+        match read_header(&*file, id, Some(store))? {
+            Err(why) => {
+                bad.insert(id, why);
+            }
+            Ok((header, copy_damaged)) => {
+                if copy_damaged {
+                    let why = "one of the two copies of the header is damaged";
+                    r.damages.push(Damage::segment(id, 0, None, why));
+                }
+                // What stands between a segment and its predecessor was left behind by a cut.
+                if let Some(p) = header.predecessor
+                    && links.iter().any(|l| l.header.segment == p)
+                {
+                    while let Some(l) = links.pop_if(|l| l.header.segment != p) {
+                        r.unreached.push(l.header.segment);
+                    }
+                }
+                links.push(Link { header, file, extent: None, found: None });
+            }
+        }
+    }
+    for (id, why) in bad {
+        if links.iter().any(|l| l.header.predecessor == Some(id)) {
+            r.damages.push(Damage::segment(id, 0, None, why.0));
+        } else {
+            r.unreached.push(id);
+        }
+    }
+    Ok((links, next_id))
+}
+
+/// Does the next link say where this one ends?
+fn told_by_successor(links: &[Link], i: usize) -> Option<(u64, Lsn)> {
+    let next = &links.get(i + 1)?.header;
+    (next.predecessor == Some(links[i].header.segment))
+        .then(|| (next.predecessor_end, Lsn::new(next.first_lsn.get() - 1)))
+}
+
+/// From the last segment backwards: how far does each go, and what is the highest durable mark?
+fn measure(links: &mut [Link], r: &mut Recovery) -> Lsn {
+    let forget = planted(Bug::LoseDurableMark);
+    let mut mark = links.iter().map(|l| l.header.durable_lsn).max().unwrap_or_default();
+    for i in (0..links.len()).rev() {
+        let told = told_by_successor(links, i);
+        let link = &links[i];
+        if let Some((end, last_lsn)) = told
+            && !forget
+            && mark >= last_lsn
+        {
+            links[i].extent = Some(Extent { state: SegmentState::Cut, end, last_lsn });
+            continue;
+        }
+        if let Some(t) = read_trailer(&*link.file, &link.header) {
+            let mark_with = mark.max(t.durable_lsn);
+            if !forget && told.is_none() && mark_with >= t.last_lsn {
+                mark = mark_with;
+                let last_lsn = t.last_lsn;
+                links[i].extent = Some(Extent { state: SegmentState::Sealed, end: t.end(), last_lsn });
+                continue;
+            }
+        }
+        let limit = told.map_or(u64::MAX, |(end, _)| end);
+        let mut scan = Scan::new(Arc::clone(&link.file), &link.header, BLOCK_BYTES, limit);
+        let mut found = Vec::new();
+        while let Some(f) = scan.next_found() {
+            if let Found::Batch(b) = &f
+                && let Some(c) = b.closing
+            {
+                mark = mark.max(c.durable_lsn);
+            }
+            found.push(thin(f));
+        }
+        r.scanned += 1;
+        links[i].found = Some(found);
+    }
+    if forget { Lsn::new(0) } else { mark }
+}
+
+/// A batch without what the decision about its end does not need, so that memory does not grow with the segment.
+fn thin(f: Found) -> Found {
+    match f {
+        Found::Batch(mut b) => {
+            let whole = b.is_whole();
+            let footer = b.is_footer();
+            b.frames.truncate(usize::from(footer || !whole));
+            if !whole && let Some(f) = b.frames.first_mut() {
+                f.wrong.get_or_insert(Malformed("batch is not complete"));
+            }
+            Found::Batch(b)
+        }
+        damage => damage,
+    }
+}
+
+/// From the first scanned segment forwards: where does the log end? Removes the links behind the end.
+fn settle(links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -> Result<()> {
+    for i in 0..links.len() {
+        let told = told_by_successor(links, i);
+        let Some(found) = links[i].found.take() else { continue };
+        let (end, torn) = walk(&links[i], &found, mark, r);
+        let mut extent = end;
+        let mut ends_here = torn;
+        if let Some((told_end, told_last)) = told
+            && (extent.end != told_end || torn)
+            && !planted(Bug::IgnorePredecessorEnd)
+        {
+            if mark >= told_last && !planted(Bug::TreatRotAsTornTail) {
+                let id = links[i].header.segment;
+                let why = format!("batches end here instead of at {told_end}");
+                r.damages.push(Damage::segment(id, extent.end, None, why));
+                extent = Extent { end: told_end, last_lsn: told_last, ..extent };
+                ends_here = false;
+            } else {
+                ends_here = true;
+            }
+        }
+        if mark < extent.last_lsn && !planted(Bug::SkipRecoverySync) {
+            // A process may have died while the machine lived: what was accepted may not be on the medium yet.
+            let id = links[i].header.segment;
+            links[i].file.sync().map_err(|e| Error::io(format!("syncing segment {id}"), e))?;
+        }
+        links[i].extent = Some(extent);
+        if ends_here {
+            r.unreached.extend(links.drain(i + 1..).map(|l| l.header.segment));
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Goes through what a scan found; `true` if the log ends in this segment because of a torn batch.
+fn walk(link: &Link, found: &[Found], mark: Lsn, r: &mut Recovery) -> (Extent, bool) {
+    let id = link.header.segment;
+    let mut at = Extent {
+        state: SegmentState::Cut,
+        end: BLOCK_BYTES,
+        last_lsn: Lsn::new(link.header.first_lsn.get() - 1),
+    };
+    for (n, f) in found.iter().enumerate() {
+        let (offset, why) = match f {
+            Found::Batch(b) if b.is_whole() => {
+                at.end = b.end;
+                at.last_lsn = b.last_lsn().unwrap_or(at.last_lsn);
+                if b.is_footer() {
+                    at.state = SegmentState::Sealed;
+                }
+                continue;
+            }
+            Found::Batch(b) => (b.begin, wrong_of(b)),
+            Found::Damage { offset, why, .. } => (*offset, *why),
+        };
+        let is_rot = at.last_lsn < mark && !planted(Bug::TreatRotAsTornTail);
+        if !is_rot {
+            r.torn_bytes += found[n..].iter().map(len_of).sum::<u64>();
+            return (at, true);
+        }
+        r.damages.push(Damage::segment(id, offset, None, why.0));
+        if let Found::Batch(b) = f {
+            at.end = pad_block(b.end);
+            at.last_lsn = b.last_lsn().unwrap_or(at.last_lsn).max(at.last_lsn);
+        }
+    }
+    (at, false)
+}
+
+fn wrong_of(b: &Batch) -> Malformed {
+    b.frames.iter().find_map(|f| f.wrong).unwrap_or(Malformed("batch is not complete"))
+}
+
+fn len_of(f: &Found) -> u64 {
+    match f {
+        Found::Batch(b) => b.end - b.begin,
+        Found::Damage { offset, until, .. } => until - offset,
+    }
+}
+
+/// Passes the records of a segment to the visitor.
+fn replay(
+    link: &Link,
+    from: Lsn,
+    r: &mut Recovery,
+    visit: &mut dyn FnMut(ReplayRecord<'_>) -> Result<()>,
+) -> Result<()> {
+    let seed = link.header.seed();
+    let id = link.header.segment;
+    let mut scan = Scan::new(Arc::clone(&link.file), &link.header, BLOCK_BYTES, extent(link).end);
+    let known = r.damages.len();
+    let note = |r: &mut Recovery, d: Damage| {
+        if !r.damages[..known]
+            .iter()
+            .any(|k| k.place.segment == d.place.segment && k.place.offset == d.place.offset)
+        {
+            r.damages.push(d);
+        }
+    };
+    while let Some(found) = scan.next_found() {
+        let batch = match found {
+            Found::Batch(b) => b,
+            Found::Damage { offset, why, .. } => {
+                note(r, Damage::segment(id, offset, None, why.0));
+                continue;
+            }
+        };
+        let last_in_batch = batch.last_lsn().unwrap_or(Lsn::MAX);
+        let mut frames = &batch.frames[..];
+        if planted(Bug::DropLastRecordOfBatch) {
+            frames = &frames[..frames.len() - 1];
+        }
+        for f in frames {
+            let e = &f.envelope;
+            let moved_later = e.flags & flags::MOVED != 0 && last_in_batch >= from;
+            if !e.kind.is_record() || (e.lsn <= from && !moved_later) {
+                continue;
+            }
+            let location = f.location();
+            let mut payload = Vec::new();
+            if let Some(why) = f.wrong {
+                note(r, Damage::segment(id, e.offset, Some(e.lsn), why.0));
+                if e.kind != Kind::Extent || f.head.is_none() {
+                    continue;
+                }
+            } else if e.kind != Kind::Extent {
+                payload = read_record(&location, seed, &|out, at| link.file.read_exact_at(out, at))?.payload;
+            }
+            r.highest_stamp = r.highest_stamp.max(f.head.map_or(0, |h| h.stamp));
+            r.replayed += 1;
+            visit(ReplayRecord {
+                lsn: e.lsn,
+                kind: e.kind,
+                flags: e.flags,
+                ino: e.ino,
+                head: f.head.as_ref(),
+                payload: &payload,
+                location,
+                damaged: f.wrong.is_some(),
+            })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! The store through its public face, on the real disk.
+
+use segfs::{
+    base::{Error, FsError, Ino},
+    format::facts::{ObjectKind, Owner},
+    store::{NewObject, Options, Rename, Store},
+};
+
+fn options() -> Options {
+    Options { segment_bytes: 1 << 20, ..Options::default() }
+}
+
+fn file(store: &Store, dir: Ino, name: &str, data: &[u8]) -> Ino {
+    let (_, a) =
+        store.create_object(dir, name.as_bytes(), &NewObject::file(0o644, Owner::default())).unwrap();
+    store.write(a.ino, 0, data).unwrap();
+    store.commit_version(a.ino).unwrap();
+    a.ino
+}
+
+fn read(store: &Store, ino: Ino) -> Vec<u8> {
+    let size = store.view().attributes(ino).unwrap().size;
+    let mut out = vec![1; size as usize];
+    assert_eq!(store.view().read(ino, 0, &mut out).unwrap(), out.len());
+    out
+}
+
+#[test]
+fn what_was_written_is_there_now_then_and_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = Store::create(&path, options()).unwrap();
+    let ino = file(&store, Ino::FIRST, "a", b"first");
+    let then = store.last_lsn();
+    store.truncate(ino, 0).unwrap();
+    store.write(ino, 0, b"second, longer").unwrap();
+    let (_, id) = store.commit_version(ino).unwrap();
+    assert!(id.is_some());
+    let check = |store: &Store| {
+        assert_eq!(read(store, ino), b"second, longer");
+        let mut out = [0; 64];
+        let n = store.view_at(then).read(ino, 0, &mut out).unwrap();
+        assert_eq!(&out[..n], b"first");
+        assert_eq!(store.view_at(then).attributes(ino).unwrap().size, 5);
+        assert_eq!(store.view().versions(ino, None, 10).unwrap().len(), 2);
+        assert_eq!(store.view().entries(Ino::FIRST, None, 10).unwrap().len(), 1);
+    };
+    check(&store);
+    store.sync_all().unwrap();
+    drop(store); // like a crash
+    let store = Store::open(&path, options()).unwrap();
+    check(&store);
+    store.close().unwrap();
+    drop(store);
+    let store = Store::open(&path, options()).unwrap();
+    check(&store);
+    assert_eq!(store.recovered().log.replayed, 0);
+    drop(store);
+    std::fs::remove_dir_all(path.join("index")).unwrap();
+    check(&Store::open(&path, options()).unwrap());
+}
+
+#[test]
+fn names_follow_the_rules_of_posix() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(&dir.path().join("s"), options()).unwrap();
+    let root = Ino::FIRST;
+    let is = |r: Error, e: FsError| assert!(matches!(r, Error::Fs(f) if f == e), "{r:?}");
+    let (_, d) = store.create_object(root, b"d", &NewObject::directory(0o755, Owner::default())).unwrap();
+    let (_, e) = store.create_object(d.ino, b"e", &NewObject::directory(0o755, Owner::default())).unwrap();
+    let a = file(&store, root, "a", b"a");
+    is(store.create_object(root, b"a", &NewObject::file(0, Owner::default())).unwrap_err(), FsError::Exists);
+    is(store.rmdir(root, b"d").unwrap_err(), FsError::NotEmpty);
+    is(store.unlink(root, b"d").unwrap_err(), FsError::IsADirectory);
+    is(store.rename((root, b"d"), (e.ino, b"x"), Rename::Replace).unwrap_err(), FsError::Invalid);
+    is(store.rename((root, b"a"), (root, b"d"), Rename::Replace).unwrap_err(), FsError::IsADirectory);
+    assert_eq!(store.view().attributes(d.ino).unwrap().links, 3);
+    store.link(a, d.ino, b"hard").unwrap();
+    assert_eq!(store.view().attributes(a).unwrap().links, 2);
+    store.rename((root, b"a"), (d.ino, b"b"), Rename::Replace).unwrap();
+    is(store.view().lookup(root, b"a").unwrap_err(), FsError::NotFound);
+    assert_eq!(store.view().lookup(d.ino, b"b").unwrap().ino, a);
+    let (_, ino, left) = store.unlink(d.ino, b"hard").unwrap();
+    assert_eq!((ino, left), (a, 1));
+    let names: Vec<_> = store.view().entries(d.ino, None, 10).unwrap().into_iter().map(|e| e.name).collect();
+    assert_eq!(names, [b"b".to_vec(), b"e".to_vec()]);
+    store.rename((d.ino, b"b"), (d.ino, b"e"), Rename::Exchange).unwrap();
+    assert_eq!(store.view().lookup(d.ino, b"e").unwrap().kind, ObjectKind::File);
+    store.rmdir(d.ino, b"b").unwrap();
+    assert_eq!(store.view().attributes(d.ino).unwrap().links, 2);
+}
+
+#[test]
+fn holes_clones_and_truncation_read_as_they_should() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(&dir.path().join("s"), options()).unwrap();
+    let ino = file(&store, Ino::FIRST, "f", &vec![7; 300_000]);
+    store.punch(ino, 1000, 200_000).unwrap();
+    let mut model = vec![7; 300_000];
+    model[1000..201_000].fill(0);
+    assert_eq!(read(&store, ino), model);
+    let v = store.view();
+    assert_eq!(v.seek(ino, 0, false).unwrap(), 1000);
+    assert_eq!(v.seek(ino, 1000, true).unwrap(), 201_000);
+    store.truncate(ino, 210_000).unwrap();
+    store.truncate(ino, 400_000).unwrap();
+    model.truncate(210_000);
+    model.resize(400_000, 0);
+    assert_eq!(read(&store, ino), model);
+    let (_, n) = store.clone_range((ino, 500), (ino, 250_000), 100_000).unwrap();
+    assert_eq!(n, 100_000);
+    let part = model[500..100_500].to_vec();
+    model[250_000..350_000].copy_from_slice(&part);
+    assert_eq!(read(&store, ino), model);
+    store.commit_version(ino).unwrap();
+    for i in 0..100_u8 {
+        store.write(ino, 5000 + u64::from(i) * 3, &[i; 3]).unwrap();
+        model[5000 + usize::from(i) * 3..][..3].fill(i);
+    }
+    assert_eq!(read(&store, ino), model);
+    assert!(v.extents(ino, 0, 1000).unwrap().len() < 60);
+}
