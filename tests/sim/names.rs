@@ -169,12 +169,11 @@ impl Names {
 
     /// A name that was changed twice can't show the later change without the earlier one.
     fn close(&self, keep: &mut [bool]) {
-        for later in (0..keep.len()).rev().filter(|&i| i > 0) {
+        for later in (0..keep.len()).rev() {
             if keep[later] {
                 let paths = self.pending[later].change.paths();
-                for earlier in 0..later {
-                    let touched = self.pending[earlier].change.paths();
-                    keep[earlier] |= touched.iter().any(|p| paths.contains(p));
+                for (p, keep) in self.pending.iter().zip(&mut keep[..later]) {
+                    *keep |= p.change.paths().iter().any(|path| paths.contains(path));
                 }
             }
         }
