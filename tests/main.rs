@@ -1,4 +1,6 @@
-//! The one integration-test binary.
+//! All integration tests, in one binary.
 
+mod disk;
 mod index;
+mod sim;
 mod store;

@@ -70,8 +70,7 @@ impl RealDisk {
                 Component::Normal(name) => match rustix::fs::mkdirat(&at, name, DIR_MODE) {
                     Ok(()) => rustix::fs::fsync(&at)?,
                     Err(Errno::EXIST) => {}
-                    // Another's directory, or a read-only one, may still have the next part in it.
-                    Err(e) => _ = open_dir(&at, Path::new(name)).map_err(|_| e)?,
+                    Err(e) => return Err(e.into()),
                 },
             }
             at = open_dir(&at, Path::new(part.as_os_str()))?;
