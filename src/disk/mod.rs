@@ -77,6 +77,7 @@ pub struct Space {
 }
 
 /// An open file. Offsets and lengths in bytes; all methods may be called from several threads at once.
+#[allow(clippy::len_without_is_empty)] // a file is no collection
 pub trait DiskFile: Send + Sync {
     /// Reads up to the buffer's length; fewer bytes only at the end of the file.
     ///
