@@ -5,9 +5,9 @@
 //! where then, is derived from the log and can be thrown away. Nothing is overwritten: a file's finished
 //! writes stay readable as versions, and any moment of the past as a tree.
 //!
-//! Read the modules in this order: [`base`] (ids, errors, limits), [`disk`] (files and syncs), [`format`]
-//! (bytes and values), [`segment`] (one file of the log), [`log`] (all of them), [`index`] (sorted rows),
-//! [`store`] (the engine). `docs/ARCHITECTURE.md` follows a write and a read through them.
+//! Read the modules in this order: [`base`] (ids, errors, limits), [`disk`] (files and syncs), `format`
+//! (bytes and values), `segment` (one file of the log), `log` (all of them), `index` (sorted rows),
+//! `store` (the engine). `docs/ARCHITECTURE.md` follows a write and a read through them.
 
 pub mod base;
 pub mod disk;

@@ -4,3 +4,4 @@ mod disk;
 mod index;
 mod sim;
 mod store;
+mod tidy;
