@@ -333,6 +333,14 @@ impl Log {
         self.inner.with_source(loc, |seed, source| segment::read_record(loc, seed, source))
     }
 
+    /// The portable head of a record, without its payload; none where the kind has no head.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_head(&self, loc: &Location) -> Result<Option<crate::format::BodyHeader>> {
+        self.inner.with_source(loc, |seed, source| Ok(segment::read_header_of(loc, seed, source)?.1))
+    }
+
     /// Follows the durable log from this LSN on.
     #[must_use]
     pub fn subscribe(&self, from: Lsn) -> Subscription {

@@ -163,7 +163,7 @@ impl Apply<'_, '_> {
         ino: Ino,
         id: VersionId,
     ) -> Result<Option<(Option<VersionId>, Vec<ChangesRow>)>> {
-        if self.state.stores.len() == 1 {
+        if !self.state.meta.foreign {
             return Ok(None);
         }
         let first = key::changes(ino, id, 0);
