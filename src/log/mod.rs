@@ -116,8 +116,6 @@ pub enum SegmentState {
     Sealed,
     /// Left behind by a crash, without a footer.
     Cut,
-    /// Its header is lost, so nothing in it can be read.
-    Damaged,
 }
 
 /// What is known of a segment.
