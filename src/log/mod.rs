@@ -383,6 +383,9 @@ impl Log {
     pub fn close(&self) -> Result<()> {
         let closed = self.inner.close();
         self.stop_worker();
+        if closed.is_ok() {
+            self.inner.files.trim_spares();
+        }
         closed
     }
 
