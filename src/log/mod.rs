@@ -116,8 +116,6 @@ pub enum SegmentState {
     Sealed,
     /// Left behind by a crash, without a footer.
     Cut,
-    /// Its header is lost, so nothing in it can be read.
-    Damaged,
 }
 
 /// What is known of a segment.
@@ -393,6 +391,9 @@ impl Log {
     pub fn close(&self) -> Result<()> {
         let closed = self.inner.close();
         self.stop_worker();
+        if closed.is_ok() {
+            self.inner.files.trim_spares();
+        }
         closed
     }
 

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Payloads up to this many bytes are copied into the batch; longer ones are shared.
-const COPY_BYTES: usize = 32 << 10;
+const COPY_BYTES: usize = 64 << 10;
 
 enum Part {
     Own(Vec<u8>),
