@@ -131,8 +131,7 @@ struct Op<'t, 'i> {
 
 impl Op<'_, '_> {
     fn fact(&mut self, fact: Fact) -> Result<()> {
-        self.apply.part = self.facts.len() as u32;
-        self.apply.facts(std::slice::from_ref(&fact))?;
+        self.apply.nth_fact(self.facts.len(), &fact)?;
         self.facts.push(fact);
         Ok(())
     }
