@@ -50,6 +50,8 @@ pub struct Options {
     pub background: bool,
     /// Bytes of index blocks kept in memory.
     pub cache_bytes: u64,
+    /// Bytes of single rows (names and objects) kept in memory.
+    pub row_cache_bytes: u64,
     /// Bytes of changed index rows kept in memory before they are written out.
     pub memtable_bytes: u64,
     /// Mint versions at opening for files that were open when the store stopped.
@@ -61,8 +63,9 @@ impl Default for Options {
         Self {
             segment_bytes: limits::SEGMENT_BYTES,
             background: true,
-            cache_bytes: 64 << 20,
-            memtable_bytes: 16 << 20,
+            cache_bytes: 48 << 20,
+            row_cache_bytes: 32 << 20,
+            memtable_bytes: 8 << 20,
             mint_interrupted: true,
         }
     }

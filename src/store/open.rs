@@ -19,7 +19,7 @@ use crate::{
         flags,
         rows::{Attributes, Content, ExtentRow, MetaRow, ObjectRow, Stamp, after_prefix, key, kind},
     },
-    index::{Change, Index, SortedIndex},
+    index::{CachedIndex, Change, Index, SortedIndex},
     log::{Log, ReplayRecord},
 };
 
@@ -33,6 +33,8 @@ use super::{
 const SUPERBLOCK: &str = "STORE";
 const LOCK: &str = "LOCK";
 const INDEX: &str = "index";
+/// Rows that almost every request asks for.
+const CACHED: &[u8] = &[kind::LINK, kind::OBJECT];
 
 /// What a store is made of, handed in from outside.
 pub struct Parts {
@@ -181,7 +183,8 @@ impl Store {
             Err(e) => return Err(e.into()),
         };
         let log_options = crate::log::LogOptions { segment_bytes: superblock.segment_bytes, ..options.log() };
-        let index = Arc::clone(&parts.index);
+        let index: Arc<dyn Index> =
+            Arc::new(CachedIndex::new(Arc::clone(&parts.index), CACHED, options.row_cache_bytes));
         let memtable_bytes = options.memtable_bytes;
         let mut next = flushed.next();
         let opened = Log::open(
@@ -222,7 +225,7 @@ impl Store {
             clock: parts.clock,
             random: parts.random,
             log,
-            index: parts.index,
+            index: Arc::clone(&index),
             apply: Mutex::new(state),
             stores,
             broken: Mutex::new(None),
