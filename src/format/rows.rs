@@ -442,6 +442,8 @@ pub struct Attributes {
     pub xattrs: u32,
     /// For a directory that is another name for one: that one.
     pub alias: Option<Ino>,
+    /// For a directory: names in it have been deleted, so it has, or had, delete markers.
+    pub markers: bool,
     /// Shares a name with another object after a conflict.
     pub contested: bool,
 }

@@ -55,7 +55,9 @@ impl CachedIndex {
         }
         // FNV-1a over the end of the key, where keys differ.
         let tail = &key[key.len().saturating_sub(12)..];
-        let hash = tail.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+        let hash = tail
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
         self.shards.get((hash >> 40) as usize % SHARDS)
     }
 }
@@ -84,7 +86,9 @@ impl Index for CachedIndex {
             let Some(shard) = self.shard(key) else { continue };
             let mut shard = shard.lock();
             match value {
-                Some(value) if applied.is_ok() => shard.insert(key.as_slice().into(), Value::from(&value[..])),
+                Some(value) if applied.is_ok() => {
+                    shard.insert(key.as_slice().into(), Value::from(&value[..]))
+                }
                 _ => drop(shard.remove(key.as_slice())),
             }
         }

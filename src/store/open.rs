@@ -371,6 +371,7 @@ fn root_attributes() -> Attributes {
         more_links: false,
         xattrs: 0,
         alias: None,
+        markers: false,
         contested: false,
     }
 }
