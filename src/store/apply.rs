@@ -29,12 +29,17 @@ pub(super) struct Apply<'t, 'i> {
 impl Apply<'_, '_> {
     /// Applies all facts of an operation.
     pub(super) fn facts(&mut self, facts: &[Fact]) -> Result<()> {
-        self.state.meta.hlc = self.state.meta.hlc.max(self.stamp.hlc);
         for (part, fact) in facts.iter().enumerate() {
-            self.part = part as u32;
-            self.fact(fact)?;
+            self.nth_fact(part, fact)?;
         }
         Ok(())
+    }
+
+    /// Applies the fact that has this number in its operation.
+    pub(super) fn nth_fact(&mut self, part: usize, fact: &Fact) -> Result<()> {
+        self.state.meta.hlc = self.state.meta.hlc.max(self.stamp.hlc);
+        self.part = part as u32;
+        self.fact(fact)
     }
 
     fn fact(&mut self, fact: &Fact) -> Result<()> {
@@ -82,6 +87,10 @@ impl Apply<'_, '_> {
             Fact::Accessed(object, time) => self.accessed(*object, *time),
             Fact::Changes(changes) => self.changes(changes),
             Fact::Ready(object, version) => self.ready(*object, *version),
+            Fact::NoTwin(object) => {
+                let ino = self.ino_for(*object)?;
+                self.list(kind::TWIN, ino, false)
+            }
             Fact::Reap(object) => self.reap(*object),
             Fact::Hash(object, version, hash) => self.hash(*object, *version, *hash),
         }
@@ -92,7 +101,7 @@ impl Apply<'_, '_> {
         if object == ObjectId::ROOT {
             return Ok(Ino::FIRST);
         }
-        if self.state.stores.len() > 1
+        if self.state.meta.foreign
             && let Some(ino) = self.txn.get::<Ino>(&key::object_id(object))?
         {
             return Ok(ino);
@@ -188,10 +197,12 @@ impl Apply<'_, '_> {
 
     fn inode(&mut self, object: ObjectId, ino: Ino) -> Result<()> {
         self.state.meta.next_ino = self.state.meta.next_ino.max(ino.get() + 1);
+        self.state.meta.foreign = true;
         self.txn.put(key::object_id(object), &ino, Keep::Amend)
     }
 
     fn store_number(&mut self, n: u32, store: StoreId) -> Result<()> {
+        self.state.meta.foreign = true;
         if self.state.number(store).is_none() {
             std::sync::Arc::make_mut(&mut self.state.stores).push(store);
         }

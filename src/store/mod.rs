@@ -6,6 +6,7 @@
 
 mod apply;
 mod content;
+mod exchange;
 mod moves;
 mod names;
 mod open;
@@ -33,6 +34,7 @@ use crate::{
 };
 
 use apply::Apply;
+pub use exchange::{Fetch, Knowledge, Parcel};
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes};
 pub use read::{Attributes, Entry, Extent, VersionInfo, View};
@@ -129,8 +131,7 @@ struct Op<'t, 'i> {
 
 impl Op<'_, '_> {
     fn fact(&mut self, fact: Fact) -> Result<()> {
-        self.apply.part = self.facts.len() as u32;
-        self.apply.facts(std::slice::from_ref(&fact))?;
+        self.apply.nth_fact(self.facts.len(), &fact)?;
         self.facts.push(fact);
         Ok(())
     }

@@ -322,6 +322,21 @@ impl<'a> View<'a> {
         Ok(found.entries.first().ok_or(FsError::NotFound)?.child)
     }
 
+    /// Everything that stands at a name: first what shows, then what lost against it in a conflict.
+    ///
+    /// # Errors
+    /// As of [`lookup`](Self::lookup).
+    pub fn contenders(&self, dir: Ino, name: &[u8]) -> Result<Vec<Entry>> {
+        let k = key::link(dir, name);
+        let bytes = match self.at {
+            None => self.index().get(&k)?.map(|v| v.to_vec()),
+            Some(at) => row_at(self.index(), &k, at)?,
+        };
+        let found: Option<LinkRow> = bytes.map(|b| row(&k, &b)).transpose()?;
+        let entries = found.map(|f| f.entries).unwrap_or_default();
+        Ok(entries.into_iter().map(|e| Entry { name: name.to_vec(), ino: e.child, kind: e.kind }).collect())
+    }
+
     /// The directory that holds a directory; of the root, the root.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The simulated world: what the engine runs on when one seed is to decide everything.
 
+mod agree;
 mod compare;
 pub mod content;
 mod crashes;
