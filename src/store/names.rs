@@ -36,8 +36,9 @@ impl Apply<'_, '_> {
         a.changed = a.changed.max(self.stamp.hlc);
         self.txn.put_object(dir, dir_row, Keep::History)?;
         match row.attributes.kind {
-            // A first link of a new directory cannot close a cycle: nothing can be below it yet.
-            ObjectKind::Directory if row.attributes.link.is_some() || new.gone.is_some() => {
+            ObjectKind::Directory
+                if row.attributes.link.is_some() || new.gone.is_some() || self.is_late()? =>
+            {
                 self.move_dir(child, new)
             }
             ObjectKind::Unknown if link == LinkId::primary(object) => self.note_move(child, new),

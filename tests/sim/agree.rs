@@ -145,10 +145,11 @@ impl World {
         }
     }
 
-    fn directories(&self, i: usize) -> Vec<Ino> {
+    /// Up to `limit` directories, and some more.
+    fn directories(&self, i: usize, limit: usize) -> Vec<Ino> {
         let mut found = vec![Ino::FIRST];
         let mut at = 0;
-        while at < found.len() && found.len() < 12 {
+        while at < found.len() && found.len() < limit {
             for e in self.store(i).view().entries(found[at], None, 100).unwrap() {
                 if e.kind == ObjectKind::Directory {
                     found.push(e.ino);
@@ -160,7 +161,7 @@ impl World {
     }
 
     fn operate(&mut self, i: usize) {
-        let dirs = self.directories(i);
+        let dirs = self.directories(i, 12);
         let dir = dirs[self.rng.below(dirs.len() as u64) as usize];
         let other = dirs[self.rng.below(dirs.len() as u64) as usize];
         let name = |n: u64| format!("n{n}").into_bytes();
@@ -370,10 +371,12 @@ impl World {
     /// Crashes leave drafts; they are made versions, so that all bytes can be compared.
     fn finish_drafts(&mut self, i: usize) {
         let store = self.hosts[i].store.as_ref().unwrap();
-        for dir in self.directories(i) {
+        for dir in self.directories(i, usize::MAX) {
             for e in store.view().entries(dir, None, usize::MAX).unwrap() {
-                if e.kind == ObjectKind::File {
-                    let _ = store.commit_version(e.ino).unwrap();
+                for c in store.view().contenders(dir, &e.name).unwrap() {
+                    if c.kind == ObjectKind::File {
+                        let _ = store.commit_version(c.ino).unwrap();
+                    }
                 }
             }
         }
