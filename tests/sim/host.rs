@@ -209,7 +209,6 @@ impl Host {
         let lists = [
             ("drafts", listed(kind::DRAFT)?, of(&|o| o.draft)),
             ("orphans", listed(kind::ORPHAN)?, of(&|o| !o.is_dir() && o.links == 0 && !o.reaped)),
-            ("twins", listed(kind::TWIN)?, Vec::new()),
         ];
         for (name, found, expected) in lists {
             if found != expected {

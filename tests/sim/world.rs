@@ -238,7 +238,9 @@ impl World {
                 Err(e) => e,
             },
             _ => {
-                self.host.check(&mut self.rng, 2, self.rule)?;
+                if self.trouble != Trouble::PowerCut {
+                    self.host.check(&mut self.rng, 2, self.rule)?;
+                }
                 return Ok(true);
             }
         };
