@@ -70,6 +70,8 @@ pub struct ReplayRecord<'a> {
 /// A segment that may belong to the log.
 struct Link {
     header: SegmentHeader,
+    /// One of the header's two copies is not valid.
+    copy_damaged: bool,
     extent: Option<Extent>,
     /// What a scan found, if one was needed.
     found: Option<Vec<Found>>,
@@ -86,6 +88,11 @@ pub(super) fn recover(
     let (mut links, next_id) = chain(disk, store, &mut r)?;
     let mark = measure(disk, &mut links, &mut r)?;
     r.durable_mark = mark;
+    // Of a segment of which nothing was durable, the header may be torn like all the rest.
+    for l in links.iter().filter(|l| l.copy_damaged && mark >= l.header.first_lsn) {
+        let why = "one of the two copies of the header is damaged";
+        r.damages.push(Damage::segment(l.header.segment, 0, None, why));
+    }
     settle(disk, &mut links, mark, &mut r)?;
     r.segments = links.len() as u64;
     let predecessor = links.last().map(|l| (l.header.segment, extent(l).end));
@@ -152,10 +159,6 @@ fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>
                 bad.insert(id, why);
             }
             Ok((header, copy_damaged)) => {
-                if copy_damaged {
-                    let why = "one of the two copies of the header is damaged";
-                    r.damages.push(Damage::segment(id, 0, None, why));
-                }
                 // What stands between a segment and its predecessor was left behind by a cut.
                 if let Some(p) = header.predecessor
                     && links.iter().any(|l| l.header.segment == p)
@@ -164,7 +167,7 @@ fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>
                         r.unreached.push(l.header.segment);
                     }
                 }
-                links.push(Link { header, extent: None, found: None });
+                links.push(Link { header, copy_damaged, extent: None, found: None });
             }
         }
     }

@@ -181,7 +181,8 @@ impl Apply<'_, '_> {
             let orphan = a.links == 0;
             if orphan {
                 self.list(kind::ORPHAN, child, true)?;
-            } else if more && a.links == 1 && row.from < self.txn.lsn() {
+            } else if more && a.links == 1 && a.born != self.stamp.hlc {
+                // Not made by this record, so it may be listed: a rename takes the old name away first.
                 self.list(kind::ORPHAN, child, false)?;
             }
         }
