@@ -221,6 +221,7 @@ impl Store {
             options,
             clock: parts.clock,
             random: parts.random,
+            disk: parts.disk,
             log,
             index: parts.index,
             apply: Mutex::new(state),
