@@ -1,6 +1,7 @@
 //! All integration tests, in one binary.
 
 mod disk;
+mod format;
 mod index;
 mod sim;
 mod store;

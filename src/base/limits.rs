@@ -38,3 +38,7 @@ pub const TAIL_BYTES: usize = 16 << 20;
 pub const SPARE_SEGMENTS: usize = 4;
 /// How long what nobody synced may stay in memory, in milliseconds.
 pub const COMMIT_INTERVAL_MS: u64 = 500;
+/// Facts stamped further ahead of the wall clock than this are set aside, in nanoseconds.
+pub const AHEAD_NS: u64 = 24 * 3600 * 1_000_000_000;
+/// Changed ranges of a version in one record.
+pub const CHANGES_PER_RECORD: usize = 16_384;

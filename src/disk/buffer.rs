@@ -146,7 +146,7 @@ mod tests {
             let piece = vec![i as u8; (i as usize * 37) % 2000];
             buffer.extend_from_slice(&piece);
             model.extend_from_slice(&piece);
-            if i % 60 == 59 {
+            if i % 60 == 20 {
                 buffer.truncate(model.len() / 2);
                 model.truncate(model.len() / 2);
             }

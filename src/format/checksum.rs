@@ -8,6 +8,15 @@ pub fn crc(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
+/// CRC-32 of two stretches of bytes, one behind the other.
+#[must_use]
+pub fn crc_of_both(first: &[u8], second: &[u8]) -> u32 {
+    let mut h = crc32fast::Hasher::new();
+    h.update(first);
+    h.update(second);
+    h.finalize()
+}
+
 /// CRC-32 of a block in which the four bytes at `hole` hold the checksum itself and count as zero.
 #[must_use]
 pub fn crc_without(bytes: &[u8], hole: usize) -> u32 {

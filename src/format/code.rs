@@ -2,6 +2,8 @@
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 
+pub use bincode::{Decode, Encode};
+
 use super::Malformed;
 use crate::base::limits::RECORD_BYTES;
 

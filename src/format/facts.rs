@@ -302,6 +302,8 @@ pub enum Fact {
     Changes(LocalChanges),
     /// Local: a version that waited for another can be applied now.
     Ready(ObjectId, VersionId),
+    /// Local: this directory stands alone at its name again, and needs no alias.
+    NoTwin(ObjectId),
     /// Local: the draft of an object that no link shows any more is given up.
     Reap(ObjectId),
     /// Local: the content hash of a version, computed after it was made.
@@ -322,6 +324,7 @@ impl Fact {
                 | Self::Accessed(..)
                 | Self::Changes(..)
                 | Self::Ready(..)
+                | Self::NoTwin(..)
                 | Self::Reap(..)
                 | Self::Hash(..)
         )

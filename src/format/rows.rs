@@ -290,6 +290,18 @@ pub mod key {
     pub fn name_of(key: &[u8]) -> &[u8] {
         key.get(9..).unwrap_or_default()
     }
+    /// The facts batch in a key of [`held`].
+    #[must_use]
+    pub fn held_origin(key: &[u8]) -> Option<crate::format::Origin> {
+        let store = StoreId::new(u128::from_be_bytes(key.get(1..17)?.try_into().ok()?));
+        let incarnation = Incarnation::new(u64::from_be_bytes(key.get(17..25)?.try_into().ok()?));
+        Some(crate::format::Origin { store, incarnation, seq: last_number(key)? })
+    }
+    /// The missing version in a key of [`waiting`].
+    #[must_use]
+    pub fn waited_for(key: &[u8]) -> Option<VersionId> {
+        Some(VersionId::new(u128::from_be_bytes(key.get(1..17)?.try_into().ok()?)))
+    }
     /// The number that ends a key: an LSN or a chunk.
     #[must_use]
     pub fn last_number(key: &[u8]) -> Option<u64> {
@@ -320,6 +332,8 @@ pub struct MetaRow {
     pub incarnation: u64,
     /// LSN of that batch.
     pub sequence_at: Lsn,
+    /// Were facts of another store taken in, ever?
+    pub foreign: bool,
     /// Objects that a link shows.
     pub objects: u64,
     /// Versions held.

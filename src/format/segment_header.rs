@@ -10,6 +10,8 @@ use crate::base::{Incarnation, Lsn, SegmentId, StoreId, limits::BLOCK_BYTES};
 
 /// The header's block: two copies of 2048 bytes.
 pub const BYTES: usize = BLOCK_BYTES as usize;
+/// What decoding says of a valid header of another format version.
+pub const NEWER: Malformed = Malformed("segment has a version that this program does not know");
 const COPY: usize = BYTES / 2;
 const MAGIC: [u8; 8] = *b"SEGFSEG1";
 
@@ -114,7 +116,7 @@ impl SegmentHeader {
             return Err(Malformed("segment header fails its checksum"));
         }
         if raw.version.get() != VERSION {
-            return Err(Malformed("segment has a version that this program does not know"));
+            return Err(NEWER);
         }
         if raw.salt.get() == 0 || raw.segment.get() == 0 || raw.first_lsn.get() == 0 {
             return Err(Malformed("segment header lacks salt, id or LSN"));

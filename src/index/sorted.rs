@@ -62,6 +62,7 @@ pub struct SortedIndex {
     tree: AnyTree,
     cache: Arc<Cache>,
     levels: Arc<Leveled>,
+    table_bytes: u64,
     /// The next sequence number; the crate takes from it too.
     numbers: SequenceNumberCounter,
     /// Readers see what is below this number.
@@ -99,6 +100,15 @@ impl SortedIndex {
     /// # Errors
     /// [`Error::Damaged`] means that it can't be used: [`destroy`] it, and build it again from the log.
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self> {
+        Self::open_with_tables_of(path, cache_bytes, TABLE_BYTES)
+    }
+
+    /// As [`open`](Self::open), with another size at which a merge begins another table: a small one makes many
+    /// levels of few rows.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with_tables_of(path: &Path, cache_bytes: u64, table_bytes: u64) -> Result<Self> {
         check_directory(path)?;
         let numbers = SequenceNumberCounter::new(1);
         let cache = Arc::new(Cache::with_capacity_bytes(cache_bytes));
@@ -122,7 +132,8 @@ impl SortedIndex {
         Ok(Self {
             path: path.to_path_buf(),
             cache,
-            levels: Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES)),
+            levels: Arc::new(Leveled::default().with_table_target_size(table_bytes)),
+            table_bytes,
             numbers,
             visible: AtomicU64::new(next),
             reading: RwLock::new(()),
@@ -187,7 +198,7 @@ impl SortedIndex {
         {
             return Ok(merged);
         }
-        self.call("merge", || self.tree.major_compact(TABLE_BYTES, watermark))?;
+        self.call("merge", || self.tree.major_compact(self.table_bytes, watermark))?;
         Ok(true)
     }
 

@@ -62,7 +62,6 @@ impl Inner {
         drop(t);
         self.changed.notify_all();
         self.work.notify_all();
-        self.files.trim_spares();
         Ok(())
     }
 }

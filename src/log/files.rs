@@ -165,7 +165,7 @@ impl Files {
             self.give_back(old).map_err(|e| Error::io(format!("moving segment {old} out of the log"), e))?;
             moved = true;
         }
-        let (file, recycled) = match self.from_spare(id, capacity)? {
+        let (file, recycled) = match self.take_spare(id, capacity)? {
             Some(file) => (file, true),
             None => (self.fresh(&segment::path(id), capacity)?, false),
         };
@@ -189,7 +189,7 @@ impl Files {
         Ok(())
     }
 
-    fn from_spare(&self, id: SegmentId, capacity: u64) -> Result<Option<Arc<dyn DiskFile>>> {
+    fn take_spare(&self, id: SegmentId, capacity: u64) -> Result<Option<Arc<dyn DiskFile>>> {
         loop {
             let Some(name) = self.spare.lock().pop() else { return Ok(None) };
             let path = spare_path(&name);

@@ -116,8 +116,6 @@ pub enum SegmentState {
     Sealed,
     /// Left behind by a crash, without a footer.
     Cut,
-    /// Its header is lost, so nothing in it can be read.
-    Damaged,
 }
 
 /// What is known of a segment.
@@ -333,6 +331,14 @@ impl Log {
         self.inner.with_source(loc, |seed, source| segment::read_record(loc, seed, source))
     }
 
+    /// The portable head of a record, without its payload; none where the kind has no head.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_head(&self, loc: &Location) -> Result<Option<crate::format::BodyHeader>> {
+        self.inner.with_source(loc, |seed, source| Ok(segment::read_header_of(loc, seed, source)?.1))
+    }
+
     /// Follows the durable log from this LSN on.
     #[must_use]
     pub fn subscribe(&self, from: Lsn) -> Subscription {
@@ -385,6 +391,9 @@ impl Log {
     pub fn close(&self) -> Result<()> {
         let closed = self.inner.close();
         self.stop_worker();
+        if closed.is_ok() {
+            self.inner.files.trim_spares();
+        }
         closed
     }
 

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     SegmentState,
     files::{Extent, Files, Segment},
-    tail::Tail,
+    tail::{Active, Tail},
 };
 use crate::{
     base::{
@@ -19,7 +19,7 @@ use crate::{
         planted::{Bug, planted},
     },
     disk::{Disk, DiskFile},
-    format::{BodyHeader, Kind, Malformed, SegmentHeader, flags, pad_block},
+    format::{BodyHeader, FooterBuilder, Kind, Malformed, SegmentHeader, flags, pad_block, segment_header},
     segment::{self, Batch, Found, Location, Scan, parse_name, read_header, read_record, read_trailer},
 };
 
@@ -70,7 +70,6 @@ pub struct ReplayRecord<'a> {
 /// A segment that may belong to the log.
 struct Link {
     header: SegmentHeader,
-    file: Arc<dyn DiskFile>,
     extent: Option<Extent>,
     /// What a scan found, if one was needed.
     found: Option<Vec<Found>>,
@@ -85,29 +84,25 @@ pub(super) fn recover(
 ) -> Result<(Tail, Recovery)> {
     let mut r = Recovery::default();
     let (mut links, next_id) = chain(disk, store, &mut r)?;
-    let mark = measure(&mut links, &mut r);
+    let mark = measure(disk, &mut links, &mut r)?;
     r.durable_mark = mark;
-    settle(&mut links, mark, &mut r)?;
+    settle(disk, &mut links, mark, &mut r)?;
     r.segments = links.len() as u64;
     let predecessor = links.last().map(|l| (l.header.segment, extent(l).end));
     r.last_lsn = links.last().map_or(Lsn::new(0), |l| extent(l).last_lsn);
     for l in &links {
         if extent(l).last_lsn >= from {
-            replay(l, from, &mut r, visit)?;
+            replay(disk, l, from, &mut r, visit)?;
         }
     }
-    let few = links.len().saturating_sub(16);
-    for (i, l) in links.iter().enumerate() {
-        if i >= few {
-            files.keep_open(l.header.segment, Arc::clone(&l.file));
-        }
+    for l in &links {
         files.insert(Arc::new(Segment::new(l.header.clone(), extent(l))));
     }
     files.load_spares()?;
     let tail = Tail {
         next_lsn: r.last_lsn.get() + 1,
         next_id,
-        active: None,
+        active: if planted(Bug::AppendToCutSegment) { revive(disk, files, links.last())? } else { None },
         predecessor,
         unreached: r.unreached.clone(),
         inflight: None,
@@ -124,6 +119,10 @@ pub(super) fn recover(
         spare_wanted: false,
     };
     Ok((tail, r))
+}
+
+fn open(disk: &dyn Disk, id: SegmentId) -> Result<Arc<dyn DiskFile>> {
+    disk.open(&segment::path(id), false).map_err(|e| Error::io(format!("opening segment {id}"), e))
 }
 
 fn extent(l: &Link) -> Extent {
@@ -143,10 +142,12 @@ fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>
     let mut bad: BTreeMap<SegmentId, Malformed> = BTreeMap::new();
     let mut links: Vec<Link> = Vec::new();
     for id in ids {
-        let file = disk
-            .open(&segment::path(id), false)
-            .map_err(|e| Error::io(format!("opening segment {id}"), e))?;
+        let file = open(disk, id)?;
         match read_header(&*file, id, Some(store))? {
+            Err(segment_header::NEWER) => {
+                let what = format!("segment {id} has a format version that this program does not know");
+                return Err(Error::Newer { path: segment::path(id), what });
+            }
             Err(why) => {
                 bad.insert(id, why);
             }
@@ -163,7 +164,7 @@ fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>
                         r.unreached.push(l.header.segment);
                     }
                 }
-                links.push(Link { header, file, extent: None, found: None });
+                links.push(Link { header, extent: None, found: None });
             }
         }
     }
@@ -185,7 +186,7 @@ fn told_by_successor(links: &[Link], i: usize) -> Option<(u64, Lsn)> {
 }
 
 /// From the last segment backwards: how far does each go, and what is the highest durable mark?
-fn measure(links: &mut [Link], r: &mut Recovery) -> Lsn {
+fn measure(disk: &dyn Disk, links: &mut [Link], r: &mut Recovery) -> Result<Lsn> {
     let forget = planted(Bug::LoseDurableMark);
     let mut mark = links.iter().map(|l| l.header.durable_lsn).max().unwrap_or_default();
     for i in (0..links.len()).rev() {
@@ -198,7 +199,8 @@ fn measure(links: &mut [Link], r: &mut Recovery) -> Lsn {
             links[i].extent = Some(Extent { state: SegmentState::Cut, end, last_lsn });
             continue;
         }
-        if let Some(t) = read_trailer(&*link.file, &link.header) {
+        let file = open(disk, link.header.segment)?;
+        if let Some(t) = read_trailer(&*file, &link.header) {
             let mark_with = mark.max(t.durable_lsn);
             if !forget && told.is_none() && mark_with >= t.last_lsn {
                 mark = mark_with;
@@ -208,7 +210,7 @@ fn measure(links: &mut [Link], r: &mut Recovery) -> Lsn {
             }
         }
         let limit = told.map_or(u64::MAX, |(end, _)| end);
-        let mut scan = Scan::new(Arc::clone(&link.file), &link.header, BLOCK_BYTES, limit);
+        let mut scan = Scan::new(file, &link.header, BLOCK_BYTES, limit);
         let mut found = Vec::new();
         while let Some(f) = scan.next_found() {
             if let Found::Batch(b) = &f
@@ -221,7 +223,7 @@ fn measure(links: &mut [Link], r: &mut Recovery) -> Lsn {
         r.scanned += 1;
         links[i].found = Some(found);
     }
-    if forget { Lsn::new(0) } else { mark }
+    Ok(if forget { Lsn::new(0) } else { mark })
 }
 
 /// A batch without what the decision about its end does not need, so that memory does not grow with the segment.
@@ -241,7 +243,7 @@ fn thin(f: Found) -> Found {
 }
 
 /// From the first scanned segment forwards: where does the log end? Removes the links behind the end.
-fn settle(links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -> Result<()> {
+fn settle(disk: &dyn Disk, links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -> Result<()> {
     for i in 0..links.len() {
         let told = told_by_successor(links, i);
         let Some(found) = links[i].found.take() else { continue };
@@ -265,7 +267,7 @@ fn settle(links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -> Result<()> {
         if mark < extent.last_lsn && !planted(Bug::SkipRecoverySync) {
             // A process may have died while the machine lived: what was accepted may not be on the medium yet.
             let id = links[i].header.segment;
-            links[i].file.sync().map_err(|e| Error::io(format!("syncing segment {id}"), e))?;
+            open(disk, id)?.sync().map_err(|e| Error::io(format!("syncing segment {id}"), e))?;
         }
         links[i].extent = Some(extent);
         if ends_here {
@@ -324,6 +326,7 @@ fn len_of(f: &Found) -> u64 {
 
 /// Passes the records of a segment to the visitor.
 fn replay(
+    disk: &dyn Disk,
     link: &Link,
     from: Lsn,
     r: &mut Recovery,
@@ -331,7 +334,8 @@ fn replay(
 ) -> Result<()> {
     let seed = link.header.seed();
     let id = link.header.segment;
-    let mut scan = Scan::new(Arc::clone(&link.file), &link.header, BLOCK_BYTES, extent(link).end);
+    let file = open(disk, id)?;
+    let mut scan = Scan::new(Arc::clone(&file), &link.header, BLOCK_BYTES, extent(link).end);
     let known = r.damages.len();
     let note = |r: &mut Recovery, d: Damage| {
         if !r.damages[..known]
@@ -368,7 +372,7 @@ fn replay(
                     continue;
                 }
             } else if e.kind != Kind::Extent {
-                payload = read_record(&location, seed, &|out, at| link.file.read_exact_at(out, at))?.payload;
+                payload = read_record(&location, seed, &|out, at| file.read_exact_at(out, at))?.payload;
             }
             r.highest_stamp = r.highest_stamp.max(f.head.map_or(0, |h| h.stamp));
             r.replayed += 1;
@@ -385,4 +389,16 @@ fn replay(
         }
     }
     Ok(())
+}
+
+/// The planted bug: the last segment, torn or not, goes on being written.
+fn revive(disk: &dyn Disk, files: &Files, last: Option<&Link>) -> Result<Option<Active>> {
+    let Some((l, segment)) = last.and_then(|l| Some((l, files.get(l.header.segment)?))) else {
+        return Ok(None);
+    };
+    let file =
+        disk.open(&segment::path(l.header.segment), true).map_err(|e| Error::io("reopening a segment", e))?;
+    segment.now.lock().state = SegmentState::Active;
+    let footer = FooterBuilder::new(l.header.first_lsn);
+    Ok(Some(Active { segment, file, header_block: None, footer, end: extent(l).end, open: None }))
 }

@@ -1,7 +1,7 @@
 //! The tail: what is in memory, and the one who writes it out.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
@@ -96,10 +96,16 @@ impl Inner {
             return Ok(false);
         }
         t.busy = true;
-        let done = f(self, t);
+        let done = catch_unwind(AssertUnwindSafe(|| f(self, t)));
         t.busy = false;
         self.changed.notify_all();
-        done.map(|()| true)
+        match done {
+            Ok(done) => done.map(|()| true),
+            Err(panic) => {
+                self.poison(t, "a worker panicked".into());
+                resume_unwind(panic)
+            }
+        }
     }
 
     /// Does I/O with the tail unlocked. A panic in it poisons the log.

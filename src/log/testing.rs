@@ -25,6 +25,7 @@ struct Shared {
     fail_sync_in: AtomicU64,
     fail_write_in: AtomicU64,
     syncs: AtomicU64,
+    sync_ms: AtomicU64,
 }
 
 pub(super) struct MemFile {
@@ -64,6 +65,11 @@ impl DiskFile for MemFile {
 
     fn sync(&self) -> io::Result<()> {
         self.shared.syncs.fetch_add(1, Relaxed);
+        let ms = self.shared.sync_ms.load(Relaxed);
+        if ms > 0 {
+            #[allow(clippy::disallowed_methods)] // a slow disk
+            std::thread::sleep(std::time::Duration::from_millis(ms));
+        }
         if counted_down(&self.shared.fail_sync_in) {
             return Err(io::Error::other("planned sync failure"));
         }
@@ -172,6 +178,10 @@ impl MemDisk {
 
     pub(super) fn set_room(&self, bytes: u64) {
         self.shared.room.store(bytes, Relaxed);
+    }
+
+    pub(super) fn slow_syncs(&self) {
+        self.shared.sync_ms.store(1, Relaxed);
     }
 
     pub(super) fn syncs(&self) -> u64 {

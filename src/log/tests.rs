@@ -7,7 +7,9 @@ use super::{
     testing::{MemDisk, TestClock, TestRandom},
 };
 use crate::{
-    base::{Error, Ino, Lsn, ObjectId, Result, SegmentId, StoreId, limits},
+    base::{Damage, Error, Ino, Lsn, ObjectId, Result, SegmentId, StoreId, limits},
+    disk::Disk as _,
+    format::{Envelope, Seed, SegmentHeader, flags},
     segment,
 };
 
@@ -203,4 +205,461 @@ fn a_full_disk_is_told_and_passes() {
     log.wait_durable(last).unwrap();
     let (_, recovery, seen) = open(&disk.after_power_cut());
     assert_eq!((seen.len(), recovery.last_lsn.get()), (6, 6));
+}
+
+fn path(id: u64) -> PathBuf {
+    segment::path(SegmentId::new(id))
+}
+
+/// A log of one segment with these batches, each synced; ends where they begin, and the last one's end.
+fn batches(disk: &Arc<MemDisk>, texts: &[&str]) -> Vec<u64> {
+    let log = create(disk);
+    let mut ends = vec![limits::BLOCK_BYTES];
+    for t in texts {
+        log.wait_durable(put(&log, t)).unwrap();
+        ends.push(log.segments()[0].used_bytes);
+    }
+    ends
+}
+
+#[test]
+fn a_torn_batch_is_cut_whichever_sector_is_missing() {
+    let long: String = bytes(10_000, 0)
+        .iter()
+        .enumerate()
+        .map(|(i, b)| char::from(b'0' + ((usize::from(*b) * 7919 + i * i / 13) % 70) as u8))
+        .collect();
+    let disk = MemDisk::new();
+    let ends = batches(&disk, &["one", "two", &long]);
+    assert!(ends[3] >= ends[2] + 8192);
+    let used = disk.bytes(&path(1)).iter().rposition(|b| *b != 0).unwrap() as u64;
+    for sector in (ends[2]..=used).step_by(512) {
+        let torn = disk.after_power_cut();
+        torn.edit(&path(1), |b| b[sector as usize..sector as usize + 512].fill(0));
+        let (log, recovery, seen) = open(&torn);
+        assert_eq!(texts(&seen), ["one", "two"], "sector at {sector}");
+        assert!(recovery.damages.is_empty(), "{:?}", recovery.damages);
+        // The number is given again, in a segment of its own.
+        let lsn = put(&log, "three");
+        assert_eq!(lsn.get(), 3);
+        log.wait_durable(lsn).unwrap();
+        let header = segment::read_header(&*torn.open(&path(2), false).unwrap(), SegmentId::new(2), None);
+        let header = header.unwrap().unwrap().0;
+        assert_eq!((header.predecessor, header.predecessor_end), (Some(SegmentId::FIRST), ends[2]));
+        let (log, recovery, seen) = open(&torn.after_power_cut());
+        assert_eq!(texts(&seen), ["one", "two", "three"]);
+        assert!(recovery.damages.is_empty() && recovery.last_lsn == lsn);
+        assert_eq!(log.segments()[0].used_bytes, ends[2]);
+    }
+}
+
+#[test]
+fn damage_below_the_durable_mark_is_rot() {
+    let disk = MemDisk::new();
+    let ends = batches(&disk, &["one", "two", "three", "four"]);
+    disk.edit(&path(1), |b| b[ends[1] as usize + 145] ^= 1);
+    let (_, recovery, seen) = open(&disk);
+    assert_eq!(texts(&seen), ["one", "three", "four"]);
+    let places: Vec<_> = recovery.damages.iter().map(|d| d.place.offset / 4096 * 4096).collect();
+    assert_eq!(places, [ends[1]], "{:?}", recovery.damages);
+    // A batch without its first frame: its place is reported, what follows is there.
+    disk.edit(&path(1), |b| b[ends[1] as usize] ^= 1);
+    let (_, recovery, seen) = open(&disk);
+    assert_eq!(texts(&seen), ["one", "three", "four"]);
+    assert!(!recovery.damages.is_empty());
+}
+
+#[test]
+fn damage_above_the_durable_mark_is_a_torn_tail() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    log.wait_durable(put(&log, "one")).unwrap();
+    put(&log, "two");
+    log.write_out().unwrap();
+    put(&log, "three");
+    log.write_out().unwrap();
+    let disk = disk.after_kill();
+    disk.edit(&path(1), |b| b[8192 + 145] ^= 1);
+    let (_, recovery, seen) = open(&disk);
+    assert_eq!(texts(&seen), ["one"]);
+    assert!(recovery.damages.is_empty(), "{:?}", recovery.damages);
+    assert_eq!(recovery.torn_bytes, 8192);
+}
+
+#[test]
+fn what_a_killed_process_wrote_is_durable_before_more_is_acknowledged() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    log.wait_durable(put(&log, "one")).unwrap();
+    put(&log, "two");
+    log.write_out().unwrap();
+    let disk = disk.kill_then_power_cut_later();
+    let (log, _, seen) = open(&disk);
+    assert_eq!(texts(&seen), ["one", "two"]);
+    log.wait_durable(put(&log, "three")).unwrap();
+    let (_, recovery, seen) = open(&disk.after_power_cut());
+    assert_eq!(texts(&seen), ["one", "two", "three"]);
+    assert!(recovery.damages.is_empty());
+}
+
+#[test]
+fn a_commit_in_a_later_segment_covers_the_earlier_ones() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    let p = Prepared::extent(bytes(100_000, 1), false);
+    let mut last = Lsn::new(0);
+    for _ in 0..9 {
+        last = log.append(&[Record::new(Kind::Extent, &p)]).unwrap()[0].0;
+    }
+    log.wait_durable(last).unwrap();
+    let (_, recovery, seen) = open(&disk.after_power_cut());
+    assert_eq!((seen.len(), recovery.last_lsn), (9, last));
+    assert!(recovery.damages.is_empty());
+}
+
+#[test]
+fn a_successor_of_what_was_never_durable_is_not_reached() {
+    let disk = MemDisk::new();
+    let ends = batches(&disk, &["one", "two"]);
+    let (log, ..) = open(&disk);
+    log.wait_durable(put(&log, "three")).unwrap();
+    drop(log);
+    let honest = open(&disk).2;
+    assert_eq!(honest.len(), 3);
+    // As if another batch had stood behind the second one, and nothing of it had been durable.
+    disk.edit(&path(2), |b| {
+        let (h, _) = SegmentHeader::decode(&b[..4096]).unwrap();
+        let h = SegmentHeader {
+            predecessor_end: ends[2] + 4096,
+            first_lsn: Lsn::new(4),
+            durable_lsn: Lsn::new(1),
+            ..h
+        };
+        b[..4096].copy_from_slice(&h.encode());
+        let mut batch = segment::BatchBuilder::new(h.segment, h.seed(), 4096, h.first_lsn);
+        let p = Prepared::record(b"four".to_vec());
+        let parts = segment::FrameParts {
+            kind: Kind::Base,
+            flags: 0,
+            lsn: Lsn::new(4),
+            ino: Ino::new(0),
+            head: None,
+            payload: &p,
+        };
+        batch.push(&parts, true);
+        let bytes = batch.close(Lsn::new(1), 0).pieces().concat();
+        b[4096..4096 + bytes.len()].copy_from_slice(&bytes);
+    });
+    let (log, recovery, seen) = open(&disk);
+    assert_eq!(texts(&seen), ["one", "two"]);
+    assert_eq!(recovery.unreached, [SegmentId::new(2)]);
+    assert!(disk.names().contains(&path(2)), "opening writes nothing");
+    log.wait_durable(put(&log, "other three")).unwrap();
+    assert!(!disk.names().contains(&path(2)));
+    let (_, recovery, seen) = open(&disk.after_power_cut());
+    assert_eq!(texts(&seen), ["one", "two", "other three"]);
+    assert!(recovery.unreached.is_empty() && recovery.damages.is_empty());
+}
+
+#[test]
+fn every_flipped_byte_is_reported_or_does_not_matter() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    log.wait_durable(put(&log, "one")).unwrap();
+    log.wait_durable(put(&log, "two")).unwrap();
+    log.close().unwrap();
+    let (log, ..) = open(&disk);
+    log.wait_durable(put(&log, "three")).unwrap();
+    log.wait_durable(put(&log, "four")).unwrap();
+    let disk = disk.after_power_cut();
+    let all = ["one", "two", "three", "four"];
+    assert_eq!(texts(&open(&disk).2), all);
+    let mut silent = 0;
+    for id in [1, 2] {
+        for i in 0..disk.bytes(&path(id)).len().min(24_000) {
+            let bad = disk.after_power_cut();
+            bad.edit(&path(id), |b| b[i] ^= 0x20);
+            let (_, recovery, seen) = open(&bad);
+            let got = texts(&seen);
+            let told = !recovery.damages.is_empty();
+            // The last batch has nothing behind it that says it was durable.
+            let last_batch = id == 2 && (8192..12_288).contains(&i);
+            assert!(got == all || told || (last_batch && got == all[..3]), "{id} {i}: {got:?}");
+            assert!(got.iter().all(|t| all.contains(&t.as_str())));
+            silent += usize::from(got == all && !told);
+        }
+    }
+    assert!(silent > 0);
+}
+
+#[test]
+fn a_damaged_piece_fails_only_the_reads_that_touch_it() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    let p = Prepared::extent(bytes(100_000, 1), false);
+    let (lsn, loc) = log.append(&[Record::new(Kind::Extent, &p)]).unwrap()[0];
+    log.wait_durable(lsn).unwrap();
+    disk.edit(&path(1), |b| b[4096 + 300 + 50_000] ^= 1);
+    let mut out = vec![0; 4096];
+    let (whole_piece, mut big) = (49_152..65_536, vec![0; 16_384]);
+    assert!(matches!(log.read(&loc, 50_000..54_096, &mut out), Err(Error::Damaged(Damage { .. }))));
+    assert!(log.read(&loc, whole_piece, &mut big).is_err());
+    log.read(&loc, 0..4096, &mut out).unwrap();
+    log.read(&loc, 70_000..74_096, &mut out).unwrap();
+    assert!(log.read_record(&loc).is_err());
+    let report = log.verify_segment(SegmentId::FIRST).unwrap();
+    assert_eq!(report.damages.len(), 1);
+    // Replay still says that the extent is there.
+    let (_, recovery, seen) = open(&disk);
+    assert!(seen.len() + usize::from(recovery.torn_bytes > 0) >= 1);
+}
+
+#[test]
+fn each_life_of_a_file_has_its_own_salt() {
+    let disk = MemDisk::new();
+    batches(&disk, &["one"]);
+    let (log, ..) = open(&disk);
+    log.wait_durable(put(&log, "two")).unwrap();
+    let salt = |id| SegmentHeader::decode(&disk.bytes(&path(id))[..4096]).unwrap().0.salt;
+    assert_ne!(salt(1), salt(2));
+}
+
+#[test]
+fn one_sync_serves_many_threads() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    disk.slow_syncs();
+    std::thread::scope(|s| {
+        for n in 0..8 {
+            let log = &log;
+            s.spawn(move || {
+                for i in 0..50 {
+                    log.wait_durable(put(log, &format!("{n} {i}"))).unwrap();
+                }
+            });
+        }
+    });
+    assert!(log.status().batches <= 200, "{:?}", log.status());
+    assert!(disk.syncs() <= 220);
+    let (_, recovery, seen) = open(&disk.after_power_cut());
+    assert_eq!((seen.len(), recovery.last_lsn.get()), (400, 400));
+    let order: Vec<u64> = seen.iter().map(|s| s.0).collect();
+    assert_eq!(order, (1..=400).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_subscription_yields_what_is_durable_in_order() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    let mut s = log.subscribe(Lsn::new(1));
+    put(&log, "one");
+    log.write_out().unwrap();
+    assert!(s.next(Duration::ZERO).unwrap().is_none(), "not durable yet");
+    let text = |n: Option<Next>| match n {
+        Some(Next::Record(r)) => String::from_utf8(r.payload).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    std::thread::scope(|scope| {
+        let log = &log;
+        scope.spawn(move || {
+            for i in 2..=3000 {
+                put(log, &format!("{i} {}", "y".repeat(300)));
+                if i % 100 == 0 {
+                    log.commit().unwrap();
+                }
+            }
+            log.commit().unwrap();
+        });
+        assert_eq!(text(s.next(Duration::from_secs(20)).unwrap()), "one");
+        for i in 2..=3000 {
+            assert!(text(s.next(Duration::from_secs(20)).unwrap()).starts_with(&format!("{i} ")));
+        }
+    });
+    assert!(s.next(Duration::ZERO).unwrap().is_none());
+    assert!(log.segments().len() > 3);
+    assert_eq!(log.records_from(Lsn::new(2990)).count(), 11);
+}
+
+#[test]
+fn moved_records_keep_number_and_origin_and_their_segment_is_recycled() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    let data = bytes(60_000, 3);
+    let p = Prepared::extent(data.clone(), false);
+    let (lsn, old) = log.append(&[Record::new(Kind::Extent, &p)]).unwrap()[0];
+    for _ in 0..8 {
+        log.append(&[Record::new(Kind::Extent, &p)]).unwrap();
+    }
+    let head = log.read_record(&old).unwrap().head.unwrap();
+    assert_eq!((head.origin.seq, head.origin.incarnation), (lsn.get(), log.incarnation()));
+    let moved = Record {
+        flags: flags::MOVED,
+        lsn: Some(lsn),
+        origin: Some(head.origin),
+        ..Record::new(Kind::Extent, &p)
+    };
+    let before = log.last_lsn();
+    let (again, new) = log.append(std::slice::from_ref(&moved)).unwrap()[0];
+    assert_eq!((again, log.last_lsn()), (lsn, before));
+    log.commit().unwrap();
+    assert!(log.retire(&[new.segment]).is_err(), "still written");
+    let pin = log.inner.files.get(old.segment).unwrap();
+    log.retire(&[old.segment]).unwrap();
+    assert!(disk.names().contains(&segment::path(old.segment)), "pinned");
+    drop(pin);
+    log.inner.files.recycle_retired().unwrap();
+    assert!(!disk.names().contains(&segment::path(old.segment)));
+    assert_eq!(log.status().spares, 1);
+    let mut out = vec![0; 10];
+    assert!(log.read(&old, 0..10, &mut out).is_err());
+    log.read(&new, 0..10, &mut out).unwrap();
+    assert_eq!(out, data[..10]);
+    let first = log.subscribe(Lsn::new(1)).try_next().unwrap();
+    assert!(matches!(first, Some(Next::Gone { first, .. }) if first == lsn), "{first:?}");
+    let disk = disk.after_power_cut();
+    let (log, recovery, seen) = open(&disk);
+    assert!(recovery.damages.is_empty(), "{:?}", recovery.damages);
+    assert!(seen.iter().any(|s| s.0 == lsn.get()));
+    // The recycled file serves again, and nothing of its old life shows.
+    log.wait_durable(put(&log, "new life")).unwrap();
+    assert_eq!(log.status().spares, 0);
+    let (_, recovery, again) = open(&disk.after_power_cut());
+    assert_eq!(again.len(), seen.len() + 1);
+    assert!(recovery.damages.is_empty());
+}
+
+#[test]
+fn a_failed_write_poisons_and_what_was_appended_stays_readable() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    let p = Prepared::record(b"text".to_vec());
+    let (_, loc) = log.append(&[Record::new(Kind::Base, &p)]).unwrap()[0];
+    disk.fail_write_in(1);
+    assert!(matches!(log.write_out(), Err(Error::Poisoned { .. })));
+    assert_eq!(log.read_record(&loc).unwrap().payload, b"text");
+}
+
+#[test]
+fn the_background_thread_changes_nothing_but_time() {
+    let disk = MemDisk::new();
+    let log = Log::create(
+        Arc::clone(&disk) as _,
+        STORE,
+        LogOptions { segment_bytes: 8 << 20, background: true },
+        Arc::new(TestClock::default()),
+        random(),
+    )
+    .unwrap();
+    let p = Prepared::extent(bytes(1 << 20, 3), false);
+    let mut placed = Vec::new();
+    for _ in 0..60 {
+        placed.push(log.append(&[Record::new(Kind::Extent, &p)]).unwrap()[0]);
+    }
+    let mut out = vec![0; 100];
+    for (_, loc) in &placed {
+        log.read(loc, 500_000..500_100, &mut out).unwrap();
+        assert_eq!(out, p.stored()[500_000..500_100]);
+    }
+    log.close().unwrap();
+    assert!(log.status().spares <= 1);
+    let (_, recovery, seen) = open(&disk.after_power_cut());
+    assert_eq!((seen.len(), recovery.damages.len()), (60, 0));
+}
+
+/// A frame with this text, alone in a batch at 4096 of segment 3.
+fn lone_batch(text: &str, more: &[&str]) -> Vec<u8> {
+    let mut b = segment::BatchBuilder::new(SegmentId::new(3), Seed::of(9), 4096, Lsn::new(1));
+    for (n, t) in std::iter::once(&text).chain(more).enumerate() {
+        let p = Prepared::record(t.as_bytes().to_vec());
+        let lsn = Lsn::new(n as u64 + 1);
+        let parts = segment::FrameParts {
+            kind: Kind::Base,
+            flags: 0,
+            lsn,
+            ino: Ino::new(0),
+            head: None,
+            payload: &p,
+        };
+        b.push(&parts, true);
+    }
+    b.close(Lsn::new(0), 0).pieces().concat()
+}
+
+#[test]
+fn an_envelope_counts_only_in_its_place_and_life() {
+    let batch = lone_batch("text", &[]);
+    let decode = |bytes: &[u8], salt, id, at, limit| {
+        Envelope::decode(&bytes[..64], Seed::of(salt), SegmentId::new(id), at, limit)
+    };
+    assert!(decode(&batch, 9, 3, 4096, 8192).is_ok());
+    assert!(decode(&batch, 8, 3, 4096, 8192).is_err(), "an earlier life");
+    assert!(decode(&batch, 9, 4, 4096, 8192).is_err(), "another segment");
+    assert!(decode(&batch, 9, 3, 8192, 1 << 20).is_err(), "another place");
+    assert!(decode(&batch, 9, 3, 4096, 4100).is_err(), "beyond the end");
+    for i in 0..64 {
+        let mut bad = batch.clone();
+        bad[i] ^= 2;
+        assert!(decode(&bad, 9, 3, 4096, 8192).is_err(), "flip at {i}");
+    }
+}
+
+#[test]
+fn frames_of_two_batches_at_one_place_are_no_batch() {
+    let (a, b) = (lone_batch("aaaa", &["bbbb"]), lone_batch("cccc", &["bbbb"]));
+    let scan = |bytes: &[u8]| {
+        let disk = MemDisk::new();
+        let file = crate::disk::Disk::create(&*disk, &path(3)).unwrap();
+        file.write_at(&[bytes], 4096).unwrap();
+        let header = SegmentHeader {
+            store: STORE,
+            segment: SegmentId::new(3),
+            salt: 9,
+            first_lsn: Lsn::new(1),
+            predecessor: None,
+            predecessor_end: 0,
+            capacity: 65536,
+            created_ns: 0,
+            incarnation: crate::base::Incarnation::new(1),
+            durable_lsn: Lsn::new(0),
+        };
+        match segment::Scan::new(file, &header, 4096, 65536).next_found() {
+            Some(segment::Found::Batch(b)) => b.is_whole(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(scan(&a) && scan(&b));
+    let mixed = [&a[..72], &b[72..]].concat();
+    assert!(!scan(&mixed));
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn planted_bugs_are_noticed() {
+    use crate::base::planted::{Bug, plant};
+    let cases: [(Bug, fn()); 17] = [
+        (Bug::SkipDirectorySync, what_was_waited_for_survives_a_power_cut),
+        (Bug::TrustLengthBeforeChecksum, an_envelope_counts_only_in_its_place_and_life),
+        (Bug::AcknowledgeBeforeSync, what_was_waited_for_survives_a_power_cut),
+        (Bug::RetryFailedSync, a_failed_sync_poisons),
+        (Bug::AcceptStaleFrame, an_envelope_counts_only_in_its_place_and_life),
+        (Bug::DropLastRecordOfBatch, what_was_waited_for_survives_a_power_cut),
+        (Bug::IgnoreFramePlace, an_envelope_counts_only_in_its_place_and_life),
+        (Bug::IgnoreBatchCount, frames_of_two_batches_at_one_place_are_no_batch),
+        (Bug::AppendToCutSegment, a_torn_batch_is_cut_whichever_sector_is_missing),
+        (Bug::IgnorePredecessorEnd, a_successor_of_what_was_never_durable_is_not_reached),
+        (Bug::SkipPieceChecksum, a_damaged_piece_fails_only_the_reads_that_touch_it),
+        (Bug::ReuseSalt, each_life_of_a_file_has_its_own_salt),
+        (Bug::DurableMarkTooHigh, damage_above_the_durable_mark_is_a_torn_tail),
+        (Bug::TreatRotAsTornTail, damage_below_the_durable_mark_is_rot),
+        (Bug::LoseDurableMark, damage_below_the_durable_mark_is_rot),
+        (Bug::SkipRecoverySync, what_a_killed_process_wrote_is_durable_before_more_is_acknowledged),
+        (Bug::SkipSealSync, a_commit_in_a_later_segment_covers_the_earlier_ones),
+    ];
+    for (bug, test) in cases {
+        test();
+        plant(Some(bug));
+        let noticed = std::panic::catch_unwind(test).is_err();
+        plant(None);
+        assert!(noticed, "{bug:?}");
+    }
 }

@@ -9,7 +9,7 @@ use crate::{
     },
     format::{
         BatchEnd, BodyHeader, Codec, Envelope, Kind, Seed,
-        checksum::{Chain, crc},
+        checksum::{Chain, crc, crc_of_both},
         frame::{BATCH_END_BYTES, BATCH_END_FRAME_BYTES, frame_len},
         pad_block,
         payload::Prepared,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Payloads up to this many bytes are copied into the batch; longer ones are shared.
-const COPY_BYTES: usize = 32 << 10;
+const COPY_BYTES: usize = 64 << 10;
 
 enum Part {
     Own(Vec<u8>),
@@ -130,12 +130,7 @@ impl BatchBuilder {
         let head_crc = match (head, p.table()) {
             ([], _) => 0,
             (h, []) => crc(h),
-            (h, table) => {
-                let mut c = crc32fast::Hasher::new();
-                c.update(h);
-                c.update(table);
-                c.finalize()
-            }
+            (h, table) => crc_of_both(h, table),
         };
         let mut envelope = Envelope {
             kind: f.kind,

@@ -82,6 +82,10 @@ impl Apply<'_, '_> {
             Fact::Accessed(object, time) => self.accessed(*object, *time),
             Fact::Changes(changes) => self.changes(changes),
             Fact::Ready(object, version) => self.ready(*object, *version),
+            Fact::NoTwin(object) => {
+                let ino = self.ino_for(*object)?;
+                self.list(kind::TWIN, ino, false)
+            }
             Fact::Reap(object) => self.reap(*object),
             Fact::Hash(object, version, hash) => self.hash(*object, *version, *hash),
         }
@@ -92,7 +96,7 @@ impl Apply<'_, '_> {
         if object == ObjectId::ROOT {
             return Ok(Ino::FIRST);
         }
-        if self.state.stores.len() > 1
+        if self.state.meta.foreign
             && let Some(ino) = self.txn.get::<Ino>(&key::object_id(object))?
         {
             return Ok(ino);
@@ -188,6 +192,7 @@ impl Apply<'_, '_> {
 
     fn inode(&mut self, object: ObjectId, ino: Ino) -> Result<()> {
         self.state.meta.next_ino = self.state.meta.next_ino.max(ino.get() + 1);
+        self.state.meta.foreign = true;
         self.txn.put(key::object_id(object), &ino, Keep::Amend)
     }
 

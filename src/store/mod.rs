@@ -6,6 +6,7 @@
 
 mod apply;
 mod content;
+mod exchange;
 mod moves;
 mod names;
 mod open;
@@ -34,6 +35,7 @@ use crate::{
 };
 
 use apply::Apply;
+pub use exchange::{Fetch, Knowledge, Parcel};
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes};
 pub use read::{Attributes, Entry, Extent, VersionInfo, View};

@@ -59,7 +59,7 @@ impl Apply<'_, '_> {
 
     /// An object that was only mentioned is known now: what was noted of its links takes effect.
     pub(super) fn moves_of_known(&mut self, ino: Ino, object: ObjectId) -> Result<()> {
-        if self.state.stores.len() == 1 {
+        if !self.state.meta.foreign {
             return Ok(());
         }
         let mut noted = Vec::new();

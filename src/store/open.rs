@@ -233,6 +233,7 @@ impl Store {
             _lock: lock,
         };
         store.recovered.minted = store.finish_interrupted()?;
+        store.finish_exchange()?;
         Ok(store)
     }
 

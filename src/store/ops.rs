@@ -478,6 +478,13 @@ impl Store {
     }
 }
 
+/// The creation time in a version id, ns since 1970.
+pub(super) fn created_of(id: VersionId) -> u64 {
+    let (high, low) = ((id.get() >> 64) as u64, id.get() as u64);
+    let within = ((high & 0xfff) << 8) | ((low >> 54) & 0xff);
+    (high >> 16) * 1_000_000 + within
+}
+
 /// A directory can't become part of itself.
 fn check_move(op: &mut Op<'_, '_>, moved: &LinkRow, to: Ino) -> Result<()> {
     for entry in &moved.entries {

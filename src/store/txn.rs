@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bincode::{Decode, Encode};
-
 use crate::{
     base::{Damage, Error, Ino, Lsn, Result},
     format::{
-        code,
+        code::{self, Decode, Encode},
         rows::{LinkRow, ObjectRow, Superseded, after_prefix, key, kind},
     },
     index::{Change, Index},

@@ -62,18 +62,7 @@ impl Apply<'_, '_> {
         let ordinal = c.ordinal;
         self.state.meta.versions += 1;
 
-        let mut heads = Vec::with_capacity(1);
-        let mut included = false;
-        for at in std::mem::take(&mut c.heads) {
-            let Some(head) = self.txn.get::<VersionRow>(&key::version(ino, at))? else { continue };
-            included |= v.vector.within(&head.vector);
-            if !head.vector.within(&v.vector) || v.vector.within(&head.vector) {
-                heads.push((head.created_ns, head.id, at));
-            }
-        }
-        if !included {
-            heads.push((v.created_ns, v.id, lsn));
-        }
+        let heads = self.heads_with(ino, std::mem::take(&mut c.heads), v)?;
         let winner = heads.iter().max().map(|h| h.2);
         let c = &mut row.content;
         c.heads = heads.iter().map(|h| h.2).collect();
@@ -89,7 +78,57 @@ impl Apply<'_, '_> {
             row.content.tip = lsn;
         }
         let shows = !row.content.draft && winner == Some(lsn);
-        let version = VersionRow {
+        let version = self.version_row(v, stamp, ordinal, &made, shows);
+        self.txn.put(key::version(ino, lsn), &version, Keep::Amend)?;
+        self.txn.put(key::version_id(v.id), &VersionPlace { ino, at: lsn }, Keep::Amend)?;
+        if shows {
+            show(&mut row.content, &version, lsn);
+        } else if !row.content.draft
+            && let Some(winner) = winner
+            && row.content.head != Some(winner)
+            && let Some(w) = self.txn.get::<VersionRow>(&key::version(ino, winner))?
+        {
+            show(&mut row.content, &w, winner);
+            self.txn.put(key::shown(ino, lsn), &winner, Keep::Amend)?;
+        }
+        self.txn.put_object(ino, row, Keep::Amend)?;
+        self.heads_changed(ino)
+    }
+
+    /// The heads of an object when this version joins them: creation time, id, and where.
+    fn heads_with(
+        &mut self,
+        ino: Ino,
+        old: Vec<Lsn>,
+        v: &facts::Version,
+    ) -> Result<Vec<(u64, VersionId, Lsn)>> {
+        let mut heads = Vec::with_capacity(1);
+        let mut included = false;
+        for at in old {
+            let Some(head) = self.txn.get::<VersionRow>(&key::version(ino, at))? else { continue };
+            included |= v.vector.within(&head.vector);
+            if !head.vector.within(&v.vector) || v.vector.within(&head.vector) {
+                heads.push((head.created_ns, head.id, at));
+            }
+        }
+        if !included {
+            heads.push((v.created_ns, v.id, self.txn.lsn()));
+        }
+        Ok(heads)
+    }
+
+    fn version_row(
+        &self,
+        v: &facts::Version,
+        stamp: Stamp,
+        ordinal: u64,
+        made: &Content,
+        shown: bool,
+    ) -> VersionRow {
+        let knew = |(link, hlc, store): &(crate::base::LinkId, u64, crate::base::StoreId)| {
+            Some((*link, Stamp { hlc: *hlc, store: self.state.number(*store)? }))
+        };
+        VersionRow {
             id: v.id,
             ordinal,
             branch: made.branch,
@@ -106,29 +145,9 @@ impl Apply<'_, '_> {
             hash: v.hash,
             flags: v.flags,
             cuts: made.cuts.clone(),
-            shown: shows,
-            knew_gone: v
-                .knew_gone
-                .iter()
-                .filter_map(|(link, hlc, store)| {
-                    Some((*link, Stamp { hlc: *hlc, store: self.state.number(*store)? }))
-                })
-                .collect(),
-        };
-        self.txn.put(key::version(ino, lsn), &version, Keep::Amend)?;
-        self.txn.put(key::version_id(v.id), &VersionPlace { ino, at: lsn }, Keep::Amend)?;
-        if shows {
-            show(&mut row.content, &version, lsn);
-        } else if !row.content.draft
-            && let Some(winner) = winner
-            && row.content.head != Some(winner)
-            && let Some(w) = self.txn.get::<VersionRow>(&key::version(ino, winner))?
-        {
-            show(&mut row.content, &w, winner);
-            self.txn.put(key::shown(ino, lsn), &winner, Keep::Amend)?;
+            shown,
+            knew_gone: v.knew_gone.iter().filter_map(knew).collect(),
         }
-        self.txn.put_object(ino, row, Keep::Amend)?;
-        self.heads_changed(ino)
     }
 
     fn wait(&mut self, missing: VersionId, v: &facts::Version, stamp: Stamp) -> Result<()> {
@@ -163,7 +182,7 @@ impl Apply<'_, '_> {
         ino: Ino,
         id: VersionId,
     ) -> Result<Option<(Option<VersionId>, Vec<ChangesRow>)>> {
-        if self.state.stores.len() == 1 {
+        if !self.state.meta.foreign {
             return Ok(None);
         }
         let first = key::changes(ino, id, 0);

@@ -1,10 +1,10 @@
 //! What every backend must do.
 
 use std::{
-    path::Path,
+    path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -22,27 +22,38 @@ trait Backend {
     fn reopen(&self, closed: Box<dyn Index>) -> Box<dyn Index>;
 }
 
-struct OnDisk(tempfile::TempDir);
+struct OnDisk {
+    dir: tempfile::TempDir,
+    table_bytes: u64,
+}
 
 impl OnDisk {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self::with_tables_of(1 << 20)
     }
 
-    fn open(path: &Path) -> Box<dyn Index> {
-        Box::new(SortedIndex::open(path, 1 << 20).unwrap())
+    fn with_tables_of(table_bytes: u64) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), table_bytes }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("index")
+    }
+
+    fn open(&self) -> Box<dyn Index> {
+        Box::new(SortedIndex::open_with_tables_of(&self.path(), 1 << 20, self.table_bytes).unwrap())
     }
 }
 
 impl Backend for OnDisk {
     fn create(&self) -> Box<dyn Index> {
-        destroy(&self.0.path().join("index")).unwrap();
-        Self::open(&self.0.path().join("index"))
+        destroy(&self.path()).unwrap();
+        self.open()
     }
 
     fn reopen(&self, closed: Box<dyn Index>) -> Box<dyn Index> {
         drop(closed);
-        Self::open(&self.0.path().join("index"))
+        self.open()
     }
 }
 
@@ -168,6 +179,10 @@ fn only_what_was_flushed_comes_back() {
 fn random_work_gives_the_rows_of_a_map() {
     for seed in 0..if cfg!(debug_assertions) { 6 } else { 20 } {
         on_both(|backend| random_work(seed, backend));
+        // Small tables, so that rows and their removals lie in many levels.
+        if seed % 3 == 0 {
+            random_work(seed, &OnDisk::with_tables_of(1 << 14));
+        }
     }
 }
 
@@ -299,13 +314,20 @@ fn readers_see_whole_records_while_others_write_and_flush() {
                 .collect()
         };
         index.apply(lsn(1), &rows(1)).unwrap();
-        let done = AtomicBool::new(false);
+        let (done, reads) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for n in 2..6000 {
                     index.apply(lsn(n), &rows(n)).unwrap();
-                    if n % 200 == 0 {
+                    if n % 100 == 0 {
                         index.rotate(lsn(n)).unwrap();
+                    }
+                    // Slow as a log is, for a time: so that readers meet a flush at a standstill.
+                    let seen = reads.load(Relaxed);
+                    let mut patience = 20_000;
+                    while n < 3000 && patience > 0 && reads.load(Relaxed) == seen {
+                        patience -= 1;
+                        std::hint::spin_loop();
                     }
                 }
                 done.store(true, Relaxed);
@@ -314,6 +336,12 @@ fn readers_see_whole_records_while_others_write_and_flush() {
                 while !done.load(Relaxed) {
                     index.flush().unwrap();
                     index.compact().unwrap();
+                }
+            });
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    index.get(&[1, 9, 0]).unwrap();
+                    reads.fetch_add(1, Relaxed);
                 }
             });
             let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());

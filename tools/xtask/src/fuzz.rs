@@ -1,8 +1,11 @@
 //! The short run of every fuzz target.
 
-use std::{path::Path, process::Stdio};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
-use crate::{Failure, Outcome, cargo, run, shown, target_dir, tools};
+use crate::{Failure, Outcome, run, shown, target_dir, tools};
 
 /// How long each target runs, in seconds.
 const SECONDS: u32 = 10;
@@ -21,19 +24,13 @@ pub fn smoke(root: &Path) -> Outcome {
         let corpus = target_dir(root).join("fuzz-corpus").join(target);
         std::fs::create_dir_all(&corpus)
             .map_err(|error| Failure(format!("{}: {error}", corpus.display())))?;
-        let mut command = cargo(root);
-        // Run by its path, as cargo would find a subcommand: the tool is in target/tools, not in PATH.
-        let path = program.parent().expect("a program lies in a directory");
-        let search = std::env::join_paths(
-            std::iter::once(path.to_path_buf())
-                .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
-        )
-        .map_err(|error| Failure(error.to_string()))?;
+        let mut command = Command::new(&program);
         command
-            .env("PATH", search)
+            .current_dir(root)
+            .stdin(Stdio::null())
             // cargo-fuzz asks for the address sanitizer, which stable rustc has but does not admit to.
             .env("RUSTC_BOOTSTRAP", "1")
-            .args(["fuzz", "run", "--fuzz-dir", "tools/fuzz", "--target-dir"])
+            .args(["run", "--fuzz-dir", "tools/fuzz", "--target-dir"])
             .arg(target_dir(root).join("fuzz"))
             .arg(target)
             .arg(&corpus)
@@ -41,8 +38,7 @@ pub fn smoke(root: &Path) -> Outcome {
             .arg(format!("-max_total_time={SECONDS}"))
             .arg(format!("-malloc_limit_mb={ALLOCATION_MB}"))
             .arg(format!("-timeout={HANG_SECONDS}"))
-            .args(["-verbosity=0", "-print_final_stats=1"])
-            .stdin(Stdio::null());
+            .args(["-verbosity=0", "-print_final_stats=1"]);
         println!("$ {}", shown(&command));
         run(&mut command)?;
     }

@@ -1,0 +1,142 @@
+//! `docs/FORMAT.md` and the code say the same, and the bytes of each record kind stay what they are.
+
+use std::{fs, path::PathBuf};
+
+use segfs::{
+    base::{Incarnation, Ino, Lsn, ObjectId, SegmentId, StoreId},
+    format::{
+        BodyHeader, Entry, FooterBuilder, Kind, Origin, Prepared, Seed, SegmentHeader, Superblock, Trailer,
+        layouts,
+    },
+    segment::{BatchBuilder, FrameParts},
+};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The tables of the page whose first columns are offset and size, in order.
+fn tables() -> Vec<Vec<(usize, usize)>> {
+    let page = fs::read_to_string(root().join("docs/FORMAT.md")).unwrap();
+    let mut tables = Vec::new();
+    let mut open = false;
+    for line in page.lines() {
+        if line.starts_with("| offset | size |") {
+            tables.push(Vec::new());
+            open = true;
+        } else if !line.starts_with('|') {
+            open = false;
+        } else if open && !line.starts_with("|---") {
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            let row = (cells[1].parse().unwrap(), cells[2].parse().unwrap());
+            tables.last_mut().unwrap().push(row);
+        }
+    }
+    tables
+}
+
+#[test]
+fn the_page_has_the_offsets_of_the_structs() {
+    let tables = tables();
+    let layouts = layouts();
+    for (layout, table) in layouts.iter().zip(&tables) {
+        println!("{}", layout.name);
+        for f in layout.fields {
+            println!("  {:5} {:5} {}", f.offset, f.size, f.name);
+        }
+        let fields: Vec<_> = layout.fields.iter().map(|f| (f.offset, f.size)).collect();
+        assert_eq!(&fields, table, "{}", layout.name);
+    }
+    assert_eq!(layouts.len(), tables.len());
+}
+
+/// Compares with the bytes kept under `tests/data/`; `SEGFS_UPDATE_GOLDEN=1` writes them.
+fn golden(name: &str, bytes: &[u8]) {
+    let path = root().join("tests/data").join(name);
+    if std::env::var_os("SEGFS_UPDATE_GOLDEN").is_some() {
+        fs::write(&path, bytes).unwrap();
+    }
+    let kept = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let differs = bytes.iter().zip(&kept).position(|(a, b)| a != b);
+    assert!(
+        differs.is_none() && kept.len() == bytes.len(),
+        "{name}: differs at {differs:?}, lengths {} and {}",
+        bytes.len(),
+        kept.len()
+    );
+}
+
+fn head(payload: &Prepared) -> BodyHeader {
+    BodyHeader {
+        object: ObjectId::new(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
+        origin: Origin { store: StoreId::new(0x11), incarnation: Incarnation::new(0x22), seq: 0x33 },
+        stamp: 0x44,
+        arg: 0x55,
+        raw_len: payload.raw_len(),
+        raw_crc: payload.raw_crc(),
+        branch: 0x66,
+    }
+}
+
+fn one(kind: Kind, payload: &Prepared) -> Vec<u8> {
+    let seed = Seed::of(0x0123_4567_89ab_cdef);
+    let mut b = BatchBuilder::new(SegmentId::new(7), seed, 8192, Lsn::new(100));
+    let parts = FrameParts {
+        kind,
+        flags: 4,
+        lsn: Lsn::new(100),
+        ino: Ino::new(9),
+        head: kind.has_body_header().then(|| head(payload)),
+        payload,
+    };
+    b.push(&parts, true);
+    b.close(Lsn::new(99), 0x77).pieces().concat()
+}
+
+#[test]
+fn golden_bytes() {
+    let superblock =
+        Superblock { store: StoreId::new(0x11), created_ns: 0x22, generation: 3, ..Superblock::default() };
+    golden("superblock.bin", &superblock.encode());
+    let header = SegmentHeader {
+        store: StoreId::new(0x11),
+        segment: SegmentId::new(7),
+        salt: 0x0123_4567_89ab_cdef,
+        first_lsn: Lsn::new(100),
+        predecessor: Some(SegmentId::new(6)),
+        predecessor_end: 12288,
+        capacity: 1 << 20,
+        created_ns: 0x22,
+        incarnation: Incarnation::new(0x33),
+        durable_lsn: Lsn::new(99),
+    };
+    golden("segment_header.bin", &header.encode());
+    let bytes: Vec<u8> = (0..20_000_u32).map(|i| (i * i / 7) as u8).collect();
+    golden("extent_pieces.bin", &one(Kind::Extent, &Prepared::extent(bytes.clone(), false)));
+    golden("extent_small.bin", &one(Kind::Extent, &Prepared::extent(bytes[..100].to_vec(), false)));
+    golden("operation.bin", &one(Kind::Operation, &Prepared::record(bytes[..200].to_vec())));
+    golden("base.bin", &one(Kind::Base, &Prepared::record(bytes[..300].to_vec())));
+    let mut footer = FooterBuilder::new(Lsn::new(100));
+    for (lsn, offset, flags) in [(100, 4096, 0), (40, 70_000, 1), (101, 70_200, 2)] {
+        footer.push(&Entry {
+            kind: Kind::Extent,
+            flags,
+            lsn: Lsn::new(lsn),
+            offset,
+            stored_len: 1000,
+            raw_len: 100_000,
+            ino: Ino::new(9),
+        });
+    }
+    golden("footer.bin", &footer.payload());
+    let trailer = Trailer {
+        segment: SegmentId::new(7),
+        offset: 73_728,
+        first_lsn: Lsn::new(100),
+        last_lsn: Lsn::new(101),
+        durable_lsn: Lsn::new(101),
+        frame_len: 128,
+        records: 3,
+    };
+    golden("trailer.bin", &trailer.encode(header.seed()));
+}
