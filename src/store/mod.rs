@@ -24,6 +24,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
     base::{Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits},
+    disk::Disk,
     format::{
         Kind, Prepared,
         facts::Fact,
@@ -84,6 +85,7 @@ pub struct Store {
     options: Options,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    disk: Arc<dyn Disk>,
     log: Log,
     index: Arc<dyn Index>,
     /// Orders all changes.
@@ -205,6 +207,20 @@ impl Store {
             index: self.index.stats(),
             stopped,
         }
+    }
+
+    /// Free and total bytes of the filesystem that holds the store.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn space(&self) -> Result<crate::disk::Space> {
+        self.disk.space().map_err(|e| Error::io("asking for the space on the disk", e))
+    }
+
+    /// Accepts no change any more until the store is opened anew: what a caller does when it can't trust
+    /// itself, such as after a panic.
+    pub fn stop_writing(&self, why: &str) {
+        self.broken.lock().get_or_insert_with(|| why.to_owned());
     }
 
     /// The segments of the log.

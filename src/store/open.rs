@@ -224,6 +224,7 @@ impl Store {
             options,
             clock: parts.clock,
             random: parts.random,
+            disk: parts.disk,
             log,
             index: Arc::clone(&index),
             apply: Mutex::new(state),
