@@ -5,6 +5,7 @@
 //! and a peer's facts arrive. Reads take no lock.
 
 mod apply;
+mod base;
 mod content;
 mod exchange;
 mod moves;

@@ -26,6 +26,7 @@ use crate::{
 use super::{
     Options, Store,
     apply::Apply,
+    base,
     state::State,
     txn::{Keep, Txn, row},
 };
@@ -176,13 +177,16 @@ impl Store {
             lock,
             why,
         };
+        let log_options = crate::log::LogOptions { segment_bytes: superblock.segment_bytes, ..options.log() };
+        if base::wanted(&*parts.index, &*parts.disk) {
+            base::load(&parts, id, log_options)?;
+        }
         let flushed = parts.index.flushed_lsn();
         let mut state = match load_state(&*parts.index, id) {
             Ok(state) => state,
             Err(e) if flushed > Lsn::new(0) => return Err(index_fault(parts, lock, e.to_string())),
             Err(e) => return Err(e.into()),
         };
-        let log_options = crate::log::LogOptions { segment_bytes: superblock.segment_bytes, ..options.log() };
         let index: Arc<dyn Index> =
             Arc::new(CachedIndex::new(Arc::clone(&parts.index), CACHED, options.row_cache_bytes));
         let memtable_bytes = options.memtable_bytes;
