@@ -283,6 +283,10 @@ fn settle(disk: &dyn Disk, links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -
             break;
         }
     }
+    // Of a last segment without a batch not even the header may be on the medium: nobody is to name it as predecessor.
+    while let Some(l) = links.pop_if(|l| extent(l).end <= BLOCK_BYTES && mark < l.header.first_lsn) {
+        r.unreached.push(l.header.segment);
+    }
     Ok(())
 }
 
