@@ -268,9 +268,14 @@ fn settle(disk: &dyn Disk, links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -
             }
         }
         if mark < extent.last_lsn && !planted(Bug::SkipRecoverySync) {
-            // A process may have died while the machine lived: what was accepted may not be on the medium yet.
+            let certain = found.iter().filter_map(|f| match f {
+                Found::Batch(b) if b.is_whole() && b.last_lsn().is_some_and(|l| l <= mark) => Some(b.end),
+                _ => None,
+            });
+            let from = certain.max().unwrap_or(0);
             let id = links[i].header.segment;
-            open(disk, id)?.sync().map_err(|e| Error::io(format!("syncing segment {id}"), e))?;
+            harden(disk, id, from, extent.end)
+                .map_err(|e| Error::io(format!("making segment {id} durable"), e))?;
         }
         links[i].extent = Some(extent);
         if ends_here {
@@ -278,7 +283,28 @@ fn settle(disk: &dyn Disk, links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -
             break;
         }
     }
+    // Of a last segment without a batch not even the header may be on the medium: nobody is to name it as predecessor.
+    while let Some(l) = links.pop_if(|l| extent(l).end <= BLOCK_BYTES && mark < l.header.first_lsn) {
+        r.unreached.push(l.header.segment);
+    }
     Ok(())
+}
+
+/// Writes what was accepted once more, and syncs it. A process may have died while the machine lived: its bytes may not be
+/// on the medium yet; and if a sync had failed, the system takes them for clean and a sync alone would not write them.
+fn harden(disk: &dyn Disk, id: SegmentId, from: u64, end: u64) -> std::io::Result<()> {
+    let file = disk.open(&segment::path(id), true)?;
+    let mut bytes = vec![0; (end - from).min(1 << 20) as usize];
+    let mut at = from;
+    while at < end {
+        let part = &mut bytes[..(end - at).min(1 << 20) as usize];
+        // The padding of the last batch may be missing.
+        let n = file.read_at(part, at)?;
+        part[n..].fill(0);
+        file.write_at(&[&*part], at)?;
+        at += part.len() as u64;
+    }
+    file.sync()
 }
 
 /// Goes through what a scan found; `true` if the log ends in this segment because of a torn batch.
