@@ -148,5 +148,7 @@ fn a_rebuild_from_a_base_shows_what_a_rebuild_without_it_shows() {
     assert_eq!(store.view_at(base).entries(Ino::FIRST, None, 9999).unwrap().len(), 2001);
     assert_eq!(store.view_at(base).attributes(ino).unwrap().size, 6);
     let (_, a) = store.create_object(Ino::FIRST, b"new", &NewObject::file(0o644, Owner::default())).unwrap();
-    assert!(store.view().entries(Ino::FIRST, None, 9999).unwrap().iter().filter(|e| e.ino == a.ino).count() == 1);
+    assert!(
+        store.view().entries(Ino::FIRST, None, 9999).unwrap().iter().filter(|e| e.ino == a.ino).count() == 1
+    );
 }
