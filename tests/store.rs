@@ -152,3 +152,25 @@ fn a_rebuild_from_a_base_shows_what_a_rebuild_without_it_shows() {
         store.view().entries(Ino::FIRST, None, 9999).unwrap().iter().filter(|e| e.ino == a.ino).count() == 1
     );
 }
+
+#[test]
+fn every_version_gets_a_content_hash_that_depends_on_its_bytes_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(&dir.path().join("s"), options()).unwrap();
+    let small = file(&store, Ino::FIRST, "small", &[5; 1000]);
+    let big = file(&store, Ino::FIRST, "big", &[5; 300_000]);
+    let same = file(&store, Ino::FIRST, "same", &[5; 100_000]);
+    store.write(same, 100_000, &[5; 200_000]).unwrap();
+    store.commit_version(same).unwrap();
+    let hash = |ino, n: usize| store.view().versions(ino, None, 9).unwrap()[n].hash;
+    assert!(hash(small, 0).is_some(), "a small file's is there at once");
+    assert!(hash(big, 0).is_none(), "a big one's is not waited for");
+    while store.maintain().unwrap() {}
+    assert!(hash(big, 0).is_some());
+    assert_eq!(hash(big, 0), hash(same, 1));
+    assert_ne!(hash(same, 0), hash(same, 1));
+    assert_eq!(
+        hash(big, 0),
+        Some(store.content_hash(big, store.view().versions(big, None, 9).unwrap()[0].lsn).unwrap())
+    );
+}

@@ -306,8 +306,8 @@ pub enum Fact {
     NoTwin(ObjectId),
     /// Local: the draft of an object that no link shows any more is given up.
     Reap(ObjectId),
-    /// Local: the content hash of a version, computed after it was made.
-    Hash(ObjectId, VersionId, [u8; 32]),
+    /// Local: the content hash of a version, computed after it was made; none: its bytes can't be read.
+    Hash(ObjectId, VersionId, Option<[u8; 32]>),
 }
 
 impl Fact {

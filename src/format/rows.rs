@@ -69,6 +69,8 @@ pub mod kind {
     pub const OWN: u8 = 0x27;
     /// inode, branch -> [`super::BranchRow`], of objects that have more than one branch.
     pub const BRANCH: u8 = 0x28;
+    /// inode, LSN -> nothing: versions whose content hash is still to be computed.
+    pub const UNHASHED: u8 = 0x29;
     /// superseded row: key, LSN from which it held -> [`super::Superseded`].
     pub const HISTORY: u8 = 0x30;
 }
@@ -158,6 +160,11 @@ pub mod key {
     #[must_use]
     pub fn version(ino: Ino, at: Lsn) -> Vec<u8> {
         Key::new(kind::VERSION).u64(ino.get()).u64(at.get()).done()
+    }
+    /// A version that awaits its hash.
+    #[must_use]
+    pub fn unhashed(ino: Ino, at: Lsn) -> Vec<u8> {
+        Key::new(kind::UNHASHED).u64(ino.get()).u64(at.get()).done()
     }
     /// A version, by its id.
     #[must_use]

@@ -8,6 +8,7 @@ mod apply;
 mod base;
 mod content;
 mod exchange;
+mod hashes;
 mod moves;
 mod names;
 mod open;
@@ -333,7 +334,8 @@ impl Store {
         self.flush_index(lsn)
     }
 
-    /// One round of what has to happen now and then: commit what waits, write out the index, merge.
+    /// One round of what has to happen now and then: commit what waits, write out the index, hash
+    /// versions, merge.
     /// Says whether there was anything to do.
     ///
     /// # Errors
@@ -347,6 +349,9 @@ impl Store {
         if self.index.waiting_memtables() > 0 {
             let _one = self.flushing.lock();
             self.index.flush_to(self.log.durable_lsn())?;
+            did = true;
+        }
+        if self.broken.lock().is_none() && self.hash_some()? {
             did = true;
         }
         Ok(self.index.compact()? || did)

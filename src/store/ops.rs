@@ -462,7 +462,7 @@ impl Store {
             modified: self.attributes_of(ino, &row).modified,
             mode: row.attributes.mode,
             owner: row.attributes.owner,
-            hash: None,
+            hash: self.hash_at_once(ino, &row),
             flags,
             knew_gone,
         })

@@ -188,7 +188,13 @@ impl Store {
         self.read_branch(&view, v.size, offset, out)
     }
 
-    fn read_branch(&self, view: &BranchView, size: u64, offset: u64, out: &mut [u8]) -> Result<usize> {
+    pub(super) fn read_branch(
+        &self,
+        view: &BranchView,
+        size: u64,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize> {
         if offset >= size {
             return Ok(0);
         }

@@ -80,6 +80,9 @@ impl Apply<'_, '_> {
         let shows = !row.content.draft && winner == Some(lsn);
         let version = self.version_row(v, stamp, ordinal, &made, shows);
         self.txn.put(key::version(ino, lsn), &version, Keep::Amend)?;
+        if v.hash.is_none() {
+            self.txn.put(key::unhashed(ino, lsn), &(), Keep::Amend)?;
+        }
         self.txn.put(key::version_id(v.id), &VersionPlace { ino, at: lsn }, Keep::Amend)?;
         if shows {
             show(&mut row.content, &version, lsn);
@@ -271,12 +274,13 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    pub(super) fn hash(&mut self, object: ObjectId, id: VersionId, hash: [u8; 32]) -> Result<()> {
+    pub(super) fn hash(&mut self, object: ObjectId, id: VersionId, hash: Option<[u8; 32]>) -> Result<()> {
         let (ino, _) = self.object_or_new(object)?;
         let Some(place) = self.txn.get::<VersionPlace>(&key::version_id(id))? else { return Ok(()) };
         let k = key::version(ino, place.at);
         if let Some(mut v) = self.txn.get::<VersionRow>(&k)? {
-            v.hash = Some(hash);
+            v.hash = v.hash.or(hash);
+            self.txn.delete(key::unhashed(ino, place.at), Keep::Amend)?;
             self.txn.put(k, &v, Keep::Amend)?;
         }
         Ok(())
