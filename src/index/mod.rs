@@ -7,11 +7,13 @@
 //! Two backends: [`SortedIndex`] on disk, the only place that knows the `lsm-tree` crate, and
 //! [`MemoryIndex`] for the simulator.
 
+mod cache;
 mod memory;
 mod sorted;
 
 use std::{fmt, ops::Deref, sync::Arc};
 
+pub use cache::CachedIndex;
 pub use memory::{FlushedState, MemoryIndex};
 pub use sorted::{SortedIndex, destroy};
 

@@ -112,6 +112,9 @@ impl Apply<'_, '_> {
     /// The row of an object; one that was only mentioned so far gets a row that says no more than that.
     pub(super) fn object_or_new(&mut self, object: ObjectId) -> Result<(Ino, ObjectRow)> {
         let ino = self.ino_for(object)?;
+        if ino.get() >= self.state.meta.next_ino {
+            self.txn.is_new_object(ino);
+        }
         if let Some(row) = self.txn.object_if_any(ino)? {
             if row.object != object {
                 let why = format!("inode {ino} stands for {} and {object}", row.object);
@@ -282,6 +285,7 @@ fn unknown() -> Attributes {
         more_links: false,
         xattrs: 0,
         alias: None,
+        markers: false,
         contested: false,
     }
 }

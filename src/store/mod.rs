@@ -5,6 +5,7 @@
 //! and a peer's facts arrive. Reads take no lock.
 
 mod apply;
+mod base;
 mod content;
 mod exchange;
 mod moves;
@@ -24,6 +25,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
     base::{Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits},
+    disk::Disk,
     format::{
         Kind, Prepared,
         facts::Fact,
@@ -50,6 +52,8 @@ pub struct Options {
     pub background: bool,
     /// Bytes of index blocks kept in memory.
     pub cache_bytes: u64,
+    /// Bytes of single rows (names and objects) kept in memory.
+    pub row_cache_bytes: u64,
     /// Bytes of changed index rows kept in memory before they are written out.
     pub memtable_bytes: u64,
     /// Mint versions at opening for files that were open when the store stopped.
@@ -61,8 +65,9 @@ impl Default for Options {
         Self {
             segment_bytes: limits::SEGMENT_BYTES,
             background: true,
-            cache_bytes: 64 << 20,
-            memtable_bytes: 16 << 20,
+            cache_bytes: 48 << 20,
+            row_cache_bytes: 32 << 20,
+            memtable_bytes: 8 << 20,
             mint_interrupted: true,
         }
     }
@@ -81,6 +86,7 @@ pub struct Store {
     options: Options,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    disk: Arc<dyn Disk>,
     log: Log,
     index: Arc<dyn Index>,
     /// Orders all changes.
@@ -202,6 +208,20 @@ impl Store {
             index: self.index.stats(),
             stopped,
         }
+    }
+
+    /// Free and total bytes of the filesystem that holds the store.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn space(&self) -> Result<crate::disk::Space> {
+        self.disk.space().map_err(|e| Error::io("asking for the space on the disk", e))
+    }
+
+    /// Accepts no change any more until the store is opened anew: what a caller does when it can't trust
+    /// itself, such as after a panic.
+    pub fn stop_writing(&self, why: &str) {
+        self.broken.lock().get_or_insert_with(|| why.to_owned());
     }
 
     /// The segments of the log.

@@ -78,6 +78,11 @@ impl Apply<'_, '_> {
         if old.is_some_and(|o| !self.state.newer(self.stamp, o.stamp)) {
             return Ok(());
         }
+        let mut row = self.txn.object(dir)?;
+        if !row.attributes.markers {
+            row.attributes.markers = true;
+            self.txn.put_object(dir, row, Keep::History)?;
+        }
         let lineage = Lineage { object: gone.object, version: self.newest_version(child)? };
         let marker = MarkerRow { from: self.txn.lsn(), stamp: self.stamp, id, child, lineage };
         self.txn.put(k, &marker, Keep::History)
@@ -205,6 +210,7 @@ impl Apply<'_, '_> {
         let a = &mut row.attributes;
         a.entries = a.entries + u64::from(is.is_some()) - u64::from(was.is_some());
         a.links = a.links + u32::from(is_dir(is)) - u32::from(is_dir(was));
+        let markers = a.markers;
         let (gone, emptied) = (a.link.as_ref().is_some_and(|l| l.gone.is_some()), is.is_none());
         let object = row.object;
         self.txn.put_object(dir, row, Keep::History)?;
@@ -214,7 +220,7 @@ impl Apply<'_, '_> {
         } else {
             self.txn.put(k, &LinkRow { from: self.txn.lsn(), entries }, Keep::History)?;
             let marker = key::marker(dir, name);
-            if was.is_none() && self.txn.has(&marker)? {
+            if markers && was.is_none() && self.txn.has(&marker)? {
                 self.txn.delete(marker, Keep::History)?;
             }
         }

@@ -75,7 +75,11 @@ impl World {
             .map(|i| Host {
                 disk: SimDisk::new(seed ^ i),
                 store: None,
-                clock_skew: if rng.percent(50) { 0 } else { rng.below(7_200_000_000_000) as i64 - 3_600_000_000_000 },
+                clock_skew: if rng.percent(50) {
+                    0
+                } else {
+                    rng.below(7_200_000_000_000) as i64 - 3_600_000_000_000
+                },
                 lives: 0,
                 pending: Vec::new(),
             })
@@ -171,7 +175,9 @@ impl World {
         let there = store.view().lookup(dir, &a).ok();
         let result: Result<(), Error> = match what {
             0..18 => store.create_object(dir, &a, &NewObject::directory(0o755, Owner::default())).map(drop),
-            18..22 => store.create_object(dir, &a, &NewObject::symlink(b.clone(), Owner::default())).map(drop),
+            18..22 => {
+                store.create_object(dir, &a, &NewObject::symlink(b.clone(), Owner::default())).map(drop)
+            }
             22..50 => write(store, dir, &a, bytes).map(|id| self.hosts[i].pending.extend(id)),
             50..58 => store.unlink(dir, &a).map(drop),
             58..64 => store.rmdir(dir, &a).map(drop),
@@ -287,7 +293,14 @@ fn describe(store: &Store, ino: Ino) -> String {
     let _ = write!(
         s,
         "{} {:?} {:o} {:?} links {} size {} modified {:?} changed {:?}",
-        a.object, a.kind, a.mode, a.owner, a.links, if a.draft { 0 } else { a.size }, a.modified, a.changed
+        a.object,
+        a.kind,
+        a.mode,
+        a.owner,
+        a.links,
+        if a.draft { 0 } else { a.size },
+        a.modified,
+        a.changed
     );
     for name in v.xattrs(ino).unwrap() {
         let _ = write!(s, "\n  {} = {:?}", name.escape_ascii(), v.xattr(ino, &name).unwrap());
@@ -335,7 +348,8 @@ fn run(seed: u64, steps: u64) {
     let portraits: Vec<_> = (0..3).map(|i| portrait(world.store(i))).collect();
     for i in 1..3 {
         let keys: BTreeSet<_> = portraits[0].keys().chain(portraits[i].keys()).collect();
-        let differ: Vec<_> = keys.into_iter().filter(|k| portraits[0].get(*k) != portraits[i].get(*k)).collect();
+        let differ: Vec<_> =
+            keys.into_iter().filter(|k| portraits[0].get(*k) != portraits[i].get(*k)).collect();
         if differ.is_empty() {
             continue;
         }
@@ -419,7 +433,10 @@ fn trace(store: &Store, object: &str) {
         let Some(head) = r.head else { continue };
         if r.kind == segfs::format::Kind::Extent {
             if head.object.to_string() == object || r.flags & 4 != 0 {
-                println!("  {} extent flags {} at {} len {} {:?}", r.lsn, r.flags, head.arg, head.raw_len, head.origin);
+                println!(
+                    "  {} extent flags {} at {} len {} {:?}",
+                    r.lsn, r.flags, head.arg, head.raw_len, head.origin
+                );
             }
             continue;
         }

@@ -67,8 +67,7 @@ impl Compare<'_> {
                 self.entries(view, *ino, object, model)?;
             }
             if object.kind == ObjectKind::Symlink
-                && let Some(target) =
-                    self.answer("target", *ino, view.read_link(Ino::new(*ino)))?
+                && let Some(target) = self.answer("target", *ino, view.read_link(Ino::new(*ino)))?
                 && target != object.target
             {
                 return differs(|| format!("inode {ino}: target {target:?}, not {:?}", object.target));
@@ -106,7 +105,11 @@ impl Compare<'_> {
             accessed: if past { a.accessed } else { o.accessed.unwrap_or(o.shown_modified(modified)) },
             ..a
         };
-        if a != expected { differs(|| format!("inode {ino} is\n  {a:?}, not\n  {expected:?}")) } else { Ok(()) }
+        if a != expected {
+            differs(|| format!("inode {ino} is\n  {a:?}, not\n  {expected:?}"))
+        } else {
+            Ok(())
+        }
     }
 
     fn entries(self, view: View<'_>, ino: u64, o: &Object, model: &Snapshot) -> Step {

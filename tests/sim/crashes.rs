@@ -113,11 +113,15 @@ impl Moment {
         let host = Host::open(image.clone(), index, &site, model).map_err(|e| tell(format!("open: {e}")))?;
         let found = host.acked;
         if found < acked || found > last {
-            return Err(tell(format!("the log ends at {found}, the model at {last}: {:?}", host.store.recovered())));
+            return Err(tell(format!(
+                "the log ends at {found}, the model at {last}: {:?}",
+                host.store.recovered()
+            )));
         }
         let r = host.store.recovered();
         // A header of which one copy was torn and the other believed stays as it is.
-        let torn = |d: &segfs::base::Damage| d.place.offset == 0 && d.why.starts_with("one of the two copies");
+        let torn =
+            |d: &segfs::base::Damage| d.place.offset == 0 && d.why.starts_with("one of the two copies");
         if !r.log.damages.iter().all(torn) || !r.superblock_damage.is_empty() {
             return Err(tell(format!("damage: {r:?}")));
         }

@@ -65,10 +65,9 @@ fn file(rng: &mut Rng, now: &Snapshot) -> Ino {
     // Few files get most of the writes, so that histories grow.
     let few = rng.percent(60);
     let files = |o: &Object| o.kind == ObjectKind::File && !o.reaped && (!few || !o.versions.is_empty());
-    pick(rng, now, files).or_else(|| pick(rng, now, |o| o.kind == ObjectKind::File && !o.reaped)).map_or_else(
-        || any(rng, now),
-        |(ino, _)| ino,
-    )
+    pick(rng, now, files)
+        .or_else(|| pick(rng, now, |o| o.kind == ObjectKind::File && !o.reaped))
+        .map_or_else(|| any(rng, now), |(ino, _)| ino)
 }
 
 fn size_of(now: &Snapshot, ino: Ino) -> u64 {
@@ -129,7 +128,9 @@ fn set(rng: &mut Rng, now: &Snapshot) -> Op {
     let set = SetAttributes {
         mode: rng.percent(40).then(|| rng.below(1 << 13) as u32),
         owner: rng.percent(30).then(|| owner(rng)),
-        modified: rng.percent(30).then(|| Time { seconds: rng.below(99) as i64 - 9, nanos: rng.below(9) as u32 }),
+        modified: rng
+            .percent(30)
+            .then(|| Time { seconds: rng.below(99) as i64 - 9, nanos: rng.below(9) as u32 }),
         accessed: rng.percent(20).then(|| Time { seconds: rng.below(99) as i64, nanos: 1 }),
     };
     Op::Set { ino: any(rng, now), set }

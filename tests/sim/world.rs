@@ -92,7 +92,8 @@ impl World {
             mint_interrupted: false,
             ..Options::default()
         };
-        let site = Site { seed: rng.next(), wall_ns: 1_700_000_000_000_000_000 + rng.below(1 << 40), options };
+        let site =
+            Site { seed: rng.next(), wall_ns: 1_700_000_000_000_000_000 + rng.below(1 << 40), options };
         let host = Host::create(SimDisk::new(rng.next()), &site);
         let watched = Watch {
             rng: Rng::new(rng.next()),
@@ -275,7 +276,9 @@ impl World {
             let before = self.host.last_lsn();
             let op = workload::next(&mut self.rng, self.host.model.now());
             let ran = self.host.apply(&op)?;
-            if self.host.last_lsn() != before || matches!(ran, Ran::Failed(ref e) if !matches!(e, Error::Poisoned { .. })) {
+            if self.host.last_lsn() != before
+                || matches!(ran, Ran::Failed(ref e) if !matches!(e, Error::Poisoned { .. }))
+            {
                 return Err(format!("after {why}: {op:?} became {ran:?}"));
             }
         }
