@@ -205,7 +205,12 @@ fn measure(disk: &dyn Disk, links: &mut [Link], r: &mut Recovery) -> Result<Lsn>
         let file = open(disk, link.header.segment)?;
         if let Some(t) = read_trailer(&*file, &link.header) {
             let mark_with = mark.max(t.durable_lsn);
-            if !forget && told.is_none() && mark_with >= t.last_lsn {
+            // Written together with the trailer, the footer may be torn all the same.
+            let whole = || {
+                let mut scan = Scan::new(Arc::clone(&file), &link.header, t.offset, t.end());
+                matches!(scan.next_found(), Some(Found::Batch(b)) if b.is_whole() && b.is_footer())
+            };
+            if !forget && told.is_none() && mark_with >= t.last_lsn && whole() {
                 mark = mark_with;
                 let last_lsn = t.last_lsn;
                 links[i].extent = Some(Extent { state: SegmentState::Sealed, end: t.end(), last_lsn });

@@ -9,8 +9,8 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
     base::{
-        Clock, Damage, Error, Incarnation, Ino, Lsn, ObjectId, Random, Result, StoreId, SystemClock,
-        SystemRandom,
+        Clock, Damage, Error, Incarnation, Ino, Lsn, ObjectId, Random, Result, SegmentId, StoreId,
+        SystemClock, SystemRandom,
     },
     disk::{Disk, Engine, RealDisk},
     format::{
@@ -220,6 +220,13 @@ impl Store {
         if recovery.last_lsn < flushed {
             let why = format!("it covers LSN {flushed}, but the log ends at {}", recovery.last_lsn);
             return Err(index_fault(parts, lock, why));
+        }
+        if next <= recovery.last_lsn {
+            let why = format!("records {next} to {} are missing", recovery.last_lsn);
+            let damage = recovery.damages.last();
+            let (segment, at) = damage.map_or((None, 0), |d| (d.place.segment, d.place.offset));
+            let damage = Damage::segment(segment.unwrap_or(SegmentId::FIRST), at, Some(next), why);
+            return Err(Error::from(damage).into());
         }
         let stores = RwLock::new(Arc::clone(&state.stores));
         let mut store = Self {
