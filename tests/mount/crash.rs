@@ -18,7 +18,6 @@ fn content(n: usize) -> Vec<u8> {
 }
 
 #[test]
-#[allow(clippy::disallowed_methods)] // real threads and real time, against a real process
 fn what_was_synced_is_there_after_a_kill() {
     let mut m = Mounted::new();
     for round in 0..3 {
