@@ -3,6 +3,7 @@
 mod disk;
 mod format;
 mod index;
+mod mount;
 mod sim;
 mod store;
 mod tidy;

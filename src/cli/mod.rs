@@ -6,9 +6,9 @@ mod mounts;
 mod status;
 mod umount;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use segfs::store::{Options, Store};
 
 use failure::{Failure, Outcome};
@@ -79,7 +79,7 @@ struct MountArgs {
 pub fn run() -> ExitCode {
     // Before the arguments are understood, for errors in them.
     let json = std::env::args_os().any(|a| a == "--json");
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(as_command(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(e) if !e.use_stderr() => {
             let _ = e.print();
@@ -101,6 +101,24 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(cli.json),
     }
+}
+
+/// mount(8) and fstab call the program as `segfs STORE DIR -o OPTIONS` and want it to return: that is
+/// `segfs mount --background`.
+fn as_command(args: Vec<OsString>) -> Vec<OsString> {
+    let known = |word: &OsString| {
+        let names = Cli::command();
+        word == "help" || names.get_subcommands().any(|c| *word == c.get_name())
+    };
+    let is_word = |a: &OsString| !a.as_encoded_bytes().starts_with(b"-");
+    let (Some(first), Some(second)) = (args.get(1), args.get(2)) else { return args };
+    if !is_word(first) || !is_word(second) || known(first) {
+        return args;
+    }
+    // Flags of mount(8) that a helper may be handed and that mean nothing here.
+    let rest = args[1..].iter().filter(|a| !["-n", "-s", "-v"].iter().any(|flag| a == flag));
+    let start = [args[0].clone(), "mount".into(), "--background".into()];
+    start.into_iter().chain(rest.cloned()).collect()
 }
 
 fn dispatch(cli: &Cli) -> Outcome<()> {

@@ -17,7 +17,7 @@ use segfs::{
 
 use super::{
     MountArgs,
-    failure::{FAILED, Failure, IN_USE, Outcome},
+    failure::{FAILED, Failure, IN_USE, NOT_FOUND, Outcome},
     mounts,
 };
 
@@ -36,6 +36,9 @@ enum Event {
 /// Mounts, and stays until it is unmounted.
 pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
     let options = options(args)?;
+    if options.remount {
+        return remount(args, &options);
+    }
     if args.background {
         return in_background(args, json);
     }
@@ -76,6 +79,15 @@ fn options(args: &MountArgs) -> Outcome<fuse::Options> {
         })?;
     }
     Ok(options)
+}
+
+/// Changes what can be changed of a mount that is there.
+fn remount(args: &MountArgs, options: &fuse::Options) -> Outcome<()> {
+    let what = format!("{} can't be mounted anew", args.mountpoint.display());
+    let Some(there) = mounts::on(&args.mountpoint) else {
+        return Err(Failure::new(NOT_FOUND, what, "no segfs is mounted there", "segfs status"));
+    };
+    mounts::change(&there.dir, options).map_err(|e| system(&what, &e))
 }
 
 /// Checks the mountpoint, clearing a dead mount off it and making it if it is not there: then true.

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 
 /// The filesystem type that mount tables show.
 const TYPE: &[u8] = b"fuse.segfs";
@@ -106,7 +106,21 @@ pub fn absolute(path: &Path) -> PathBuf {
 
 /// Is this a mount whose process is gone?
 pub fn is_dead(dir: &Path) -> bool {
-    std::fs::metadata(dir).is_err_and(|e| e.kind() == io::ErrorKind::NotConnected)
+    // The kernel may still know the directory's attributes by heart, but never these.
+    rustix::fs::statvfs(dir).is_err_and(|e| io::Error::from(e).kind() == io::ErrorKind::NotConnected)
+}
+
+/// Mounts anew what is mounted, with other options.
+pub fn change(dir: &Path, options: &segfs::fuse::Options) -> io::Result<()> {
+    let mut flags = MountFlags::empty();
+    flags.set(MountFlags::RDONLY, options.read_only);
+    flags.set(MountFlags::NODEV, !options.devices);
+    flags.set(MountFlags::NOSUID, !options.set_id);
+    flags.set(MountFlags::NOEXEC, !options.execute);
+    flags.set(MountFlags::SYNCHRONOUS, options.synchronous);
+    flags.set(MountFlags::DIRSYNC, options.directories_synchronous);
+    flags.set(MountFlags::NOATIME, options.no_access_times);
+    Ok(mount_remount(dir, flags, c"")?)
 }
 
 /// Unmounts; a user who may not asks fusermount3.

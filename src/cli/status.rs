@@ -12,7 +12,7 @@ use super::{
 /// Shows one mount or store, or all mounts.
 pub fn run(at: Option<&Path>, as_json: bool) -> Outcome<()> {
     let found: Vec<Value> = match at {
-        None => mounts::all().iter().map(|m| mount_status(m)).collect(),
+        None => mounts::all().iter().map(mount_status).collect(),
         Some(path) => vec![one(path)?],
     };
     if as_json {

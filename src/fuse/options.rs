@@ -20,6 +20,8 @@ pub struct Options {
     pub directories_synchronous: bool,
     /// Access times stay.
     pub no_access_times: bool,
+    /// Not a new mount: an existing one is changed.
+    pub remount: bool,
 }
 
 /// A mount option that nobody knows.
@@ -43,6 +45,7 @@ impl Options {
             synchronous: false,
             directories_synchronous: false,
             no_access_times: false,
+            remount: false,
         }
     }
 
@@ -67,21 +70,23 @@ impl Options {
                 "async" => self.synchronous = false,
                 "dirsync" => self.directories_synchronous = true,
                 "noatime" => self.no_access_times = true,
+                "remount" => self.remount = true,
                 "atime" | "relatime" => self.no_access_times = false,
-                "defaults"
-                | "default_permissions"
-                | "auto"
-                | "noauto"
-                | "user"
-                | "users"
-                | "nofail"
-                | "_netdev" => {}
-                _ if option.starts_with("x-") || option.starts_with("comment=") => {}
+                "defaults" | "auto" | "noauto" | "user" | "users" | "nofail" | "_netdev" => {}
+                _ if is_for_others(option) => {}
                 _ => return Err(UnknownOption(option.to_owned())),
             }
         }
         Ok(())
     }
+}
+
+/// Options that are for mount(8) or systemd, and those that the kernel lists and mount(8) gives back at a
+/// remount.
+fn is_for_others(option: &str) -> bool {
+    let name = option.split('=').next().unwrap_or_default();
+    let listed = ["user_id", "group_id", "default_permissions", "max_read", "blksize", "comment"];
+    option.starts_with("x-") || listed.contains(&name)
 }
 
 #[cfg(test)]

@@ -85,7 +85,12 @@ impl Apply<'_, '_> {
         }
         self.txn.put(key::version_id(v.id), &VersionPlace { ino, at: lsn }, Keep::Amend)?;
         if shows {
+            let times = (row.content.modified, row.content.modified_stamp);
             show(&mut row.content, &version, lsn);
+            if from_draft {
+                // The draft showed already: minting its version is no change of the file.
+                (row.content.modified, row.content.modified_stamp) = times;
+            }
         } else if !row.content.draft
             && let Some(winner) = winner
             && row.content.head != Some(winner)
