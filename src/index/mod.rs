@@ -9,11 +9,13 @@
 
 mod memory;
 mod sorted;
+mod view;
 
 use std::{fmt, ops::Deref, sync::Arc};
 
 pub use memory::{FlushedState, MemoryIndex};
 pub use sorted::{SortedIndex, destroy};
+pub use view::IndexView;
 
 use crate::base::{Error, Lsn, Result};
 

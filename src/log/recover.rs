@@ -68,11 +68,11 @@ pub struct ReplayRecord<'a> {
 }
 
 /// A segment that may belong to the log.
-struct Link {
-    header: SegmentHeader,
-    extent: Option<Extent>,
+pub(super) struct Link {
+    pub(super) header: SegmentHeader,
+    pub(super) extent: Option<Extent>,
     /// What a scan found, if one was needed.
-    found: Option<Vec<Found>>,
+    pub(super) found: Option<Vec<Found>>,
 }
 
 pub(super) fn recover(
@@ -86,7 +86,7 @@ pub(super) fn recover(
     let (mut links, next_id) = chain(disk, store, &mut r)?;
     let mark = measure(disk, &mut links, &mut r)?;
     r.durable_mark = mark;
-    settle(disk, &mut links, mark, &mut r)?;
+    settle(disk, &mut links, mark, true, &mut r)?;
     r.segments = links.len() as u64;
     let predecessor = links.last().map(|l| (l.header.segment, extent(l).end));
     r.last_lsn = links.last().map_or(Lsn::new(0), |l| extent(l).last_lsn);
@@ -121,11 +121,11 @@ pub(super) fn recover(
     Ok((tail, r))
 }
 
-fn open(disk: &dyn Disk, id: SegmentId) -> Result<Arc<dyn DiskFile>> {
+pub(super) fn open(disk: &dyn Disk, id: SegmentId) -> Result<Arc<dyn DiskFile>> {
     disk.open(&segment::path(id), false).map_err(|e| Error::io(format!("opening segment {id}"), e))
 }
 
-fn extent(l: &Link) -> Extent {
+pub(super) fn extent(l: &Link) -> Extent {
     l.extent.unwrap_or(Extent {
         state: SegmentState::Cut,
         end: BLOCK_BYTES,
@@ -134,7 +134,7 @@ fn extent(l: &Link) -> Extent {
 }
 
 /// Finds the segments and puts them in order.
-fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>, SegmentId)> {
+pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>, SegmentId)> {
     let names = disk.list(segment::DIRECTORY.as_ref()).map_err(|e| Error::io("listing segments/", e))?;
     let mut ids: Vec<SegmentId> = names.iter().filter_map(|n| parse_name(n)).collect();
     ids.sort_unstable();
@@ -179,14 +179,14 @@ fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>
 }
 
 /// Does the next link say where this one ends?
-fn told_by_successor(links: &[Link], i: usize) -> Option<(u64, Lsn)> {
+pub(super) fn told_by_successor(links: &[Link], i: usize) -> Option<(u64, Lsn)> {
     let next = &links.get(i + 1)?.header;
     (next.predecessor == Some(links[i].header.segment))
         .then(|| (next.predecessor_end, Lsn::new(next.first_lsn.get() - 1)))
 }
 
 /// From the last segment backwards: how far does each go, and what is the highest durable mark?
-fn measure(disk: &dyn Disk, links: &mut [Link], r: &mut Recovery) -> Result<Lsn> {
+pub(super) fn measure(disk: &dyn Disk, links: &mut [Link], r: &mut Recovery) -> Result<Lsn> {
     let forget = planted(Bug::LoseDurableMark);
     let mut mark = links.iter().map(|l| l.header.durable_lsn).max().unwrap_or_default();
     for i in (0..links.len()).rev() {
@@ -243,7 +243,14 @@ fn thin(f: Found) -> Found {
 }
 
 /// From the first scanned segment forwards: where does the log end? Removes the links behind the end.
-fn settle(disk: &dyn Disk, links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -> Result<()> {
+/// With `sync`, what lies above the mark and is accepted is made durable.
+pub(super) fn settle(
+    disk: &dyn Disk,
+    links: &mut Vec<Link>,
+    mark: Lsn,
+    sync: bool,
+    r: &mut Recovery,
+) -> Result<()> {
     for i in 0..links.len() {
         let told = told_by_successor(links, i);
         let Some(found) = links[i].found.take() else { continue };
@@ -264,7 +271,7 @@ fn settle(disk: &dyn Disk, links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -
                 ends_here = true;
             }
         }
-        if mark < extent.last_lsn && !planted(Bug::SkipRecoverySync) {
+        if sync && mark < extent.last_lsn && !planted(Bug::SkipRecoverySync) {
             // A process may have died while the machine lived: what was accepted may not be on the medium yet.
             let id = links[i].header.segment;
             open(disk, id)?.sync().map_err(|e| Error::io(format!("syncing segment {id}"), e))?;
@@ -325,7 +332,7 @@ fn len_of(f: &Found) -> u64 {
 }
 
 /// Passes the records of a segment to the visitor.
-fn replay(
+pub(super) fn replay(
     disk: &dyn Disk,
     link: &Link,
     from: Lsn,

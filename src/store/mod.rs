@@ -7,6 +7,7 @@
 mod apply;
 mod content;
 mod exchange;
+pub mod inspect;
 mod moves;
 mod names;
 mod open;
