@@ -10,12 +10,14 @@
 mod cache;
 mod memory;
 mod sorted;
+mod view;
 
 use std::{fmt, ops::Deref, sync::Arc};
 
 pub use cache::CachedIndex;
 pub use memory::{FlushedState, MemoryIndex};
 pub use sorted::{SortedIndex, destroy};
+pub use view::IndexView;
 
 use crate::base::{Error, Lsn, Result};
 

@@ -12,6 +12,7 @@ mod close;
 mod files;
 mod recover;
 mod subscribe;
+mod survey;
 mod tail;
 #[cfg(test)]
 mod testing;
@@ -34,6 +35,7 @@ pub use crate::{
 };
 pub use recover::{Recovery, ReplayRecord};
 pub use subscribe::{Next, Subscription};
+pub use survey::{Standing, Survey, Surveyed};
 
 use crate::{
     base::{

@@ -68,13 +68,13 @@ pub struct ReplayRecord<'a> {
 }
 
 /// A segment that may belong to the log.
-struct Link {
-    header: SegmentHeader,
+pub(super) struct Link {
+    pub(super) header: SegmentHeader,
     /// One of the header's two copies is not valid.
-    copy_damaged: bool,
-    extent: Option<Extent>,
+    pub(super) copy_damaged: bool,
+    pub(super) extent: Option<Extent>,
     /// What a scan found, if one was needed.
-    found: Option<Vec<Found>>,
+    pub(super) found: Option<Vec<Found>>,
 }
 
 pub(super) fn recover(
@@ -93,7 +93,7 @@ pub(super) fn recover(
         let why = "one of the two copies of the header is damaged";
         r.damages.push(Damage::segment(l.header.segment, 0, None, why));
     }
-    settle(disk, &mut links, mark, &mut r)?;
+    settle(disk, &mut links, mark, true, &mut r)?;
     r.segments = links.len() as u64;
     let predecessor = links.last().map(|l| (l.header.segment, extent(l).end));
     r.last_lsn = links.last().map_or(Lsn::new(0), |l| extent(l).last_lsn);
@@ -128,11 +128,11 @@ pub(super) fn recover(
     Ok((tail, r))
 }
 
-fn open(disk: &dyn Disk, id: SegmentId) -> Result<Arc<dyn DiskFile>> {
+pub(super) fn open(disk: &dyn Disk, id: SegmentId) -> Result<Arc<dyn DiskFile>> {
     disk.open(&segment::path(id), false).map_err(|e| Error::io(format!("opening segment {id}"), e))
 }
 
-fn extent(l: &Link) -> Extent {
+pub(super) fn extent(l: &Link) -> Extent {
     l.extent.unwrap_or(Extent {
         state: SegmentState::Cut,
         end: BLOCK_BYTES,
@@ -141,7 +141,7 @@ fn extent(l: &Link) -> Extent {
 }
 
 /// Finds the segments and puts them in order.
-fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>, SegmentId)> {
+pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>, SegmentId)> {
     let names = disk.list(segment::DIRECTORY.as_ref()).map_err(|e| Error::io("listing segments/", e))?;
     let mut ids: Vec<SegmentId> = names.iter().filter_map(|n| parse_name(n)).collect();
     ids.sort_unstable();
@@ -182,14 +182,14 @@ fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>
 }
 
 /// Does the next link say where this one ends?
-fn told_by_successor(links: &[Link], i: usize) -> Option<(u64, Lsn)> {
+pub(super) fn told_by_successor(links: &[Link], i: usize) -> Option<(u64, Lsn)> {
     let next = &links.get(i + 1)?.header;
     (next.predecessor == Some(links[i].header.segment))
         .then(|| (next.predecessor_end, Lsn::new(next.first_lsn.get() - 1)))
 }
 
 /// From the last segment backwards: how far does each go, and what is the highest durable mark?
-fn measure(disk: &dyn Disk, links: &mut [Link], r: &mut Recovery) -> Result<Lsn> {
+pub(super) fn measure(disk: &dyn Disk, links: &mut [Link], r: &mut Recovery) -> Result<Lsn> {
     let forget = planted(Bug::LoseDurableMark);
     let mut mark = links.iter().map(|l| l.header.durable_lsn).max().unwrap_or_default();
     for i in (0..links.len()).rev() {
@@ -251,7 +251,14 @@ fn thin(f: Found) -> Found {
 }
 
 /// From the first scanned segment forwards: where does the log end? Removes the links behind the end.
-fn settle(disk: &dyn Disk, links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -> Result<()> {
+/// With `sync`, what lies above the mark and is accepted is made durable.
+pub(super) fn settle(
+    disk: &dyn Disk,
+    links: &mut Vec<Link>,
+    mark: Lsn,
+    sync: bool,
+    r: &mut Recovery,
+) -> Result<()> {
     for i in 0..links.len() {
         let told = told_by_successor(links, i);
         let Some(found) = links[i].found.take() else { continue };
@@ -272,7 +279,7 @@ fn settle(disk: &dyn Disk, links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -
                 ends_here = true;
             }
         }
-        if mark < extent.last_lsn && !planted(Bug::SkipRecoverySync) {
+        if sync && mark < extent.last_lsn && !planted(Bug::SkipRecoverySync) {
             let certain = found.iter().filter_map(|f| match f {
                 Found::Batch(b) if b.is_whole() && b.last_lsn().is_some_and(|l| l <= mark) => Some(b.end),
                 _ => None,
@@ -359,7 +366,7 @@ fn len_of(f: &Found) -> u64 {
 }
 
 /// Passes the records of a segment to the visitor.
-fn replay(
+pub(super) fn replay(
     disk: &dyn Disk,
     link: &Link,
     from: Lsn,

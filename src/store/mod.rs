@@ -9,6 +9,7 @@ mod base;
 mod content;
 mod exchange;
 mod hashes;
+pub mod inspect;
 mod moves;
 mod names;
 mod open;

@@ -31,9 +31,9 @@ use super::{
     txn::{Keep, Txn, row},
 };
 
-const SUPERBLOCK: &str = "STORE";
-const LOCK: &str = "LOCK";
-const INDEX: &str = "index";
+pub(super) const SUPERBLOCK: &str = "STORE";
+pub(super) const LOCK: &str = "LOCK";
+pub(super) const INDEX: &str = "index";
 /// Rows that almost every request asks for.
 const CACHED: &[u8] = &[kind::LINK, kind::OBJECT];
 
@@ -291,7 +291,7 @@ impl Assembly {
     }
 }
 
-fn read_superblock(disk: &dyn Disk, path: &Path) -> Result<(Superblock, Vec<String>)> {
+pub(super) fn read_superblock(disk: &dyn Disk, path: &Path) -> Result<(Superblock, Vec<String>)> {
     let not = |why: String| Error::NotAStore { path: path.to_owned(), why };
     let file = match disk.open(Path::new(SUPERBLOCK), false) {
         Ok(file) => file,
@@ -324,7 +324,7 @@ fn read_superblock(disk: &dyn Disk, path: &Path) -> Result<(Superblock, Vec<Stri
     Ok((superblock, damage))
 }
 
-fn take_lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Send + Sync>> {
+pub(super) fn take_lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Send + Sync>> {
     let holder = format!("process {}", std::process::id());
     disk.lock(Path::new(LOCK), &holder).map_err(|e| {
         if e.kind() == std::io::ErrorKind::WouldBlock {
@@ -336,7 +336,7 @@ fn take_lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Send + Sync>> {
 }
 
 /// Counters and tables as the index holds them, with the root directory that every store has.
-fn load_state(index: &dyn Index, id: StoreId) -> Result<State> {
+pub(super) fn load_state(index: &dyn Index, id: StoreId) -> Result<State> {
     let mut state = State::new(id);
     if index.flushed_lsn() == Lsn::new(0) {
         let root = ObjectRow {
@@ -389,7 +389,7 @@ fn root_attributes() -> Attributes {
 }
 
 /// Applies one record of the log to the index.
-fn replay(
+pub(super) fn replay(
     index: &dyn Index,
     state: &mut State,
     memtable_bytes: u64,
