@@ -555,7 +555,7 @@ pub struct VersionRow {
     pub size: u64,
     /// Modification time.
     pub modified: Time,
-    /// When its content last changed, ns since 1970.
+    /// Stamp of the last change of its bytes, ns since 1970.
     pub changed: u64,
     /// Permission bits at its commit.
     pub mode: u32,
@@ -573,6 +573,14 @@ pub struct VersionRow {
     pub shown: bool,
     /// Links that its maker knew to be gone.
     pub knew_gone: Vec<(LinkId, Stamp)>,
+}
+
+impl VersionRow {
+    /// Stamp of the last change of its bytes.
+    #[must_use]
+    pub const fn written(&self) -> Stamp {
+        Stamp { hlc: self.changed, store: self.stamp.store }
+    }
 }
 
 /// Where a branch began: chunks that it does not have are those of this branch at this LSN.

@@ -70,7 +70,10 @@ impl Store {
     }
 
     /// Hashes versions that have no hash yet, up to a bound. Says whether there were any.
-    pub(super) fn hash_some(&self) -> Result<bool> {
+    ///
+    /// # Errors
+    /// What reading them and the log say; a version whose bytes are damaged is passed over.
+    pub fn hash_versions(&self) -> Result<bool> {
         let mut left = ROUND_BYTES;
         let waiting = self.index.scan(&[kind::UNHASHED], &after_prefix(&[kind::UNHASHED]), 64)?;
         let any = !waiting.is_empty();

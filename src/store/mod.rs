@@ -335,8 +335,7 @@ impl Store {
         self.flush_index(lsn)
     }
 
-    /// One round of what has to happen now and then: commit what waits, write out the index, hash
-    /// versions, merge.
+    /// One round of what has to happen now and then: commit what waits, write out the index, merge.
     /// Says whether there was anything to do.
     ///
     /// # Errors
@@ -350,9 +349,6 @@ impl Store {
         if self.index.waiting_memtables() > 0 {
             let _one = self.flushing.lock();
             self.index.flush_to(self.log.durable_lsn())?;
-            did = true;
-        }
-        if self.broken.lock().is_none() && self.hash_some()? {
             did = true;
         }
         Ok(self.index.compact()? || did)
@@ -380,7 +376,7 @@ impl Store {
         self.wake.1.notify_all();
     }
 
-    /// Runs [`maintain`](Self::maintain) on a thread of its own, at least once a second, until the store is
+    /// Runs [`maintain`](Self::maintain) and [`hash_versions`](Self::hash_versions) on a thread of its own, at least once a second, until the store is
     /// closed or let go.
     ///
     /// # Errors
@@ -391,7 +387,7 @@ impl Store {
             .name("segfs-store".into())
             .spawn(move || {
                 while let Some(store) = weak.upgrade() {
-                    let busy = match store.maintain() {
+                    let busy = match store.maintain().and_then(|did| Ok(store.hash_versions()? || did)) {
                         Ok(busy) => busy && store.index.waiting_memtables() > 0,
                         Err(e) => {
                             tracing::error!("{e}");

@@ -460,6 +460,10 @@ impl Store {
             created_ns,
             size: row.content.size,
             modified: self.attributes_of(ino, &row).modified,
+            changed_ns: match row.content.modified_stamp.hlc {
+                0 => op.apply.stamp.hlc,
+                written => written,
+            },
             mode: row.attributes.mode,
             owner: row.attributes.owner,
             hash: self.hash_at_once(ino, &row),

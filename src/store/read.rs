@@ -291,8 +291,8 @@ impl<'a> View<'a> {
                 Some((_, v)) => Content {
                     size: v.size,
                     allocated: v.allocated,
-                    modified: v.modified,
-                    modified_stamp: v.stamp,
+                    modified: Time::from_ns(v.changed),
+                    modified_stamp: v.written(),
                     ..Content::default()
                 },
             };

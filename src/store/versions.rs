@@ -3,7 +3,7 @@
 use crate::{
     base::{Ino, Lsn, ObjectId, Result, VersionId},
     format::{
-        facts::{self, ObjectKind},
+        facts::{self, ObjectKind, Time},
         rows::{
             BranchBase, BranchRow, ChangesRow, Content, ObjectRow, Stamp, VersionPlace, VersionRow,
             WaitingRow, key, kind,
@@ -85,12 +85,7 @@ impl Apply<'_, '_> {
         }
         self.txn.put(key::version_id(v.id), &VersionPlace { ino, at: lsn }, Keep::Amend)?;
         if shows {
-            let times = (row.content.modified, row.content.modified_stamp);
             show(&mut row.content, &version, lsn);
-            if from_draft {
-                // The draft showed already: minting its version is no change of the file.
-                (row.content.modified, row.content.modified_stamp) = times;
-            }
         } else if !row.content.draft
             && let Some(winner) = winner
             && row.content.head != Some(winner)
@@ -146,7 +141,7 @@ impl Apply<'_, '_> {
             stamp,
             size: v.size,
             modified: v.modified,
-            changed: stamp.hlc,
+            changed: v.changed_ns,
             mode: v.mode,
             owner: v.owner,
             allocated: made.allocated,
@@ -304,7 +299,7 @@ fn show(content: &mut Content, v: &VersionRow, at: Lsn) {
     content.cuts.clone_from(&v.cuts);
     content.allocated = v.allocated;
     content.tip = at;
-    content.modified = v.modified;
-    content.modified_stamp = v.stamp;
+    content.modified = Time::from_ns(v.changed);
+    content.modified_stamp = v.written();
     content.head = Some(at);
 }

@@ -236,7 +236,7 @@ fn shown(o: &Object, past: bool) -> (u64, (Time, u64)) {
         ObjectKind::File if past => o
             .versions
             .last()
-            .map_or((0, (Time::default(), 0)), |v| (v.bytes.len() as u64, (v.modified, v.stamp))),
+            .map_or((0, (Time::default(), 0)), |v| (v.bytes.len() as u64, (Time::from_ns(v.stamp), v.stamp))),
         ObjectKind::File => (o.bytes.len() as u64, o.bytes_modified),
         _ => (o.target.len() as u64, (Time::default(), 0)),
     }

@@ -239,7 +239,7 @@ impl Snapshot {
         next.hang(dir, name, ino, stamp);
         if new.kind == ObjectKind::Symlink {
             next.edit(ino).bytes = Arc::new(new.target.clone());
-            next.add_version(ino, 0, wall, stamp);
+            next.add_version(ino, 0, wall);
         }
         Ok(next)
     }
@@ -480,22 +480,23 @@ impl Snapshot {
         if !found.draft || found.links == 0 {
             return Ok(None);
         }
-        let (mut next, stamp) = self.record(wall);
-        next.add_version(ino, flags, wall, stamp);
+        let (mut next, _) = self.record(wall);
+        next.add_version(ino, flags, wall);
         Ok(Some(next))
     }
 
-    fn add_version(&mut self, ino: Ino, flags: u32, wall: u64, stamp: u64) {
+    fn add_version(&mut self, ino: Ino, flags: u32, wall: u64) {
         let lsn = self.lsn;
         let o = self.edit(ino);
         let created_ns = wall.max(o.newest_ns + 1);
         let modified = o.shown_modified(o.bytes_modified);
         let (bytes, mode, owner) = (Arc::clone(&o.bytes), o.mode, o.owner);
+        // A version changes nothing about the file: its stamp is that of the last write.
+        let stamp = o.bytes_modified.1;
         let v = Version { lsn, created_ns, bytes, modified, stamp, mode, owner, flags, id: None };
         o.versions.push(Arc::new(v));
         o.newest_ns = created_ns;
         o.draft = false;
-        o.bytes_modified = (modified, stamp);
     }
 
     fn reap(&self, ino: Ino, wall: u64) -> Option<Self> {
