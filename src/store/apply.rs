@@ -4,7 +4,10 @@
 //! several stores arrive, and how often, cannot matter (`docs/FORMAT.md` section 9).
 
 use crate::{
-    base::{Damage, Ino, LinkId, ObjectId, Result, StoreId},
+    base::{
+        Damage, Ino, LinkId, ObjectId, Result, StoreId,
+        planted::{Bug, planted},
+    },
     format::{
         facts::{Create, Fact, ObjectKind, Time},
         rows::{Attributes, Content, LinkRegister, ObjectRow, Stamp, TagRow, XattrRow, key, kind},
@@ -122,7 +125,9 @@ impl Apply<'_, '_> {
             }
             return Ok((ino, row));
         }
-        self.state.meta.next_ino = self.state.meta.next_ino.max(ino.get() + 1);
+        if !planted(Bug::InodeReused) {
+            self.state.meta.next_ino = self.state.meta.next_ino.max(ino.get() + 1);
+        }
         Ok((
             ino,
             ObjectRow { from: self.txn.lsn(), object, attributes: unknown(), content: Content::default() },
@@ -185,7 +190,8 @@ impl Apply<'_, '_> {
         a.changed = a.changed.max(self.stamp.hlc);
         self.txn.put_object(ino, row, Keep::History)?;
         let new = XattrRow { from: self.txn.lsn(), stamp: self.stamp, value: value.cloned() };
-        self.txn.put(k, &new, Keep::History)
+        let keep = if planted(Bug::XattrWithoutHistory) { Keep::Amend } else { Keep::History };
+        self.txn.put(k, &new, keep)
     }
 
     fn tag(&mut self, name: &[u8], moment: Option<u64>) -> Result<()> {

@@ -30,13 +30,14 @@ impl Store {
         }
         let mut piece = BasePiece { as_of, part: 0, last: false, rows: Vec::new() };
         let mut bytes = 0;
+        let most = limits::BASE_PIECE_BYTES.min(self.log.max_append_bytes() as usize / 4);
         let mut failed = None;
         // The walk sees the moment at which it begins; from its first row on, others may go on.
         self.index.walk(&[1], &[0xff; 8], Order::Forward, &mut |k, row| {
             drop(state.take());
             bytes += k.len() + row.len();
             piece.rows.push((k.to_vec(), row.to_vec()));
-            if bytes < limits::BASE_PIECE_BYTES {
+            if bytes < most {
                 return true;
             }
             bytes = 0;

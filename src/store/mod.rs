@@ -26,7 +26,10 @@ use std::{path::PathBuf, sync::Arc};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
-    base::{Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits},
+    base::{
+        Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits,
+        planted::{Bug, planted},
+    },
     disk::Disk,
     format::{
         Kind, Prepared,
@@ -267,8 +270,15 @@ impl Store {
         (record.object, record.ino) = subject;
         (record.seq, record.stamp, record.arg) = (seq, stamp.hlc, facts.len() as u64);
         let changes = txn.finish()?;
-        let appended = self.log.append(&[record])?;
-        debug_assert_eq!(appended[0].0, lsn);
+        match self.log.append(&[record]) {
+            Ok(appended) => debug_assert_eq!(appended[0].0, lsn),
+            Err(e) => {
+                if planted(Bug::ApplyWithoutAppend) {
+                    self.land(&mut state, next, lsn, &changes)?;
+                }
+                return Err(e);
+            }
+        }
         self.land(&mut state, next, lsn, &changes)?;
         Ok((lsn, out))
     }
@@ -316,6 +326,9 @@ impl Store {
 
     fn flush_index(&self, upto: Lsn) -> Result<()> {
         let _one = self.flushing.lock();
+        if planted(Bug::FlushBeforeDurable) {
+            return self.index.flush();
+        }
         self.log.wait_durable(upto)?;
         self.index.flush_to(self.log.durable_lsn())
     }
@@ -329,7 +342,8 @@ impl Store {
             let state = self.apply.lock();
             let lsn = self.log.last_lsn();
             let meta = Change::put(key::meta(), crate::format::code::encode(&state.meta));
-            self.index.apply(lsn, &[meta]).and_then(|()| self.index.rotate(lsn))?;
+            let meta = if planted(Bug::MetaNotFlushed) { Vec::new() } else { vec![meta] };
+            self.index.apply(lsn, &meta).and_then(|()| self.index.rotate(lsn))?;
             lsn
         };
         self.flush_index(lsn)

@@ -6,7 +6,10 @@
 use std::cmp::{Ordering, Reverse};
 
 use crate::{
-    base::{Ino, LinkId, ObjectId, Result, VersionId},
+    base::{
+        Ino, LinkId, ObjectId, Result, VersionId,
+        planted::{Bug, planted},
+    },
     format::{
         facts::{Gone, Lineage, ObjectKind, Time},
         rows::{LinkEntry, LinkRegister, LinkRow, MarkerRow, ObjectRow, VersionRow, key, kind},
@@ -177,10 +180,14 @@ impl Apply<'_, '_> {
         let mut row = self.txn.object(child)?;
         let a = &mut row.attributes;
         if a.kind != ObjectKind::Directory {
-            a.links = if more { a.links + 1 } else { a.links.saturating_sub(1) };
+            a.links = if more {
+                a.links + 1
+            } else {
+                a.links.saturating_sub(u32::from(!planted(Bug::SkipLinkCount)))
+            };
             let orphan = a.links == 0;
             if orphan {
-                self.list(kind::ORPHAN, child, true)?;
+                self.list(kind::ORPHAN, child, !planted(Bug::OrphanNotListed))?;
             } else if more && a.links == 1 && a.born != self.stamp.hlc {
                 // Not made by this record, so it may be listed: a rename takes the old name away first.
                 self.list(kind::ORPHAN, child, false)?;

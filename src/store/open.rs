@@ -11,6 +11,7 @@ use crate::{
     base::{
         Clock, Damage, Error, Incarnation, Ino, Lsn, ObjectId, Random, Result, SegmentId, StoreId,
         SystemClock, SystemRandom,
+        planted::{Bug, planted},
     },
     disk::{Disk, Engine, RealDisk},
     format::{
@@ -190,14 +191,15 @@ impl Store {
         let index: Arc<dyn Index> =
             Arc::new(CachedIndex::new(Arc::clone(&parts.index), CACHED, options.row_cache_bytes));
         let memtable_bytes = options.memtable_bytes;
-        let mut next = flushed.next();
+        let from = if planted(Bug::ReplayTooLate) { flushed.next() } else { flushed };
+        let mut next = from.next();
         let opened = Log::open(
             Arc::clone(&parts.disk),
             id,
             log_options,
             Arc::clone(&parts.clock),
             Arc::clone(&parts.random),
-            flushed,
+            from,
             &mut |record| {
                 if record.flags & flags::MOVED == 0 {
                     if record.lsn > next {

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    base::{Damage, Error, Ino, Lsn, Result},
+    base::{
+        Damage, Error, Ino, Lsn, Result,
+        planted::{Bug, planted},
+    },
     format::{
         code::{self, Decode, Encode},
         rows::{LinkRow, ObjectRow, Superseded, after_prefix, key, kind},
@@ -215,8 +218,9 @@ fn note(
         }
         if let Some(before) = before {
             let from = since(&key, &before)?;
-            if from < lsn {
-                let old = Superseded { until: lsn, row: before };
+            if from < lsn && !planted(Bug::HistoryLost) {
+                let until = if planted(Bug::HistoryFromWrongLsn) { lsn.next() } else { lsn };
+                let old = Superseded { until, row: before };
                 changes.push(Change::put(key::history(&key, from), code::encode(&old)));
             }
         }

@@ -1,7 +1,10 @@
 //! Versions: how one is added to an object, which are its heads, and which of them shows.
 
 use crate::{
-    base::{Ino, Lsn, ObjectId, Result, VersionId},
+    base::{
+        Ino, Lsn, ObjectId, Result, VersionId,
+        planted::{Bug, planted},
+    },
     format::{
         facts::{self, ObjectKind, Time},
         rows::{
@@ -71,7 +74,7 @@ impl Apply<'_, '_> {
             self.txn.put(key::branch(ino, made.branch), &BranchRow { base, tip: lsn }, Keep::Amend)?;
         }
         if from_draft {
-            row.content.draft = false;
+            row.content.draft = planted(Bug::DraftNotVersioned);
             self.list(kind::DRAFT, ino, false)?;
         }
         if made.branch == row.content.branch {

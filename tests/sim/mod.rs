@@ -9,6 +9,8 @@ mod disk_tests;
 mod host;
 mod model;
 pub mod names;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 pub mod rng;
 mod store;
 mod workload;

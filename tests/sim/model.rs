@@ -554,6 +554,14 @@ impl Model {
         self.past.push(snapshot);
     }
 
+    /// Records up to here changed nothing.
+    pub fn pass(&mut self, lsn: u64) {
+        while self.lsn() < lsn {
+            let next = Snapshot { lsn: self.lsn() + 1, ..self.now().clone() };
+            self.past.push(next);
+        }
+    }
+
     /// Forgets what a crash took.
     pub fn rewind(&mut self, lsn: u64) {
         self.past.truncate(lsn as usize + 1);

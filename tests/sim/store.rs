@@ -25,7 +25,7 @@ pub fn plan(seed: u64) -> Plan {
 }
 
 /// Runs a world; a failure, a panic too, names the seed and how to see it again.
-fn live(seed: u64) -> Result<Outcome, String> {
+pub fn live(seed: u64) -> Result<Outcome, String> {
     let lived = std::panic::catch_unwind(|| run(plan(seed)));
     let lived = lived.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();

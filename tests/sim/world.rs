@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use segfs::{base::Error, store::Options};
+use segfs::{base::Error, disk::Disk, index::FlushedState, store::Options};
 
 use super::{
     compare::Rule,
@@ -178,7 +178,6 @@ impl World {
     }
 
     fn used(&self) -> u64 {
-        use segfs::disk::Disk;
         let space = self.host.disk.space().expect("there is power");
         space.total_bytes - space.free_bytes
     }
@@ -234,10 +233,20 @@ impl World {
                 Ok(()) => return Ok(true),
                 Err(e) => e,
             },
-            95..98 => match self.host.store.maintain() {
+            95..97 => match self.host.store.maintain() {
                 Ok(_) => return Ok(true),
                 Err(e) => e,
             },
+            97 => {
+                let done = self.host.store.write_base();
+                // Its pieces are records, also those of a base that was not finished.
+                self.host.model.pass(self.host.last_lsn());
+                match done {
+                    Ok(_) => return Ok(true),
+                    Err(Error::NoSpace { .. }) if self.trouble == Trouble::NoSpace => return Ok(true),
+                    Err(e) => e,
+                }
+            }
             _ => {
                 if self.trouble != Trouble::PowerCut {
                     self.host.check(&mut self.rng, 2, self.rule)?;
@@ -321,12 +330,36 @@ impl World {
             watch.moments.pop()
         };
         self.check_moments()?;
+        self.rot(&disk, end)?;
         if end == End::Crash {
             let moment = moment.expect("one more than none");
             return self.reopen(moment.image.clone(), Some(&moment));
         }
         self.kill();
         self.reopen(disk, None)
+    }
+
+    /// One bit of the disk as it lies there turns over: answers are right, or say that something is damaged.
+    fn rot(&mut self, disk: &SimDisk, end: End) -> Result<(), String> {
+        for _ in 0..2 {
+            let image = disk.written_image();
+            let what = rot(&image, &mut self.rng);
+            let flushed = self.host.index.flushed_states();
+            let index = flushed.last().filter(|_| self.rng.percent(60));
+            let site = Site { seed: self.rng.next(), ..self.site.minting(false) };
+            let tell = |e: String| format!("{what} (index at {:?}): {e}", index.map(FlushedState::lsn));
+            self.outcome.states += 1;
+            let host = match Host::open(image, index, &site, self.host.model.clone()) {
+                Ok(host) => host,
+                Err(Error::Damaged(_) | Error::NotAStore { .. }) => continue,
+                Err(e) => return Err(tell(e.to_string())),
+            };
+            if end == End::Close && host.acked < self.host.acked {
+                return Err(tell(format!("the log ends at {} instead of {}", host.acked, self.host.acked)));
+            }
+            host.check(&mut self.rng, 1, Rule::RightOrError).map_err(tell)?;
+        }
+        Ok(())
     }
 
     /// The store is dropped, so that its disk can be opened again.
@@ -351,4 +384,17 @@ impl World {
             Err(e) => Err(format!("open: {e}")),
         }
     }
+}
+
+/// Turns over a bit of some file; says which.
+fn rot(disk: &SimDisk, rng: &mut Rng) -> String {
+    let segments = disk.list("segments".as_ref()).expect("there is power");
+    let n = rng.below(segments.len() as u64 * 4 + 1) as usize;
+    let path = segments.get(n / 4).map_or("STORE".into(), |s| format!("segments/{s}"));
+    let len = disk.open(path.as_ref(), false).and_then(|f| f.len()).expect("a file that was listed");
+    // Most of a segment that is not full is not used.
+    let most = if rng.percent(50) { 16 << 10 } else { u64::MAX };
+    let (at, bit) = (rng.below(len.min(most)), rng.below(8) as u8);
+    disk.flip_bit(path.as_ref(), at, bit);
+    format!("bit {bit} of byte {at} of {path} turned over")
 }
