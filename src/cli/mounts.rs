@@ -13,6 +13,15 @@ use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 /// The filesystem type that mount tables show.
 const TYPE: &[u8] = b"fuse.segfs";
 
+/// How often what is busy is tried again, 20 ms apart.
+const BUSY_STEPS: u32 = 50;
+
+/// 20 ms, for what another process does and can only be polled.
+#[allow(clippy::disallowed_methods)] // the edge
+pub fn wait_a_moment() {
+    std::thread::sleep(std::time::Duration::from_millis(20));
+}
+
 /// A mount of ours.
 #[derive(Debug, Clone)]
 pub struct Mounted {
@@ -120,6 +129,13 @@ pub fn change(dir: &Path, options: &segfs::fuse::Options) -> io::Result<()> {
     flags.set(MountFlags::SYNCHRONOUS, options.synchronous);
     flags.set(MountFlags::DIRSYNC, options.directories_synchronous);
     flags.set(MountFlags::NOATIME, options.no_access_times);
+    // A file that was closed just now is released a moment later, and until then the mount counts as written to.
+    for _ in 0..BUSY_STEPS {
+        match mount_remount(dir, flags, c"").map_err(io::Error::from) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => wait_a_moment(),
+            done => return done,
+        }
+    }
     Ok(mount_remount(dir, flags, c"")?)
 }
 

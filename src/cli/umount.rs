@@ -1,6 +1,6 @@
 //! `segfs umount`.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -43,7 +43,6 @@ fn wait_closed(store: &Path) {
         if flock(&lock, FlockOperation::NonBlockingLockShared).is_ok() {
             return;
         }
-        #[allow(clippy::disallowed_methods)]
-        std::thread::sleep(Duration::from_millis(20));
+        mounts::wait_a_moment();
     }
 }
