@@ -94,6 +94,13 @@ fn run(path: &Path, files: u64) {
     }
     rate("4 KiB overwrite, no sync", 20_000, t);
     store.sync_all().expect("sync");
+    let log_bytes: u64 = store.segments().iter().map(|s| s.used_bytes).sum();
+    drop(store); // as a kill would leave it
+    let t = Instant::now();
+    let store = Store::open(path, options.clone()).expect("open");
+    let n = store.recovered().log.replayed;
+    println!("open after a kill: {:.3} s, replayed {n}", t.elapsed().as_secs_f64());
+    println!("resident: {} MiB; log {} MiB", resident_mib(), log_bytes >> 20);
     drop(store);
     std::fs::remove_dir_all(path.join("index")).expect("remove");
     let t = start();

@@ -193,25 +193,27 @@ impl Store {
         let memtable_bytes = options.memtable_bytes;
         let from = if planted(Bug::ReplayTooLate) { flushed.next() } else { flushed };
         let mut next = from.next();
-        let opened = Log::open(
-            Arc::clone(&parts.disk),
-            id,
-            log_options,
-            Arc::clone(&parts.clock),
-            Arc::clone(&parts.random),
-            from,
-            &mut |record| {
-                if record.flags & flags::MOVED == 0 {
-                    if record.lsn > next {
-                        let l = &record.location;
-                        let why = format!("records {next} to before {} are missing", record.lsn);
-                        return Err(Damage::segment(l.segment, l.offset, Some(next), why).into());
+        let opened = with_flusher(&*index, options.background, |rotated| {
+            Log::open(
+                Arc::clone(&parts.disk),
+                id,
+                log_options,
+                Arc::clone(&parts.clock),
+                Arc::clone(&parts.random),
+                from,
+                &mut |record| {
+                    if record.flags & flags::MOVED == 0 {
+                        if record.lsn > next {
+                            let l = &record.location;
+                            let why = format!("records {next} to before {} are missing", record.lsn);
+                            return Err(Damage::segment(l.segment, l.offset, Some(next), why).into());
+                        }
+                        next = record.lsn.next();
                     }
-                    next = record.lsn.next();
-                }
-                replay(&*index, &mut state, memtable_bytes, &record)
-            },
-        );
+                    if replay(&*index, &mut state, memtable_bytes, &record)? { rotated() } else { Ok(()) }
+                },
+            )
+        });
         let (log, recovery) = match opened {
             Ok(opened) => opened,
             Err(e @ Error::Damaged(_)) if flushed > Lsn::new(0) => {
@@ -390,25 +392,48 @@ fn root_attributes() -> Attributes {
     }
 }
 
-/// Applies one record of the log to the index.
+/// Replays with a thread beside that writes the index out, if threads are allowed. `replay` is handed what to
+/// call after each rotation. What is replayed is durable already, so all of it may be written.
+fn with_flusher<T>(
+    index: &dyn Index,
+    background: bool,
+    replay: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<T>,
+) -> Result<T> {
+    if !background {
+        return replay(&mut || index.flush());
+    }
+    std::thread::scope(|scope| {
+        let (wake, woken) = crossbeam_channel::bounded(1);
+        let flusher = scope.spawn(move || woken.into_iter().try_for_each(|()| index.flush()));
+        let replayed = replay(&mut || {
+            // Full means that it is about to look anyhow; gone, that it failed and says so below.
+            let _ = wake.try_send(());
+            if index.waiting_memtables() > 3 { index.flush() } else { Ok(()) }
+        });
+        drop(wake);
+        let flushed =
+            flusher.join().unwrap_or_else(|_| Err(Error::Poisoned { why: "a flush panicked".into() }));
+        replayed.and_then(|r| flushed.map(|()| r))
+    })
+}
+
+/// Applies one record of the log to the index; says whether the memtable was rotated.
 pub(super) fn replay(
     index: &dyn Index,
     state: &mut State,
     memtable_bytes: u64,
     record: &ReplayRecord<'_>,
-) -> Result<()> {
+) -> Result<bool> {
     let mut txn = Txn::new(index, record.lsn);
     apply_record(&mut txn, state, record)?;
     index.apply(record.lsn, &txn.finish()?)?;
-    if index.unflushed_bytes() >= memtable_bytes {
-        let meta = Change::put(key::meta(), crate::format::code::encode(&state.meta));
-        index.apply(record.lsn, &[meta])?;
-        index.rotate(record.lsn)?;
-        // What is replayed is durable already.
-        index.flush()?;
-        index.compact()?;
+    if index.unflushed_bytes() < memtable_bytes {
+        return Ok(false);
     }
-    Ok(())
+    let meta = Change::put(key::meta(), crate::format::code::encode(&state.meta));
+    index.apply(record.lsn, &[meta])?;
+    index.rotate(record.lsn)?;
+    Ok(true)
 }
 
 fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>) -> Result<()> {

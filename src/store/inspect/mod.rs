@@ -182,7 +182,7 @@ impl Inspection {
                 *full = true;
                 return Err(Error::BadRequest("too many rows for memory".into()));
             }
-            replay(index, &mut state, memtable_bytes, &record)
+            if replay(index, &mut state, memtable_bytes, &record)? { index.flush() } else { Ok(()) }
         })?;
         if upto > from {
             let meta = Change::put(key::meta(), crate::format::code::encode(&state.meta));
