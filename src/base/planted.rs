@@ -52,6 +52,44 @@ bugs! {
     SkipRecoverySync,
     /// A full segment is left behind without a sync when the next one begins.
     SkipSealSync,
+    /// A row that is replaced leaves no history.
+    HistoryLost,
+    /// History says that a row held one record longer than it did.
+    HistoryFromWrongLsn,
+    /// An extended attribute is amended instead of replaced.
+    XattrWithoutHistory,
+    /// A truncation forgets that what lies behind it is gone.
+    CutForgotten,
+    /// A truncation leaves the end of its last chunk as it was.
+    CutKeepsTail,
+    /// A punched hole is one byte too long.
+    PunchTooFar,
+    /// A clone leaves in the target what lies where the source has holes.
+    CloneForgetsHoles,
+    /// A version does not end the draft that it was made of.
+    DraftNotVersioned,
+    /// A version is created when the clock says so, also if that is before its parent.
+    VersionTimeNotMonotonic,
+    /// A stamp is what the clock says, also if that was used before.
+    StampGoesBack,
+    /// A rename forgets the object whose name it takes.
+    RenameKeepsReplaced,
+    /// A rename is two records, the first of which only takes the old name away.
+    RenameNotAtomic,
+    /// A name that goes does not lower the object's count of links.
+    SkipLinkCount,
+    /// An object without names is not listed, so that nobody gives it up.
+    OrphanNotListed,
+    /// Counters are not written when the index is flushed.
+    MetaNotFlushed,
+    /// The index is flushed before the log is durable up to there.
+    FlushBeforeDurable,
+    /// Replay begins one record too late.
+    ReplayTooLate,
+    /// Inode numbers seen in replayed records are not counted as given out.
+    InodeReused,
+    /// A record that could not be appended is applied all the same.
+    ApplyWithoutAppend,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -65,6 +65,15 @@ pub trait Disk: Send + Sync {
     /// `WouldBlock` if another process has it, with what the file says as the message.
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Send + Sync>>;
 
+    /// Takes the lock on a file that is there, without writing anything, beside others who do the same; `None` if
+    /// there is no such file. Keeps out whoever calls [`lock`](Self::lock) until the guard is dropped.
+    ///
+    /// # Errors
+    /// `WouldBlock` if another process has it by [`lock`](Self::lock), with what the file says as the message.
+    fn lock_shared(&self, _path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Free and total bytes of the filesystem that holds the store.
     ///
     /// # Errors

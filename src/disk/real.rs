@@ -184,6 +184,18 @@ impl Disk for RealDisk {
         }
     }
 
+    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        let fd = match self.file(path, OFlags::RDONLY) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        match retry_on_intr(|| rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared)) {
+            Ok(()) => Ok(Some(Box::new(fd))),
+            Err(Errno::WOULDBLOCK) => Err(held(&fd)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn space(&self) -> io::Result<Space> {
         let stat = rustix::fs::fstatvfs(&self.root)?;
         Ok(Space {

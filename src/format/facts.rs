@@ -176,8 +176,11 @@ pub struct Version {
     pub created_ns: u64,
     /// The file's size.
     pub size: u64,
-    /// The file's modification time.
+    /// The file's modification time, as written or as set by hand.
     pub modified: Time,
+    /// Stamp of the last change of the bytes, ns since 1970: what the modification time set by hand is weighed
+    /// against, and what the change time shows. Minting a version changes nothing about the file.
+    pub changed_ns: u64,
     /// Permission bits at that time.
     pub mode: u32,
     /// Owner at that time.
@@ -306,8 +309,8 @@ pub enum Fact {
     NoTwin(ObjectId),
     /// Local: the draft of an object that no link shows any more is given up.
     Reap(ObjectId),
-    /// Local: the content hash of a version, computed after it was made.
-    Hash(ObjectId, VersionId, [u8; 32]),
+    /// Local: the content hash of a version, computed after it was made; none: its bytes can't be read.
+    Hash(ObjectId, VersionId, Option<[u8; 32]>),
 }
 
 impl Fact {

@@ -10,6 +10,7 @@ pub mod compress;
 pub mod facts;
 pub mod footer;
 pub mod frame;
+pub mod hash;
 mod id_code;
 mod layout;
 mod location;

@@ -69,6 +69,8 @@ pub mod kind {
     pub const OWN: u8 = 0x27;
     /// inode, branch -> [`super::BranchRow`], of objects that have more than one branch.
     pub const BRANCH: u8 = 0x28;
+    /// inode, LSN -> nothing: versions whose content hash is still to be computed.
+    pub const UNHASHED: u8 = 0x29;
     /// superseded row: key, LSN from which it held -> [`super::Superseded`].
     pub const HISTORY: u8 = 0x30;
 }
@@ -158,6 +160,11 @@ pub mod key {
     #[must_use]
     pub fn version(ino: Ino, at: Lsn) -> Vec<u8> {
         Key::new(kind::VERSION).u64(ino.get()).u64(at.get()).done()
+    }
+    /// A version that awaits its hash.
+    #[must_use]
+    pub fn unhashed(ino: Ino, at: Lsn) -> Vec<u8> {
+        Key::new(kind::UNHASHED).u64(ino.get()).u64(at.get()).done()
     }
     /// A version, by its id.
     #[must_use]
@@ -442,6 +449,8 @@ pub struct Attributes {
     pub xattrs: u32,
     /// For a directory that is another name for one: that one.
     pub alias: Option<Ino>,
+    /// For a directory: names in it have been deleted, so it has, or had, delete markers.
+    pub markers: bool,
     /// Shares a name with another object after a conflict.
     pub contested: bool,
 }
@@ -546,7 +555,7 @@ pub struct VersionRow {
     pub size: u64,
     /// Modification time.
     pub modified: Time,
-    /// When its content last changed, ns since 1970.
+    /// Stamp of the last change of its bytes, ns since 1970.
     pub changed: u64,
     /// Permission bits at its commit.
     pub mode: u32,
@@ -564,6 +573,14 @@ pub struct VersionRow {
     pub shown: bool,
     /// Links that its maker knew to be gone.
     pub knew_gone: Vec<(LinkId, Stamp)>,
+}
+
+impl VersionRow {
+    /// Stamp of the last change of its bytes.
+    #[must_use]
+    pub const fn written(&self) -> Stamp {
+        Stamp { hlc: self.changed, store: self.stamp.store }
+    }
 }
 
 /// Where a branch began: chunks that it does not have are those of this branch at this LSN.
@@ -669,4 +686,18 @@ pub struct TagRow {
     pub moment: Option<u64>,
     /// The moment in this store's log.
     pub at: Lsn,
+}
+
+/// A piece of a base: rows of the index as of an LSN, in the order of their keys. All pieces of one base
+/// together are the index as it was then; see `docs/FORMAT.md` section 7.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct BasePiece {
+    /// The LSN that the rows are as of; names the base.
+    pub as_of: Lsn,
+    /// Number of this piece, from 0.
+    pub part: u32,
+    /// Nothing comes after it.
+    pub last: bool,
+    /// Keys and rows.
+    pub rows: Vec<(Vec<u8>, Vec<u8>)>,
 }

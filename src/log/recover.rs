@@ -68,11 +68,13 @@ pub struct ReplayRecord<'a> {
 }
 
 /// A segment that may belong to the log.
-struct Link {
-    header: SegmentHeader,
-    extent: Option<Extent>,
+pub(super) struct Link {
+    pub(super) header: SegmentHeader,
+    /// One of the header's two copies is not valid.
+    pub(super) copy_damaged: bool,
+    pub(super) extent: Option<Extent>,
     /// What a scan found, if one was needed.
-    found: Option<Vec<Found>>,
+    pub(super) found: Option<Vec<Found>>,
 }
 
 pub(super) fn recover(
@@ -86,7 +88,12 @@ pub(super) fn recover(
     let (mut links, next_id) = chain(disk, store, &mut r)?;
     let mark = measure(disk, &mut links, &mut r)?;
     r.durable_mark = mark;
-    settle(disk, &mut links, mark, &mut r)?;
+    // Of a segment of which nothing was durable, the header may be torn like all the rest.
+    for l in links.iter().filter(|l| l.copy_damaged && mark >= l.header.first_lsn) {
+        let why = "one of the two copies of the header is damaged";
+        r.damages.push(Damage::segment(l.header.segment, 0, None, why));
+    }
+    settle(disk, &mut links, mark, true, &mut r)?;
     r.segments = links.len() as u64;
     let predecessor = links.last().map(|l| (l.header.segment, extent(l).end));
     r.last_lsn = links.last().map_or(Lsn::new(0), |l| extent(l).last_lsn);
@@ -121,11 +128,11 @@ pub(super) fn recover(
     Ok((tail, r))
 }
 
-fn open(disk: &dyn Disk, id: SegmentId) -> Result<Arc<dyn DiskFile>> {
+pub(super) fn open(disk: &dyn Disk, id: SegmentId) -> Result<Arc<dyn DiskFile>> {
     disk.open(&segment::path(id), false).map_err(|e| Error::io(format!("opening segment {id}"), e))
 }
 
-fn extent(l: &Link) -> Extent {
+pub(super) fn extent(l: &Link) -> Extent {
     l.extent.unwrap_or(Extent {
         state: SegmentState::Cut,
         end: BLOCK_BYTES,
@@ -134,7 +141,7 @@ fn extent(l: &Link) -> Extent {
 }
 
 /// Finds the segments and puts them in order.
-fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>, SegmentId)> {
+pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>, SegmentId)> {
     let names = disk.list(segment::DIRECTORY.as_ref()).map_err(|e| Error::io("listing segments/", e))?;
     let mut ids: Vec<SegmentId> = names.iter().filter_map(|n| parse_name(n)).collect();
     ids.sort_unstable();
@@ -152,10 +159,6 @@ fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>
                 bad.insert(id, why);
             }
             Ok((header, copy_damaged)) => {
-                if copy_damaged {
-                    let why = "one of the two copies of the header is damaged";
-                    r.damages.push(Damage::segment(id, 0, None, why));
-                }
                 // What stands between a segment and its predecessor was left behind by a cut.
                 if let Some(p) = header.predecessor
                     && links.iter().any(|l| l.header.segment == p)
@@ -164,7 +167,7 @@ fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>
                         r.unreached.push(l.header.segment);
                     }
                 }
-                links.push(Link { header, extent: None, found: None });
+                links.push(Link { header, copy_damaged, extent: None, found: None });
             }
         }
     }
@@ -179,14 +182,14 @@ fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result<(Vec<Link>
 }
 
 /// Does the next link say where this one ends?
-fn told_by_successor(links: &[Link], i: usize) -> Option<(u64, Lsn)> {
+pub(super) fn told_by_successor(links: &[Link], i: usize) -> Option<(u64, Lsn)> {
     let next = &links.get(i + 1)?.header;
     (next.predecessor == Some(links[i].header.segment))
         .then(|| (next.predecessor_end, Lsn::new(next.first_lsn.get() - 1)))
 }
 
 /// From the last segment backwards: how far does each go, and what is the highest durable mark?
-fn measure(disk: &dyn Disk, links: &mut [Link], r: &mut Recovery) -> Result<Lsn> {
+pub(super) fn measure(disk: &dyn Disk, links: &mut [Link], r: &mut Recovery) -> Result<Lsn> {
     let forget = planted(Bug::LoseDurableMark);
     let mut mark = links.iter().map(|l| l.header.durable_lsn).max().unwrap_or_default();
     for i in (0..links.len()).rev() {
@@ -202,7 +205,12 @@ fn measure(disk: &dyn Disk, links: &mut [Link], r: &mut Recovery) -> Result<Lsn>
         let file = open(disk, link.header.segment)?;
         if let Some(t) = read_trailer(&*file, &link.header) {
             let mark_with = mark.max(t.durable_lsn);
-            if !forget && told.is_none() && mark_with >= t.last_lsn {
+            // Written together with the trailer, the footer may be torn all the same.
+            let whole = || {
+                let mut scan = Scan::new(Arc::clone(&file), &link.header, t.offset, t.end());
+                matches!(scan.next_found(), Some(Found::Batch(b)) if b.is_whole() && b.is_footer())
+            };
+            if !forget && told.is_none() && mark_with >= t.last_lsn && whole() {
                 mark = mark_with;
                 let last_lsn = t.last_lsn;
                 links[i].extent = Some(Extent { state: SegmentState::Sealed, end: t.end(), last_lsn });
@@ -243,7 +251,14 @@ fn thin(f: Found) -> Found {
 }
 
 /// From the first scanned segment forwards: where does the log end? Removes the links behind the end.
-fn settle(disk: &dyn Disk, links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -> Result<()> {
+/// With `sync`, what lies above the mark and is accepted is made durable.
+pub(super) fn settle(
+    disk: &dyn Disk,
+    links: &mut Vec<Link>,
+    mark: Lsn,
+    sync: bool,
+    r: &mut Recovery,
+) -> Result<()> {
     for i in 0..links.len() {
         let told = told_by_successor(links, i);
         let Some(found) = links[i].found.take() else { continue };
@@ -264,10 +279,15 @@ fn settle(disk: &dyn Disk, links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -
                 ends_here = true;
             }
         }
-        if mark < extent.last_lsn && !planted(Bug::SkipRecoverySync) {
-            // A process may have died while the machine lived: what was accepted may not be on the medium yet.
+        if sync && mark < extent.last_lsn && !planted(Bug::SkipRecoverySync) {
+            let certain = found.iter().filter_map(|f| match f {
+                Found::Batch(b) if b.is_whole() && b.last_lsn().is_some_and(|l| l <= mark) => Some(b.end),
+                _ => None,
+            });
+            let from = certain.max().unwrap_or(0);
             let id = links[i].header.segment;
-            open(disk, id)?.sync().map_err(|e| Error::io(format!("syncing segment {id}"), e))?;
+            harden(disk, id, from, extent.end)
+                .map_err(|e| Error::io(format!("making segment {id} durable"), e))?;
         }
         links[i].extent = Some(extent);
         if ends_here {
@@ -275,7 +295,28 @@ fn settle(disk: &dyn Disk, links: &mut Vec<Link>, mark: Lsn, r: &mut Recovery) -
             break;
         }
     }
+    // Of a last segment without a batch not even the header may be on the medium: nobody is to name it as predecessor.
+    while let Some(l) = links.pop_if(|l| extent(l).end <= BLOCK_BYTES && mark < l.header.first_lsn) {
+        r.unreached.push(l.header.segment);
+    }
     Ok(())
+}
+
+/// Writes what was accepted once more, and syncs it. A process may have died while the machine lived: its bytes may not be
+/// on the medium yet; and if a sync had failed, the system takes them for clean and a sync alone would not write them.
+fn harden(disk: &dyn Disk, id: SegmentId, from: u64, end: u64) -> std::io::Result<()> {
+    let file = disk.open(&segment::path(id), true)?;
+    let mut bytes = vec![0; (end - from).min(1 << 20) as usize];
+    let mut at = from;
+    while at < end {
+        let part = &mut bytes[..(end - at).min(1 << 20) as usize];
+        // The padding of the last batch may be missing.
+        let n = file.read_at(part, at)?;
+        part[n..].fill(0);
+        file.write_at(&[&*part], at)?;
+        at += part.len() as u64;
+    }
+    file.sync()
 }
 
 /// Goes through what a scan found; `true` if the log ends in this segment because of a torn batch.
@@ -325,7 +366,7 @@ fn len_of(f: &Found) -> u64 {
 }
 
 /// Passes the records of a segment to the visitor.
-fn replay(
+pub(super) fn replay(
     disk: &dyn Disk,
     link: &Link,
     from: Lsn,

@@ -4,7 +4,10 @@
 //! several stores arrive, and how often, cannot matter (`docs/FORMAT.md` section 9).
 
 use crate::{
-    base::{Damage, Ino, LinkId, ObjectId, Result, StoreId},
+    base::{
+        Damage, Ino, LinkId, ObjectId, Result, StoreId,
+        planted::{Bug, planted},
+    },
     format::{
         facts::{Create, Fact, ObjectKind, Time},
         rows::{Attributes, Content, LinkRegister, ObjectRow, Stamp, TagRow, XattrRow, key, kind},
@@ -29,12 +32,17 @@ pub(super) struct Apply<'t, 'i> {
 impl Apply<'_, '_> {
     /// Applies all facts of an operation.
     pub(super) fn facts(&mut self, facts: &[Fact]) -> Result<()> {
-        self.state.meta.hlc = self.state.meta.hlc.max(self.stamp.hlc);
         for (part, fact) in facts.iter().enumerate() {
-            self.part = part as u32;
-            self.fact(fact)?;
+            self.nth_fact(part, fact)?;
         }
         Ok(())
+    }
+
+    /// Applies the fact that has this number in its operation.
+    pub(super) fn nth_fact(&mut self, part: usize, fact: &Fact) -> Result<()> {
+        self.state.meta.hlc = self.state.meta.hlc.max(self.stamp.hlc);
+        self.part = part as u32;
+        self.fact(fact)
     }
 
     fn fact(&mut self, fact: &Fact) -> Result<()> {
@@ -107,6 +115,9 @@ impl Apply<'_, '_> {
     /// The row of an object; one that was only mentioned so far gets a row that says no more than that.
     pub(super) fn object_or_new(&mut self, object: ObjectId) -> Result<(Ino, ObjectRow)> {
         let ino = self.ino_for(object)?;
+        if ino.get() >= self.state.meta.next_ino {
+            self.txn.is_new_object(ino);
+        }
         if let Some(row) = self.txn.object_if_any(ino)? {
             if row.object != object {
                 let why = format!("inode {ino} stands for {} and {object}", row.object);
@@ -114,7 +125,9 @@ impl Apply<'_, '_> {
             }
             return Ok((ino, row));
         }
-        self.state.meta.next_ino = self.state.meta.next_ino.max(ino.get() + 1);
+        if !planted(Bug::InodeReused) {
+            self.state.meta.next_ino = self.state.meta.next_ino.max(ino.get() + 1);
+        }
         Ok((
             ino,
             ObjectRow { from: self.txn.lsn(), object, attributes: unknown(), content: Content::default() },
@@ -177,7 +190,8 @@ impl Apply<'_, '_> {
         a.changed = a.changed.max(self.stamp.hlc);
         self.txn.put_object(ino, row, Keep::History)?;
         let new = XattrRow { from: self.txn.lsn(), stamp: self.stamp, value: value.cloned() };
-        self.txn.put(k, &new, Keep::History)
+        let keep = if planted(Bug::XattrWithoutHistory) { Keep::Amend } else { Keep::History };
+        self.txn.put(k, &new, keep)
     }
 
     fn tag(&mut self, name: &[u8], moment: Option<u64>) -> Result<()> {
@@ -197,6 +211,7 @@ impl Apply<'_, '_> {
     }
 
     fn store_number(&mut self, n: u32, store: StoreId) -> Result<()> {
+        self.state.meta.foreign = true;
         if self.state.number(store).is_none() {
             std::sync::Arc::make_mut(&mut self.state.stores).push(store);
         }
@@ -276,6 +291,7 @@ fn unknown() -> Attributes {
         more_links: false,
         xattrs: 0,
         alias: None,
+        markers: false,
         contested: false,
     }
 }

@@ -4,7 +4,11 @@
 //! it belongs to a version, and goes to the history when it is replaced.
 
 use crate::{
-    base::{Damage, Ino, Lsn, ObjectId, Result, limits::CHUNK_BYTES},
+    base::{
+        Damage, Ino, Lsn, ObjectId, Result,
+        limits::CHUNK_BYTES,
+        planted::{Bug, planted},
+    },
     format::{
         Location,
         facts::{ObjectKind, Placed, Time},
@@ -112,6 +116,7 @@ impl Apply<'_, '_> {
 
     /// Makes a range a hole without changing the size; costs what lies there, not the range's length.
     pub(super) fn clear(&mut self, ino: Ino, row: &mut ObjectRow, offset: u64, len: u64) -> Result<()> {
+        let len = len.saturating_add(u64::from(planted(Bug::PunchTooFar)));
         let end = offset.saturating_add(len).min(row.content.size);
         if offset >= end {
             return Ok(());
@@ -133,7 +138,7 @@ impl Apply<'_, '_> {
             return Ok(());
         }
         let boundary = size.next_multiple_of(CHUNK_BYTES);
-        if boundary > size {
+        if boundary > size && !planted(Bug::CutKeepsTail) {
             let start = (size % CHUNK_BYTES) as u32;
             let (chunk, n) = (size / CHUNK_BYTES, CHUNK_BYTES as u32 - start);
             if self.chunks_present(ino, &row.content, chunk, chunk)?.is_empty() {
@@ -157,7 +162,9 @@ impl Apply<'_, '_> {
         if row.content.cuts.len() >= CUTS_MAX {
             self.carry_out_cuts(ino, &mut row.content)?;
         }
-        add_cut(&mut row.content.cuts, Cut { at: self.txn.lsn(), size: boundary });
+        if !planted(Bug::CutForgotten) {
+            add_cut(&mut row.content.cuts, Cut { at: self.txn.lsn(), size: boundary });
+        }
         Ok(())
     }
 

@@ -5,8 +5,11 @@
 //! and a peer's facts arrive. Reads take no lock.
 
 mod apply;
+mod base;
 mod content;
 mod exchange;
+mod hashes;
+pub mod inspect;
 mod moves;
 mod names;
 mod open;
@@ -23,7 +26,10 @@ use std::{path::PathBuf, sync::Arc};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
-    base::{Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits},
+    base::{
+        Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits,
+        planted::{Bug, planted},
+    },
     disk::Disk,
     format::{
         Kind, Prepared,
@@ -51,6 +57,8 @@ pub struct Options {
     pub background: bool,
     /// Bytes of index blocks kept in memory.
     pub cache_bytes: u64,
+    /// Bytes of single rows (names and objects) kept in memory.
+    pub row_cache_bytes: u64,
     /// Bytes of changed index rows kept in memory before they are written out.
     pub memtable_bytes: u64,
     /// Mint versions at opening for files that were open when the store stopped.
@@ -62,8 +70,9 @@ impl Default for Options {
         Self {
             segment_bytes: limits::SEGMENT_BYTES,
             background: true,
-            cache_bytes: 64 << 20,
-            memtable_bytes: 16 << 20,
+            cache_bytes: 48 << 20,
+            row_cache_bytes: 32 << 20,
+            memtable_bytes: 8 << 20,
             mint_interrupted: true,
         }
     }
@@ -133,8 +142,7 @@ struct Op<'t, 'i> {
 
 impl Op<'_, '_> {
     fn fact(&mut self, fact: Fact) -> Result<()> {
-        self.apply.part = self.facts.len() as u32;
-        self.apply.facts(std::slice::from_ref(&fact))?;
+        self.apply.nth_fact(self.facts.len(), &fact)?;
         self.facts.push(fact);
         Ok(())
     }
@@ -262,8 +270,15 @@ impl Store {
         (record.object, record.ino) = subject;
         (record.seq, record.stamp, record.arg) = (seq, stamp.hlc, facts.len() as u64);
         let changes = txn.finish()?;
-        let appended = self.log.append(&[record])?;
-        debug_assert_eq!(appended[0].0, lsn);
+        match self.log.append(&[record]) {
+            Ok(appended) => debug_assert_eq!(appended[0].0, lsn),
+            Err(e) => {
+                if planted(Bug::ApplyWithoutAppend) {
+                    self.land(&mut state, next, lsn, &changes)?;
+                }
+                return Err(e);
+            }
+        }
         self.land(&mut state, next, lsn, &changes)?;
         Ok((lsn, out))
     }
@@ -311,6 +326,9 @@ impl Store {
 
     fn flush_index(&self, upto: Lsn) -> Result<()> {
         let _one = self.flushing.lock();
+        if planted(Bug::FlushBeforeDurable) {
+            return self.index.flush();
+        }
         self.log.wait_durable(upto)?;
         self.index.flush_to(self.log.durable_lsn())
     }
@@ -324,7 +342,8 @@ impl Store {
             let state = self.apply.lock();
             let lsn = self.log.last_lsn();
             let meta = Change::put(key::meta(), crate::format::code::encode(&state.meta));
-            self.index.apply(lsn, &[meta]).and_then(|()| self.index.rotate(lsn))?;
+            let meta = if planted(Bug::MetaNotFlushed) { Vec::new() } else { vec![meta] };
+            self.index.apply(lsn, &meta).and_then(|()| self.index.rotate(lsn))?;
             lsn
         };
         self.flush_index(lsn)
@@ -371,7 +390,7 @@ impl Store {
         self.wake.1.notify_all();
     }
 
-    /// Runs [`maintain`](Self::maintain) on a thread of its own, at least once a second, until the store is
+    /// Runs [`maintain`](Self::maintain) and [`hash_versions`](Self::hash_versions) on a thread of its own, at least once a second, until the store is
     /// closed or let go.
     ///
     /// # Errors
@@ -382,7 +401,7 @@ impl Store {
             .name("segfs-store".into())
             .spawn(move || {
                 while let Some(store) = weak.upgrade() {
-                    let busy = match store.maintain() {
+                    let busy = match store.maintain().and_then(|did| Ok(store.hash_versions()? || did)) {
                         Ok(busy) => busy && store.index.waiting_memtables() > 0,
                         Err(e) => {
                             tracing::error!("{e}");

@@ -9,8 +9,9 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
     base::{
-        Clock, Damage, Error, Incarnation, Ino, Lsn, ObjectId, Random, Result, StoreId, SystemClock,
-        SystemRandom,
+        Clock, Damage, Error, Incarnation, Ino, Lsn, ObjectId, Random, Result, SegmentId, StoreId,
+        SystemClock, SystemRandom,
+        planted::{Bug, planted},
     },
     disk::{Disk, Engine, RealDisk},
     format::{
@@ -19,20 +20,23 @@ use crate::{
         flags,
         rows::{Attributes, Content, ExtentRow, MetaRow, ObjectRow, Stamp, after_prefix, key, kind},
     },
-    index::{Change, Index, SortedIndex},
+    index::{CachedIndex, Change, Index, SortedIndex},
     log::{Log, ReplayRecord},
 };
 
 use super::{
     Options, Store,
     apply::Apply,
+    base,
     state::State,
     txn::{Keep, Txn, row},
 };
 
-const SUPERBLOCK: &str = "STORE";
-const LOCK: &str = "LOCK";
-const INDEX: &str = "index";
+pub(super) const SUPERBLOCK: &str = "STORE";
+pub(super) const LOCK: &str = "LOCK";
+pub(super) const INDEX: &str = "index";
+/// Rows that almost every request asks for.
+const CACHED: &[u8] = &[kind::LINK, kind::OBJECT];
 
 /// What a store is made of, handed in from outside.
 pub struct Parts {
@@ -174,23 +178,28 @@ impl Store {
             lock,
             why,
         };
+        let log_options = crate::log::LogOptions { segment_bytes: superblock.segment_bytes, ..options.log() };
+        if base::wanted(&*parts.index, &*parts.disk) {
+            base::load(&parts, id, log_options)?;
+        }
         let flushed = parts.index.flushed_lsn();
         let mut state = match load_state(&*parts.index, id) {
             Ok(state) => state,
             Err(e) if flushed > Lsn::new(0) => return Err(index_fault(parts, lock, e.to_string())),
             Err(e) => return Err(e.into()),
         };
-        let log_options = crate::log::LogOptions { segment_bytes: superblock.segment_bytes, ..options.log() };
-        let index = Arc::clone(&parts.index);
+        let index: Arc<dyn Index> =
+            Arc::new(CachedIndex::new(Arc::clone(&parts.index), CACHED, options.row_cache_bytes));
         let memtable_bytes = options.memtable_bytes;
-        let mut next = flushed.next();
+        let from = if planted(Bug::ReplayTooLate) { flushed.next() } else { flushed };
+        let mut next = from.next();
         let opened = Log::open(
             Arc::clone(&parts.disk),
             id,
             log_options,
             Arc::clone(&parts.clock),
             Arc::clone(&parts.random),
-            flushed,
+            from,
             &mut |record| {
                 if record.flags & flags::MOVED == 0 {
                     if record.lsn > next {
@@ -214,6 +223,13 @@ impl Store {
             let why = format!("it covers LSN {flushed}, but the log ends at {}", recovery.last_lsn);
             return Err(index_fault(parts, lock, why));
         }
+        if next <= recovery.last_lsn {
+            let why = format!("records {next} to {} are missing", recovery.last_lsn);
+            let damage = recovery.damages.last();
+            let (segment, at) = damage.map_or((None, 0), |d| (d.place.segment, d.place.offset));
+            let damage = Damage::segment(segment.unwrap_or(SegmentId::FIRST), at, Some(next), why);
+            return Err(Error::from(damage).into());
+        }
         let stores = RwLock::new(Arc::clone(&state.stores));
         let mut store = Self {
             id,
@@ -223,7 +239,7 @@ impl Store {
             random: parts.random,
             disk: parts.disk,
             log,
-            index: parts.index,
+            index: Arc::clone(&index),
             apply: Mutex::new(state),
             stores,
             broken: Mutex::new(None),
@@ -277,7 +293,7 @@ impl Assembly {
     }
 }
 
-fn read_superblock(disk: &dyn Disk, path: &Path) -> Result<(Superblock, Vec<String>)> {
+pub(super) fn read_superblock(disk: &dyn Disk, path: &Path) -> Result<(Superblock, Vec<String>)> {
     let not = |why: String| Error::NotAStore { path: path.to_owned(), why };
     let file = match disk.open(Path::new(SUPERBLOCK), false) {
         Ok(file) => file,
@@ -310,7 +326,7 @@ fn read_superblock(disk: &dyn Disk, path: &Path) -> Result<(Superblock, Vec<Stri
     Ok((superblock, damage))
 }
 
-fn take_lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Send + Sync>> {
+pub(super) fn take_lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Send + Sync>> {
     let holder = format!("process {}", std::process::id());
     disk.lock(Path::new(LOCK), &holder).map_err(|e| {
         if e.kind() == std::io::ErrorKind::WouldBlock {
@@ -322,7 +338,7 @@ fn take_lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Send + Sync>> {
 }
 
 /// Counters and tables as the index holds them, with the root directory that every store has.
-fn load_state(index: &dyn Index, id: StoreId) -> Result<State> {
+pub(super) fn load_state(index: &dyn Index, id: StoreId) -> Result<State> {
     let mut state = State::new(id);
     if index.flushed_lsn() == Lsn::new(0) {
         let root = ObjectRow {
@@ -369,12 +385,13 @@ fn root_attributes() -> Attributes {
         more_links: false,
         xattrs: 0,
         alias: None,
+        markers: false,
         contested: false,
     }
 }
 
 /// Applies one record of the log to the index.
-fn replay(
+pub(super) fn replay(
     index: &dyn Index,
     state: &mut State,
     memtable_bytes: u64,

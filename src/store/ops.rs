@@ -1,7 +1,10 @@
 //! Operations on names and attributes. Each is one record: all of it happens, or none.
 
 use crate::{
-    base::{FsError, Ino, LinkId, Lsn, ObjectId, Result, VersionId, limits},
+    base::{
+        FsError, Ino, LinkId, Lsn, ObjectId, Result, VersionId, limits,
+        planted::{Bug, planted},
+    },
     format::{
         facts::{Create, Fact, Gone, Lineage, Link, ObjectKind, Owner, Time, Version, VersionVector},
         rows::{LinkEntry, LinkRow, MarkerRow, ObjectRow, VersionRow, XattrRow, key},
@@ -112,6 +115,9 @@ impl Op<'_, '_> {
 
     /// What a new object at this name continues: the last one that was deleted here.
     fn continued(&mut self, dir: Ino, name: &[u8]) -> Result<Option<Lineage>> {
+        if !self.apply.txn.object(dir)?.attributes.markers {
+            return Ok(None);
+        }
         Ok(self.apply.txn.get::<MarkerRow>(&key::marker(dir, name))?.map(|m| m.lineage))
     }
 
@@ -292,6 +298,9 @@ impl Store {
         to: (Ino, &[u8]),
         how: Rename,
     ) -> Result<(Lsn, Option<(Ino, u32)>)> {
+        if planted(Bug::RenameNotAtomic) && how == Rename::Replace {
+            let _ = self.unlink(to.0, to.1);
+        }
         self.run(|op| {
             let (from_dir, to_dir) = (op.directory(from.0)?, op.live_directory(to.0)?);
             let moved = op.at(from.0, from.1)?.ok_or(FsError::NotFound)?;
@@ -320,7 +329,9 @@ impl Store {
                 let ino = there.entries[0].child;
                 let row = op.apply.txn.object(ino)?;
                 continues = op.lineage_of(ino, &row)?;
-                op.remove_all(to_dir.object, to.1, &there, None)?;
+                if !planted(Bug::RenameKeepsReplaced) {
+                    op.remove_all(to_dir.object, to.1, &there, None)?;
+                }
                 replaced = Some(ino);
             } else if let Some(lineage) = op.continued(to.0, to.1)? {
                 continues = Some(lineage);
@@ -437,7 +448,8 @@ impl Store {
         };
         let mut vector = head.as_ref().map(|h| h.vector.clone()).unwrap_or_default();
         vector.raise(self.id, row.content.counter + 1);
-        let created_ns = self.clock.wall_ns().max(row.content.newest_ns + 1);
+        let newest = if planted(Bug::VersionTimeNotMonotonic) { 0 } else { row.content.newest_ns };
+        let created_ns = self.clock.wall_ns().max(newest + 1);
         let mut knew_gone = Vec::new();
         if row.attributes.more_links {
             for link in op.apply.links_of(ino)? {
@@ -457,9 +469,13 @@ impl Store {
             created_ns,
             size: row.content.size,
             modified: self.attributes_of(ino, &row).modified,
+            changed_ns: match row.content.modified_stamp.hlc {
+                0 => op.apply.stamp.hlc,
+                written => written,
+            },
             mode: row.attributes.mode,
             owner: row.attributes.owner,
-            hash: None,
+            hash: self.hash_at_once(ino, &row),
             flags,
             knew_gone,
         })

@@ -1,9 +1,12 @@
 //! Versions: how one is added to an object, which are its heads, and which of them shows.
 
 use crate::{
-    base::{Ino, Lsn, ObjectId, Result, VersionId},
+    base::{
+        Ino, Lsn, ObjectId, Result, VersionId,
+        planted::{Bug, planted},
+    },
     format::{
-        facts::{self, ObjectKind},
+        facts::{self, ObjectKind, Time},
         rows::{
             BranchBase, BranchRow, ChangesRow, Content, ObjectRow, Stamp, VersionPlace, VersionRow,
             WaitingRow, key, kind,
@@ -71,7 +74,7 @@ impl Apply<'_, '_> {
             self.txn.put(key::branch(ino, made.branch), &BranchRow { base, tip: lsn }, Keep::Amend)?;
         }
         if from_draft {
-            row.content.draft = false;
+            row.content.draft = planted(Bug::DraftNotVersioned);
             self.list(kind::DRAFT, ino, false)?;
         }
         if made.branch == row.content.branch {
@@ -80,14 +83,12 @@ impl Apply<'_, '_> {
         let shows = !row.content.draft && winner == Some(lsn);
         let version = self.version_row(v, stamp, ordinal, &made, shows);
         self.txn.put(key::version(ino, lsn), &version, Keep::Amend)?;
+        if v.hash.is_none() {
+            self.txn.put(key::unhashed(ino, lsn), &(), Keep::Amend)?;
+        }
         self.txn.put(key::version_id(v.id), &VersionPlace { ino, at: lsn }, Keep::Amend)?;
         if shows {
-            let times = (row.content.modified, row.content.modified_stamp);
             show(&mut row.content, &version, lsn);
-            if from_draft {
-                // The draft showed already: minting its version is no change of the file.
-                (row.content.modified, row.content.modified_stamp) = times;
-            }
         } else if !row.content.draft
             && let Some(winner) = winner
             && row.content.head != Some(winner)
@@ -143,7 +144,7 @@ impl Apply<'_, '_> {
             stamp,
             size: v.size,
             modified: v.modified,
-            changed: stamp.hlc,
+            changed: v.changed_ns,
             mode: v.mode,
             owner: v.owner,
             allocated: made.allocated,
@@ -176,6 +177,7 @@ impl Apply<'_, '_> {
         if self.txn.object_if_any(ino)?.is_none() {
             self.txn.put_object(ino, row, Keep::History)?;
         }
+        self.state.meta.foreign = true;
         let ranges = changes.ranges.clone();
         let k = key::changes(ino, changes.version, changes.part);
         self.txn.put(k, &ChangesRow { base: changes.base, ranges }, Keep::Amend)
@@ -275,12 +277,13 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    pub(super) fn hash(&mut self, object: ObjectId, id: VersionId, hash: [u8; 32]) -> Result<()> {
+    pub(super) fn hash(&mut self, object: ObjectId, id: VersionId, hash: Option<[u8; 32]>) -> Result<()> {
         let (ino, _) = self.object_or_new(object)?;
         let Some(place) = self.txn.get::<VersionPlace>(&key::version_id(id))? else { return Ok(()) };
         let k = key::version(ino, place.at);
         if let Some(mut v) = self.txn.get::<VersionRow>(&k)? {
-            v.hash = Some(hash);
+            v.hash = v.hash.or(hash);
+            self.txn.delete(key::unhashed(ino, place.at), Keep::Amend)?;
             self.txn.put(k, &v, Keep::Amend)?;
         }
         Ok(())
@@ -299,7 +302,7 @@ fn show(content: &mut Content, v: &VersionRow, at: Lsn) {
     content.cuts.clone_from(&v.cuts);
     content.allocated = v.allocated;
     content.tip = at;
-    content.modified = v.modified;
-    content.modified_stamp = v.stamp;
+    content.modified = Time::from_ns(v.changed);
+    content.modified_stamp = v.written();
     content.head = Some(at);
 }

@@ -1,7 +1,11 @@
 //! Content in: writes, truncations, holes, clones, and the versions that come of them.
 
 use crate::{
-    base::{FsError, Ino, Lsn, Result, VersionId, limits, limits::CHUNK_BYTES},
+    base::{
+        FsError, Ino, Lsn, Result, VersionId, limits,
+        limits::CHUNK_BYTES,
+        planted::{Bug, planted},
+    },
     format::{
         Kind, Location, Prepared,
         facts::{Fact, ObjectKind, Placed},
@@ -208,7 +212,7 @@ impl Store {
                 }
             }
             op.subject = (target.object, to.0);
-            for (offset, len) in &holes {
+            for (offset, len) in holes.iter().filter(|_| !planted(Bug::CloneForgetsHoles)) {
                 op.fact(Fact::Punch(target.object, *offset, *len))?;
             }
             if !placed.is_empty() {

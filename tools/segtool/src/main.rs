@@ -1,2 +1,58 @@
 //! segtool: looks inside a segfs store.
-fn main() {}
+//!
+//! Arguments and printing only; what is found out, `segfs::store::inspect` finds out. `docs/CLI.md` has the contract:
+//! exit codes, the three parts of an error, the JSON forms.
+
+mod args;
+mod describe;
+mod dump;
+mod fail;
+mod index;
+mod output;
+mod progress;
+mod segments;
+mod stat;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command, IndexCommand};
+use fail::Failure;
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) if !e.use_stderr() => {
+            // Help and version. A pipe closed early is no failure of ours.
+            let _ = e.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(e) => return Failure::usage(&e).tell(std::env::args_os().any(|a| a == "--json")),
+    };
+    let json = cli.json;
+    let mut out = Output::new(json);
+    let done = run(cli, &mut out);
+    match done.and_then(|()| out.finish()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code: fail::CLOSED, .. }) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // What was found before it failed is worth as much as without the failure.
+            let _ = out.finish();
+            failure.tell(json)
+        }
+    }
+}
+
+fn run(cli: Cli, out: &mut Output) -> Result<(), Failure> {
+    match cli.command {
+        Command::Segments { store } => segments::run(&store, out),
+        Command::Dump(dump) => dump::run(&dump, out),
+        Command::Verify { store, deep } => verify::run(&store, deep, out),
+        Command::Stat { store } => stat::run(&store, out),
+        Command::Index { command: IndexCommand::Check { store } } => index::check(&store, out),
+        Command::Index { command: IndexCommand::Rebuild { store } } => index::rebuild(&store, out),
+    }
+}

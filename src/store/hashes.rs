@@ -1,0 +1,107 @@
+//! Content hashes of versions: small files at their commit, others later, off the path that acknowledges.
+
+use crate::{
+    base::{FsError, Ino, Lsn, Result},
+    format::{
+        facts::{Fact, ObjectKind},
+        hash::{self, LEAF_BYTES},
+        rows::{VersionRow, after_prefix, key, kind},
+    },
+};
+
+use super::{Store, content::BranchView, txn::row};
+
+/// Files up to this size are hashed when their version is made, in bytes.
+const AT_ONCE_BYTES: u64 = LEAF_BYTES;
+/// What one round of maintenance hashes before it does something else, in bytes.
+const ROUND_BYTES: u64 = 64 << 20;
+
+impl Store {
+    /// The content hash of what a file shows now, if that is quick to tell.
+    pub(super) fn hash_at_once(&self, ino: Ino, row: &crate::format::rows::ObjectRow) -> Option<hash::Hash> {
+        match row.attributes.kind {
+            ObjectKind::Symlink => self.hash_bytes(&row.attributes.target),
+            ObjectKind::File if row.content.size <= AT_ONCE_BYTES => {
+                // What can't be read now is hashed later, where the damage is reported.
+                self.hash_view(&BranchView::present(ino, &row.content), row.content.size).ok()
+            }
+            _ => None,
+        }
+    }
+
+    fn hash_bytes(&self, bytes: &[u8]) -> Option<hash::Hash> {
+        hash::content::<()>(bytes.len() as u64, &[(0, 1)], &mut |_, out| {
+            out.copy_from_slice(bytes);
+            Ok(())
+        })
+        .ok()
+    }
+
+    /// The content hash of a version, computed from its bytes.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`], [`crate::base::Error::Damaged`] if the bytes can't be read.
+    pub fn content_hash(&self, ino: Ino, at: Lsn) -> Result<hash::Hash> {
+        let k = key::version(ino, at);
+        let bytes = self.index.get(&k)?.ok_or(FsError::NotFound)?;
+        let v: VersionRow = row(&k, &bytes)?;
+        let object = self.object_row(ino, None)?.ok_or(FsError::NotFound)?;
+        if object.attributes.kind == ObjectKind::Symlink {
+            return self.hash_bytes(&object.attributes.target).ok_or(FsError::NotFound.into());
+        }
+        self.hash_view(&BranchView { ino, branch: v.branch, at, cuts: v.cuts, rests: true }, v.size)
+    }
+
+    fn hash_view(&self, view: &BranchView, size: u64) -> Result<hash::Hash> {
+        let mut data: Vec<(u64, u64)> = Vec::new();
+        let per_chunk = crate::base::limits::CHUNK_BYTES / LEAF_BYTES;
+        if size > 0 {
+            for chunk in view.chunks(&*self.index, 0, (size - 1) / crate::base::limits::CHUNK_BYTES)? {
+                let (first, end) = (chunk * per_chunk, (chunk + 1) * per_chunk);
+                match data.last_mut() {
+                    Some(last) if last.1 == first => last.1 = end,
+                    _ => data.push((first, end)),
+                }
+            }
+        }
+        hash::content(size, &data, &mut |leaf, out| {
+            self.read_branch(view, size, leaf * LEAF_BYTES, out).map(drop)
+        })
+    }
+
+    /// Hashes versions that have no hash yet, up to a bound. Says whether there were any.
+    ///
+    /// # Errors
+    /// What reading them and the log say; a version whose bytes are damaged is passed over.
+    pub fn hash_versions(&self) -> Result<bool> {
+        let mut left = ROUND_BYTES;
+        let waiting = self.index.scan(&[kind::UNHASHED], &after_prefix(&[kind::UNHASHED]), 64)?;
+        let any = !waiting.is_empty();
+        for (k, _) in waiting {
+            let (Some(ino), Some(at)) = (key::ino_of(&k), key::last_number(&k).map(Lsn::new)) else {
+                continue;
+            };
+            let vk = key::version(ino, at);
+            let v: Option<VersionRow> = self.index.get(&vk)?.map(|b| row(&vk, &b)).transpose()?;
+            let Some(v) = v else { continue };
+            if v.size > left && left < ROUND_BYTES {
+                break;
+            }
+            left = left.saturating_sub(v.size);
+            let hash = match self.content_hash(ino, at) {
+                Ok(hash) => Some(hash),
+                Err(crate::base::Error::Damaged(d)) => {
+                    tracing::error!("version {} of inode {ino} can't be hashed: {d}", v.id);
+                    None
+                }
+                Err(e) => return Err(e),
+            };
+            self.run(|op| {
+                let object = op.apply.txn.object(ino)?.object;
+                op.subject = (object, ino);
+                op.fact(Fact::Hash(object, v.id, hash))
+            })?;
+        }
+        Ok(any)
+    }
+}

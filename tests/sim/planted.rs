@@ -1,0 +1,55 @@
+//! The tests are tested: each planted bug is noticed by the worlds.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use segfs::base::planted::{Bug, plant};
+
+use super::store::live;
+
+/// Worlds that a bug may go unnoticed in.
+const SEEDS: u64 = 3000;
+/// Bugs that other tests catch, since no world can come across them: which, and why.
+const ELSEWHERE: &[(Bug, &str)] = &[];
+
+/// The first seed that notices a bug, and how.
+fn caught(bug: Bug) -> Option<(u64, String)> {
+    plant(Some(bug));
+    let found = (1..=SEEDS).find_map(|seed| live(seed).err().map(|e| (seed, e)));
+    plant(None);
+    found
+}
+
+#[test]
+fn every_planted_bug_is_caught() {
+    let next = AtomicUsize::new(0);
+    let missed = Mutex::new(Vec::new());
+    std::panic::set_hook(Box::new(|_| {}));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(bug) = Bug::ALL.get(next.fetch_add(1, Relaxed)) {
+                    if ELSEWHERE.iter().any(|(b, _)| b == bug) {
+                        continue;
+                    }
+                    match caught(*bug) {
+                        Some((seed, how)) => {
+                            let how = how.lines().next().unwrap_or_default();
+                            println!(
+                                "{bug:?}: {}",
+                                how.chars().take(160).collect::<String>().replace("seed ", "seed ")
+                                    + &format!(" [{seed}]")
+                            );
+                        }
+                        None => missed.lock().unwrap().push(*bug),
+                    }
+                }
+            });
+        }
+    });
+    let _ = std::panic::take_hook();
+    let missed = missed.into_inner().unwrap();
+    assert!(missed.is_empty(), "not noticed in {SEEDS} worlds: {missed:?}");
+}

@@ -1,0 +1,176 @@
+//! `segtool index check` and `segtool index rebuild`.
+
+use std::path::Path;
+
+use segfs::{
+    base::{Error, SegmentId},
+    store::inspect::{Difference, IndexCheck, Inspection, Unlike, rebuild_index},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    fail::{DAMAGED, Failure},
+    output::{Output, damage, hex},
+    progress::Progress,
+};
+
+/// What is known of the index on disk.
+pub enum Checked {
+    /// There is none: the next opening builds it.
+    Missing,
+    /// Another process has it.
+    InUse,
+    /// It can't be used, or the log can't be replayed to compare it.
+    Unusable(Error),
+    /// It was compared.
+    Compared(IndexCheck),
+}
+
+impl Checked {
+    /// Looks.
+    pub fn new(inspection: &Inspection, json: bool) -> Self {
+        if inspection.holder().is_some() {
+            return Self::InUse;
+        }
+        if !inspection.has_index() {
+            return Self::Missing;
+        }
+        let progress = Progress::new("replaying the log", json);
+        match inspection.check_index(&|a, b| progress.tell(a, b)) {
+            Ok(check) => Self::Compared(check),
+            Err(e) => Self::Unusable(e),
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::InUse => "in use",
+            Self::Unusable(_) => "unusable",
+            Self::Compared(c) if c.different == 0 => "equal",
+            Self::Compared(_) => "different",
+        }
+    }
+
+    /// As JSON.
+    pub fn value(&self) -> Value {
+        let check = if let Self::Compared(c) = self { Some(c) } else { None };
+        let why = if let Self::Unusable(e) = self { Some(e.to_string()) } else { None };
+        json!({
+            "state": self.state(),
+            "covers_lsn": check.map(|c| c.covers.get()),
+            "rows": check.map(|c| c.rows),
+            "different": check.map(|c| c.different),
+            "differences": check.map(|c| c.differences.iter().map(difference).collect::<Vec<_>>()),
+            "why": why,
+        })
+    }
+
+    /// As lines of text.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Missing => vec!["index: not there; the next opening builds it from the log".into()],
+            Self::InUse => vec!["index: not looked at, the store is in use".into()],
+            Self::Unusable(e) => vec![format!("index: can't be compared with the log: {e}")],
+            Self::Compared(c) => {
+                let what = match c.different {
+                    0 => "equal to the log".into(),
+                    n => format!("{n} are not what the log makes"),
+                };
+                let mut lines = vec![format!("index: {} rows up to LSN {}, {what}", c.rows, c.covers)];
+                lines.extend(c.differences.iter().map(|d| {
+                    let (how, kind) = (how(d.how), d.key.first().copied().unwrap_or(0));
+                    format!("  {how} row of kind {kind:#04x}: {}", hex(&d.key))
+                }));
+                lines
+            }
+        }
+    }
+
+    /// Nothing wrong, as far as could be seen.
+    pub fn failure(&self, store: &Path) -> Option<Failure> {
+        let rebuild = || format!("segtool index rebuild {}", store.display());
+        match self {
+            Self::Missing | Self::InUse => None,
+            Self::Unusable(e) => Some(match e {
+                Error::Damaged(d) if d.place.segment.is_some() => Failure::of(e, store),
+                Error::Damaged(_) => Failure::new(DAMAGED, "the index is damaged", e.to_string(), rebuild()),
+                _ => Failure::of(e, store),
+            }),
+            Self::Compared(c) if c.different == 0 => None,
+            Self::Compared(c) => {
+                let why = format!("{} rows are not what the log makes", c.different);
+                Some(Failure::new(DAMAGED, "the index does not agree with the log", why, rebuild()))
+            }
+        }
+    }
+}
+
+fn how(u: Unlike) -> &'static str {
+    match u {
+        Unlike::Missing => "missing",
+        Unlike::Extra => "extra",
+        Unlike::Different => "different",
+    }
+}
+
+fn difference(d: &Difference) -> Value {
+    json!({"how": how(d.how), "kind": d.key.first(), "key": hex(&d.key)})
+}
+
+/// Compares the index with the log.
+pub fn check(store: &Path, out: &mut Output) -> Result<(), Failure> {
+    let inspection = Inspection::open(store).map_err(|e| Failure::of(&e, store))?;
+    if let Some(holder) = inspection.holder() {
+        let e = Error::InUse { path: store.into(), holder: holder.into() };
+        return Err(Failure::of(&e, store));
+    }
+    let checked = Checked::new(&inspection, out.json);
+    if out.json {
+        out.value(&json!({"store": inspection.id().to_string(), "index": checked.value()}))?;
+    } else {
+        for line in checked.lines() {
+            out.line(&line)?;
+        }
+    }
+    checked.failure(store).map_or(Ok(()), Err)
+}
+
+/// Builds the index again.
+pub fn rebuild(store: &Path, out: &mut Output) -> Result<(), Failure> {
+    let progress = Progress::new("rebuilding the index", out.json);
+    let rebuilt = rebuild_index(store, &|a, b| progress.tell(a, b)).map_err(|e| {
+        let mut failure = Failure::of(&e, store);
+        if failure.code == DAMAGED {
+            failure.why.push_str("; the old index was not touched");
+        }
+        failure
+    })?;
+    drop(progress);
+    if out.json {
+        out.value(&json!({
+            "rebuilt": true,
+            "covers_lsn": rebuilt.covers.get(),
+            "rows": rebuilt.rows,
+            "damages": rebuilt.damages.iter().map(damage).collect::<Vec<_>>(),
+        }))?;
+    } else {
+        out.line(&format!("index rebuilt: {} rows up to LSN {}", rebuilt.rows, rebuilt.covers))?;
+        for d in &rebuilt.damages {
+            out.line(&format!("  {d}"))?;
+        }
+    }
+    match rebuilt.damages.first() {
+        None => Ok(()),
+        Some(d) => Err(Failure::new(
+            DAMAGED,
+            "the index was rebuilt from a damaged log",
+            format!(
+                "{} damaged places, the first in segment {}",
+                rebuilt.damages.len(),
+                d.place.segment.map_or(0, SegmentId::get)
+            ),
+            format!("segtool verify {}", store.display()),
+        )),
+    }
+}
