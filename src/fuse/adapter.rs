@@ -77,27 +77,8 @@ impl Adapter {
         Self { vfs }
     }
 
-    /// Runs a request. One that panics is answered with an I/O error, and nothing is written any more.
     fn run<T>(&self, request: impl FnOnce(&Vfs) -> Result<T>) -> Result<T, Code> {
-        match catch_unwind(AssertUnwindSafe(|| request(&self.vfs))) {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(e)) => {
-                let code = errno::of(&e);
-                if code.code() == errno::IO.code() {
-                    tracing::error!("{e}");
-                }
-                Err(code)
-            }
-            Err(panic) => {
-                let why = panic
-                    .downcast_ref::<&str>()
-                    .map(|s| (*s).to_owned())
-                    .or_else(|| panic.downcast_ref::<String>().cloned())
-                    .unwrap_or_default();
-                self.vfs.stop_writing(&format!("a request panicked: {why}"));
-                Err(errno::IO)
-            }
-        }
+        caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why))
     }
 
     fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Vfs) -> Result<crate::vfs::Attributes>) {
@@ -120,6 +101,26 @@ impl Adapter {
             Ok(value) if value.len() > size as usize => reply.error(errno::RANGE),
             Ok(value) => reply.data(&value),
             Err(e) => reply.error(e),
+        }
+    }
+}
+
+/// Runs a request. One that panics is answered with an I/O error, and nothing is written any more.
+fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Result<T, Code> {
+    match catch_unwind(AssertUnwindSafe(request)) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(e)) => {
+            let code = errno::of(&e);
+            if code.code() == errno::IO.code() {
+                tracing::error!("{e}");
+            }
+            Err(code)
+        }
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+            let why = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            stop(&format!("a request panicked: {why}"));
+            Err(errno::IO)
         }
     }
 }
@@ -605,5 +606,21 @@ fn nothing() -> fuser::FileAttr {
         rdev: 0,
         blksize: 0,
         flags: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_io_error_and_stops_writing() {
+        let mut stopped = None;
+        let answer =
+            caught(|| -> Result<()> { panic!("lost {}", "it") }, |why| stopped = Some(why.to_owned()));
+        assert_eq!(answer.map_err(Code::code), Err(errno::IO.code()));
+        assert_eq!(stopped.as_deref(), Some("a request panicked: lost it"));
+        let answer = caught(|| -> Result<()> { Err(FsError::NotEmpty.into()) }, |_| unreachable!());
+        assert_eq!(answer.map_err(Code::code), Err(errno::of(&FsError::NotEmpty.into()).code()));
     }
 }
