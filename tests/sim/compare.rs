@@ -72,7 +72,7 @@ impl Compare<'_> {
             {
                 return differs(|| format!("inode {ino}: target {target:?}, not {:?}", object.target));
             }
-            if object.kind == ObjectKind::File && ino % self.every == 0 {
+            if object.kind == ObjectKind::File && ino.is_multiple_of(self.every) {
                 self.content(view, *ino, object)?;
             }
             self.xattrs(view, *ino, object)?;
@@ -113,7 +113,7 @@ impl Compare<'_> {
     }
 
     fn entries(self, view: View<'_>, ino: u64, o: &Object, model: &Snapshot) -> Step {
-        let page = if ino % 3 == 0 { 2 } else { usize::MAX };
+        let page = if ino.is_multiple_of(3) { 2 } else { usize::MAX };
         let mut after: Option<Vec<u8>> = None;
         let mut expected = o.entries.iter();
         loop {
@@ -190,7 +190,7 @@ impl Compare<'_> {
     }
 
     fn versions(self, view: View<'_>, ino: u64, o: &Object) -> Step {
-        if o.versions.is_empty() && ino % 4 != 0 {
+        if o.versions.is_empty() && !ino.is_multiple_of(4) {
             return Ok(());
         }
         let found = view.versions(Ino::new(ino), None, usize::MAX);
@@ -211,7 +211,7 @@ impl Compare<'_> {
             }
             parent = Some(f.id);
         }
-        if ino % self.every == 0 && !o.versions.is_empty() && o.kind == ObjectKind::File {
+        if ino.is_multiple_of(self.every) && !o.versions.is_empty() && o.kind == ObjectKind::File {
             self.version(ino, &o.versions[o.versions.len() / 2])?;
         }
         Ok(())

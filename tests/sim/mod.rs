@@ -1,6 +1,7 @@
 //! The simulated world: what the engine runs on when one seed is to decide everything.
 
 mod agree;
+mod bitrot;
 mod compare;
 pub mod content;
 mod crashes;
