@@ -1,2 +1,7 @@
 //! segfs: mounts and operates a store.
-fn main() {}
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

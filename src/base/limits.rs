@@ -42,3 +42,5 @@ pub const COMMIT_INTERVAL_MS: u64 = 500;
 pub const AHEAD_NS: u64 = 24 * 3600 * 1_000_000_000;
 /// Changed ranges of a version in one record.
 pub const CHANGES_PER_RECORD: usize = 16_384;
+/// Rows in one piece of a base, in bytes of keys and values.
+pub const BASE_PIECE_BYTES: usize = 1 << 20;

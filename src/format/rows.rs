@@ -442,6 +442,8 @@ pub struct Attributes {
     pub xattrs: u32,
     /// For a directory that is another name for one: that one.
     pub alias: Option<Ino>,
+    /// For a directory: names in it have been deleted, so it has, or had, delete markers.
+    pub markers: bool,
     /// Shares a name with another object after a conflict.
     pub contested: bool,
 }
@@ -669,4 +671,18 @@ pub struct TagRow {
     pub moment: Option<u64>,
     /// The moment in this store's log.
     pub at: Lsn,
+}
+
+/// A piece of a base: rows of the index as of an LSN, in the order of their keys. All pieces of one base
+/// together are the index as it was then; see `docs/FORMAT.md` section 7.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct BasePiece {
+    /// The LSN that the rows are as of; names the base.
+    pub as_of: Lsn,
+    /// Number of this piece, from 0.
+    pub part: u32,
+    /// Nothing comes after it.
+    pub last: bool,
+    /// Keys and rows.
+    pub rows: Vec<(Vec<u8>, Vec<u8>)>,
 }

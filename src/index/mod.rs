@@ -7,12 +7,14 @@
 //! Two backends: [`SortedIndex`] on disk, the only place that knows the `lsm-tree` crate, and
 //! [`MemoryIndex`] for the simulator.
 
+mod cache;
 mod memory;
 mod sorted;
 mod view;
 
 use std::{fmt, ops::Deref, sync::Arc};
 
+pub use cache::CachedIndex;
 pub use memory::{FlushedState, MemoryIndex};
 pub use sorted::{SortedIndex, destroy};
 pub use view::IndexView;

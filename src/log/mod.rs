@@ -216,7 +216,8 @@ impl Log {
 
     /// Opens a log: finds its segments, decides where it ends, and passes every record with a higher LSN than `from` to
     /// `visit`, in the order in which they stand in the log. Records moved by the cleaner come where they now lie, with their old
-    /// number, also if that is lower than `from`; seeing one twice does no harm. Writes nothing.
+    /// number, also if that is lower than `from`; seeing one twice does no harm. Writes
+    /// nothing but, once more, those batches of which it is not certain that they are on the medium.
     ///
     /// # Errors
     /// If the disk refuses, or `visit` does. Damage is not an error: it is listed in [`Recovery`].

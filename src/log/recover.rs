@@ -70,6 +70,8 @@ pub struct ReplayRecord<'a> {
 /// A segment that may belong to the log.
 pub(super) struct Link {
     pub(super) header: SegmentHeader,
+    /// One of the header's two copies is not valid.
+    pub(super) copy_damaged: bool,
     pub(super) extent: Option<Extent>,
     /// What a scan found, if one was needed.
     pub(super) found: Option<Vec<Found>>,
@@ -86,6 +88,7 @@ pub(super) fn recover(
     let (mut links, next_id) = chain(disk, store, &mut r)?;
     let mark = measure(disk, &mut links, &mut r)?;
     r.durable_mark = mark;
+    note_torn_headers(&links, mark, &mut r);
     settle(disk, &mut links, mark, true, &mut r)?;
     r.segments = links.len() as u64;
     let predecessor = links.last().map(|l| (l.header.segment, extent(l).end));
@@ -121,6 +124,14 @@ pub(super) fn recover(
     Ok((tail, r))
 }
 
+/// Of a segment of which nothing was durable, the header may be torn like all the rest; of others it is damaged.
+pub(super) fn note_torn_headers(links: &[Link], mark: Lsn, r: &mut Recovery) {
+    for l in links.iter().filter(|l| l.copy_damaged && mark >= l.header.first_lsn) {
+        let why = "one of the two copies of the header is damaged";
+        r.damages.push(Damage::segment(l.header.segment, 0, None, why));
+    }
+}
+
 pub(super) fn open(disk: &dyn Disk, id: SegmentId) -> Result<Arc<dyn DiskFile>> {
     disk.open(&segment::path(id), false).map_err(|e| Error::io(format!("opening segment {id}"), e))
 }
@@ -152,10 +163,6 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
                 bad.insert(id, why);
             }
             Ok((header, copy_damaged)) => {
-                if copy_damaged {
-                    let why = "one of the two copies of the header is damaged";
-                    r.damages.push(Damage::segment(id, 0, None, why));
-                }
                 // What stands between a segment and its predecessor was left behind by a cut.
                 if let Some(p) = header.predecessor
                     && links.iter().any(|l| l.header.segment == p)
@@ -164,7 +171,7 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
                         r.unreached.push(l.header.segment);
                     }
                 }
-                links.push(Link { header, extent: None, found: None });
+                links.push(Link { header, copy_damaged, extent: None, found: None });
             }
         }
     }
@@ -272,9 +279,14 @@ pub(super) fn settle(
             }
         }
         if sync && mark < extent.last_lsn && !planted(Bug::SkipRecoverySync) {
-            // A process may have died while the machine lived: what was accepted may not be on the medium yet.
+            let certain = found.iter().filter_map(|f| match f {
+                Found::Batch(b) if b.is_whole() && b.last_lsn().is_some_and(|l| l <= mark) => Some(b.end),
+                _ => None,
+            });
+            let from = certain.max().unwrap_or(0);
             let id = links[i].header.segment;
-            open(disk, id)?.sync().map_err(|e| Error::io(format!("syncing segment {id}"), e))?;
+            harden(disk, id, from, extent.end)
+                .map_err(|e| Error::io(format!("making segment {id} durable"), e))?;
         }
         links[i].extent = Some(extent);
         if ends_here {
@@ -282,7 +294,28 @@ pub(super) fn settle(
             break;
         }
     }
+    // Of a last segment without a batch not even the header may be on the medium: nobody is to name it as predecessor.
+    while let Some(l) = links.pop_if(|l| extent(l).end <= BLOCK_BYTES && mark < l.header.first_lsn) {
+        r.unreached.push(l.header.segment);
+    }
     Ok(())
+}
+
+/// Writes what was accepted once more, and syncs it. A process may have died while the machine lived: its bytes may not be
+/// on the medium yet; and if a sync had failed, the system takes them for clean and a sync alone would not write them.
+fn harden(disk: &dyn Disk, id: SegmentId, from: u64, end: u64) -> std::io::Result<()> {
+    let file = disk.open(&segment::path(id), true)?;
+    let mut bytes = vec![0; (end - from).min(1 << 20) as usize];
+    let mut at = from;
+    while at < end {
+        let part = &mut bytes[..(end - at).min(1 << 20) as usize];
+        // The padding of the last batch may be missing.
+        let n = file.read_at(part, at)?;
+        part[n..].fill(0);
+        file.write_at(&[&*part], at)?;
+        at += part.len() as u64;
+    }
+    file.sync()
 }
 
 /// Goes through what a scan found; `true` if the log ends in this segment because of a torn batch.

@@ -29,12 +29,17 @@ pub(super) struct Apply<'t, 'i> {
 impl Apply<'_, '_> {
     /// Applies all facts of an operation.
     pub(super) fn facts(&mut self, facts: &[Fact]) -> Result<()> {
-        self.state.meta.hlc = self.state.meta.hlc.max(self.stamp.hlc);
         for (part, fact) in facts.iter().enumerate() {
-            self.part = part as u32;
-            self.fact(fact)?;
+            self.nth_fact(part, fact)?;
         }
         Ok(())
+    }
+
+    /// Applies the fact that has this number in its operation.
+    pub(super) fn nth_fact(&mut self, part: usize, fact: &Fact) -> Result<()> {
+        self.state.meta.hlc = self.state.meta.hlc.max(self.stamp.hlc);
+        self.part = part as u32;
+        self.fact(fact)
     }
 
     fn fact(&mut self, fact: &Fact) -> Result<()> {
@@ -107,6 +112,9 @@ impl Apply<'_, '_> {
     /// The row of an object; one that was only mentioned so far gets a row that says no more than that.
     pub(super) fn object_or_new(&mut self, object: ObjectId) -> Result<(Ino, ObjectRow)> {
         let ino = self.ino_for(object)?;
+        if ino.get() >= self.state.meta.next_ino {
+            self.txn.is_new_object(ino);
+        }
         if let Some(row) = self.txn.object_if_any(ino)? {
             if row.object != object {
                 let why = format!("inode {ino} stands for {} and {object}", row.object);
@@ -197,6 +205,7 @@ impl Apply<'_, '_> {
     }
 
     fn store_number(&mut self, n: u32, store: StoreId) -> Result<()> {
+        self.state.meta.foreign = true;
         if self.state.number(store).is_none() {
             std::sync::Arc::make_mut(&mut self.state.stores).push(store);
         }
@@ -276,6 +285,7 @@ fn unknown() -> Attributes {
         more_links: false,
         xattrs: 0,
         alias: None,
+        markers: false,
         contested: false,
     }
 }

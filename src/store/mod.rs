@@ -5,6 +5,7 @@
 //! and a peer's facts arrive. Reads take no lock.
 
 mod apply;
+mod base;
 mod content;
 mod exchange;
 pub mod inspect;
@@ -25,6 +26,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
     base::{Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits},
+    disk::Disk,
     format::{
         Kind, Prepared,
         facts::Fact,
@@ -51,6 +53,8 @@ pub struct Options {
     pub background: bool,
     /// Bytes of index blocks kept in memory.
     pub cache_bytes: u64,
+    /// Bytes of single rows (names and objects) kept in memory.
+    pub row_cache_bytes: u64,
     /// Bytes of changed index rows kept in memory before they are written out.
     pub memtable_bytes: u64,
     /// Mint versions at opening for files that were open when the store stopped.
@@ -62,8 +66,9 @@ impl Default for Options {
         Self {
             segment_bytes: limits::SEGMENT_BYTES,
             background: true,
-            cache_bytes: 64 << 20,
-            memtable_bytes: 16 << 20,
+            cache_bytes: 48 << 20,
+            row_cache_bytes: 32 << 20,
+            memtable_bytes: 8 << 20,
             mint_interrupted: true,
         }
     }
@@ -82,6 +87,7 @@ pub struct Store {
     options: Options,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    disk: Arc<dyn Disk>,
     log: Log,
     index: Arc<dyn Index>,
     /// Orders all changes.
@@ -132,8 +138,7 @@ struct Op<'t, 'i> {
 
 impl Op<'_, '_> {
     fn fact(&mut self, fact: Fact) -> Result<()> {
-        self.apply.part = self.facts.len() as u32;
-        self.apply.facts(std::slice::from_ref(&fact))?;
+        self.apply.nth_fact(self.facts.len(), &fact)?;
         self.facts.push(fact);
         Ok(())
     }
@@ -204,6 +209,20 @@ impl Store {
             index: self.index.stats(),
             stopped,
         }
+    }
+
+    /// Free and total bytes of the filesystem that holds the store.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn space(&self) -> Result<crate::disk::Space> {
+        self.disk.space().map_err(|e| Error::io("asking for the space on the disk", e))
+    }
+
+    /// Accepts no change any more until the store is opened anew: what a caller does when it can't trust
+    /// itself, such as after a panic.
+    pub fn stop_writing(&self, why: &str) {
+        self.broken.lock().get_or_insert_with(|| why.to_owned());
     }
 
     /// The segments of the log.

@@ -26,6 +26,17 @@ impl Apply<'_, '_> {
         key::moved_dir(hlc, store, self.part)
     }
 
+    /// Are there moves newer than this record? A first link of a new directory cannot close a cycle, since nothing
+    /// can be below it yet, and is not kept as a move; but one that arrives after what was moved below it has to
+    /// take its place among the moves.
+    pub(super) fn is_late(&mut self) -> Result<bool> {
+        if !self.state.meta.foreign {
+            return Ok(false);
+        }
+        let newer = self.txn.scan_range(&self.move_key(), &after_prefix(&[kind::MOVE]), 1)?;
+        Ok(!newer.is_empty())
+    }
+
     /// A move (or removal) of a directory that had a place before.
     pub(super) fn move_dir(&mut self, dir: Ino, register: LinkRegister) -> Result<()> {
         self.ask(dir, MoveAsk::Hang(register))

@@ -36,8 +36,9 @@ impl Apply<'_, '_> {
         a.changed = a.changed.max(self.stamp.hlc);
         self.txn.put_object(dir, dir_row, Keep::History)?;
         match row.attributes.kind {
-            // A first link of a new directory cannot close a cycle: nothing can be below it yet.
-            ObjectKind::Directory if row.attributes.link.is_some() || new.gone.is_some() => {
+            ObjectKind::Directory
+                if row.attributes.link.is_some() || new.gone.is_some() || self.is_late()? =>
+            {
                 self.move_dir(child, new)
             }
             ObjectKind::Unknown if link == LinkId::primary(object) => self.note_move(child, new),
@@ -76,6 +77,11 @@ impl Apply<'_, '_> {
         let old: Option<MarkerRow> = self.txn.get(&k)?;
         if old.is_some_and(|o| !self.state.newer(self.stamp, o.stamp)) {
             return Ok(());
+        }
+        let mut row = self.txn.object(dir)?;
+        if !row.attributes.markers {
+            row.attributes.markers = true;
+            self.txn.put_object(dir, row, Keep::History)?;
         }
         let lineage = Lineage { object: gone.object, version: self.newest_version(child)? };
         let marker = MarkerRow { from: self.txn.lsn(), stamp: self.stamp, id, child, lineage };
@@ -175,7 +181,8 @@ impl Apply<'_, '_> {
             let orphan = a.links == 0;
             if orphan {
                 self.list(kind::ORPHAN, child, true)?;
-            } else if more && a.links == 1 && row.from < self.txn.lsn() {
+            } else if more && a.links == 1 && a.born != self.stamp.hlc {
+                // Not made by this record, so it may be listed: a rename takes the old name away first.
                 self.list(kind::ORPHAN, child, false)?;
             }
         }
@@ -203,6 +210,7 @@ impl Apply<'_, '_> {
         let a = &mut row.attributes;
         a.entries = a.entries + u64::from(is.is_some()) - u64::from(was.is_some());
         a.links = a.links + u32::from(is_dir(is)) - u32::from(is_dir(was));
+        let markers = a.markers;
         let (gone, emptied) = (a.link.as_ref().is_some_and(|l| l.gone.is_some()), is.is_none());
         let object = row.object;
         self.txn.put_object(dir, row, Keep::History)?;
@@ -212,7 +220,7 @@ impl Apply<'_, '_> {
         } else {
             self.txn.put(k, &LinkRow { from: self.txn.lsn(), entries }, Keep::History)?;
             let marker = key::marker(dir, name);
-            if was.is_none() && self.txn.has(&marker)? {
+            if markers && was.is_none() && self.txn.has(&marker)? {
                 self.txn.delete(marker, Keep::History)?;
             }
         }

@@ -19,13 +19,14 @@ use crate::{
         flags,
         rows::{Attributes, Content, ExtentRow, MetaRow, ObjectRow, Stamp, after_prefix, key, kind},
     },
-    index::{Change, Index, SortedIndex},
+    index::{CachedIndex, Change, Index, SortedIndex},
     log::{Log, ReplayRecord},
 };
 
 use super::{
     Options, Store,
     apply::Apply,
+    base,
     state::State,
     txn::{Keep, Txn, row},
 };
@@ -33,6 +34,8 @@ use super::{
 pub(super) const SUPERBLOCK: &str = "STORE";
 pub(super) const LOCK: &str = "LOCK";
 pub(super) const INDEX: &str = "index";
+/// Rows that almost every request asks for.
+const CACHED: &[u8] = &[kind::LINK, kind::OBJECT];
 
 /// What a store is made of, handed in from outside.
 pub struct Parts {
@@ -174,14 +177,18 @@ impl Store {
             lock,
             why,
         };
+        let log_options = crate::log::LogOptions { segment_bytes: superblock.segment_bytes, ..options.log() };
+        if base::wanted(&*parts.index, &*parts.disk) {
+            base::load(&parts, id, log_options)?;
+        }
         let flushed = parts.index.flushed_lsn();
         let mut state = match load_state(&*parts.index, id) {
             Ok(state) => state,
             Err(e) if flushed > Lsn::new(0) => return Err(index_fault(parts, lock, e.to_string())),
             Err(e) => return Err(e.into()),
         };
-        let log_options = crate::log::LogOptions { segment_bytes: superblock.segment_bytes, ..options.log() };
-        let index = Arc::clone(&parts.index);
+        let index: Arc<dyn Index> =
+            Arc::new(CachedIndex::new(Arc::clone(&parts.index), CACHED, options.row_cache_bytes));
         let memtable_bytes = options.memtable_bytes;
         let mut next = flushed.next();
         let opened = Log::open(
@@ -221,8 +228,9 @@ impl Store {
             options,
             clock: parts.clock,
             random: parts.random,
+            disk: parts.disk,
             log,
-            index: parts.index,
+            index: Arc::clone(&index),
             apply: Mutex::new(state),
             stores,
             broken: Mutex::new(None),
@@ -368,6 +376,7 @@ fn root_attributes() -> Attributes {
         more_links: false,
         xattrs: 0,
         alias: None,
+        markers: false,
         contested: false,
     }
 }

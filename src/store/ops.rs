@@ -112,6 +112,9 @@ impl Op<'_, '_> {
 
     /// What a new object at this name continues: the last one that was deleted here.
     fn continued(&mut self, dir: Ino, name: &[u8]) -> Result<Option<Lineage>> {
+        if !self.apply.txn.object(dir)?.attributes.markers {
+            return Ok(None);
+        }
         Ok(self.apply.txn.get::<MarkerRow>(&key::marker(dir, name))?.map(|m| m.lineage))
     }
 

@@ -322,6 +322,21 @@ impl<'a> View<'a> {
         Ok(found.entries.first().ok_or(FsError::NotFound)?.child)
     }
 
+    /// Everything that stands at a name: first what shows, then what lost against it in a conflict.
+    ///
+    /// # Errors
+    /// As of [`lookup`](Self::lookup).
+    pub fn contenders(&self, dir: Ino, name: &[u8]) -> Result<Vec<Entry>> {
+        let k = key::link(dir, name);
+        let bytes = match self.at {
+            None => self.index().get(&k)?.map(|v| v.to_vec()),
+            Some(at) => row_at(self.index(), &k, at)?,
+        };
+        let found: Option<LinkRow> = bytes.map(|b| row(&k, &b)).transpose()?;
+        let entries = found.map(|f| f.entries).unwrap_or_default();
+        Ok(entries.into_iter().map(|e| Entry { name: name.to_vec(), ino: e.child, kind: e.kind }).collect())
+    }
+
     /// The directory that holds a directory; of the root, the root.
     ///
     /// # Errors
@@ -349,12 +364,20 @@ impl<'a> View<'a> {
                 let rows = self.index().scan(&start, &end, limit)?;
                 rows.iter().map(|(k, bytes)| entry(k, bytes)).collect()
             }
-            Some(at) => self.entries_at(at, &start, &end, limit),
+            Some(at) => self.entries_at(at, &start, &end, after.is_some(), limit),
         }
     }
 
     /// Entries of the past: rows of now that held then, and rows of the history.
-    fn entries_at(&self, at: Lsn, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<Entry>> {
+    /// With `behind`, `start` is a name's key and a NUL, which is how the keys of its own history begin.
+    fn entries_at(
+        &self,
+        at: Lsn,
+        start: &[u8],
+        end: &[u8],
+        behind: bool,
+        limit: usize,
+    ) -> Result<Vec<Entry>> {
         let mut found = std::collections::BTreeMap::new();
         let mut failed = None;
         self.index().walk(start, end, Order::Forward, &mut |k, bytes| {
@@ -374,8 +397,9 @@ impl<'a> View<'a> {
             h.extend_from_slice(k);
             h
         };
+        let first = if behind { after_prefix(&history(start)) } else { history(start) };
         let mut older = 0;
-        self.index().walk(&history(start), &history(end), Order::Forward, &mut |k, bytes| {
+        self.index().walk(&first, &history(end), Order::Forward, &mut |k, bytes| {
             let k = k.get(1..k.len().saturating_sub(9)).unwrap_or_default();
             let since_then = row::<Superseded>(k, bytes).and_then(|old| {
                 let held = old.until > at && since(k, &old.row)? <= at;

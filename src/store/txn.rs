@@ -43,11 +43,20 @@ pub(super) struct Txn<'a> {
     index: &'a dyn Index,
     lsn: Lsn,
     slots: BTreeMap<Vec<u8>, Slot>,
+    /// Objects' rows, which one record reads and writes many times over.
+    objects: BTreeMap<Ino, ObjectSlot>,
+}
+
+#[derive(Debug)]
+struct ObjectSlot {
+    before: Option<Vec<u8>>,
+    row: Option<ObjectRow>,
+    keep: Option<Keep>,
 }
 
 impl<'a> Txn<'a> {
     pub(super) fn new(index: &'a dyn Index, lsn: Lsn) -> Self {
-        Self { index, lsn, slots: BTreeMap::new() }
+        Self { index, lsn, slots: BTreeMap::new(), objects: BTreeMap::new() }
     }
 
     /// The LSN of the record whose changes these are.
@@ -141,7 +150,19 @@ impl<'a> Txn<'a> {
     }
 
     pub(super) fn object_if_any(&mut self, ino: Ino) -> Result<Option<ObjectRow>> {
-        self.get(&key::object(ino))
+        if let Some(slot) = self.objects.get(&ino) {
+            return Ok(slot.row.clone());
+        }
+        let k = key::object(ino);
+        let before = self.index.get(&k)?.map(|v| v.to_vec());
+        let found: Option<ObjectRow> = before.as_ref().map(|bytes| row(&k, bytes)).transpose()?;
+        self.objects.insert(ino, ObjectSlot { before, row: found.clone(), keep: None });
+        Ok(found)
+    }
+
+    /// Says that there is no object with this number yet, so that nobody has to look.
+    pub(super) fn is_new_object(&mut self, ino: Ino) {
+        self.objects.entry(ino).or_insert(ObjectSlot { before: None, row: None, keep: None });
     }
 
     /// Replaces an object's row. With [`Keep::History`] its attributes hold from now on.
@@ -149,7 +170,14 @@ impl<'a> Txn<'a> {
         if keep == Keep::History {
             row.from = self.lsn;
         }
-        self.put(key::object(ino), &row, keep)
+        if !self.objects.contains_key(&ino) {
+            self.object_if_any(ino)?;
+        }
+        if let Some(slot) = self.objects.get_mut(&ino) {
+            slot.row = Some(row);
+            slot.keep = slot.keep.max(Some(keep));
+        }
+        Ok(())
     }
 
     /// The links at a name.
@@ -159,25 +187,42 @@ impl<'a> Txn<'a> {
 
     /// The changes, with the rows of history that they leave.
     pub(super) fn finish(self) -> Result<Vec<Change>> {
-        let mut changes = Vec::with_capacity(self.slots.len() + 4);
+        let mut changes = Vec::with_capacity(self.slots.len() + 2 * self.objects.len());
         for (k, slot) in self.slots {
             let Some((after, keep)) = slot.change else { continue };
-            if keep == Keep::History {
-                if after == slot.before {
-                    continue;
-                }
-                if let Some(before) = slot.before {
-                    let from = since(&k, &before)?;
-                    if from < self.lsn {
-                        let old = Superseded { until: self.lsn, row: before };
-                        changes.push(Change::put(key::history(&k, from), code::encode(&old)));
-                    }
-                }
-            }
-            changes.push(Change { key: k, value: after });
+            note(&mut changes, self.lsn, k, slot.before, after, keep)?;
+        }
+        for (ino, slot) in self.objects {
+            let (Some(keep), Some(row)) = (slot.keep, &slot.row) else { continue };
+            note(&mut changes, self.lsn, key::object(ino), slot.before, Some(code::encode(row)), keep)?;
         }
         Ok(changes)
     }
+}
+
+/// Adds a changed row, and the history that it leaves.
+fn note(
+    changes: &mut Vec<Change>,
+    lsn: Lsn,
+    key: Vec<u8>,
+    before: Option<Vec<u8>>,
+    after: Option<Vec<u8>>,
+    keep: Keep,
+) -> Result<()> {
+    if keep == Keep::History {
+        if after == before {
+            return Ok(());
+        }
+        if let Some(before) = before {
+            let from = since(&key, &before)?;
+            if from < lsn {
+                let old = Superseded { until: lsn, row: before };
+                changes.push(Change::put(key::history(&key, from), code::encode(&old)));
+            }
+        }
+    }
+    changes.push(Change { key, value: after });
+    Ok(())
 }
 
 /// Decodes a row of the index; what does not decode is damage.

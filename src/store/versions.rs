@@ -171,6 +171,7 @@ impl Apply<'_, '_> {
         if self.txn.object_if_any(ino)?.is_none() {
             self.txn.put_object(ino, row, Keep::History)?;
         }
+        self.state.meta.foreign = true;
         let ranges = changes.ranges.clone();
         let k = key::changes(ino, changes.version, changes.part);
         self.txn.put(k, &ChangesRow { base: changes.base, ranges }, Keep::Amend)

@@ -1,7 +1,15 @@
 //! The simulated world: what the engine runs on when one seed is to decide everything.
 
+mod agree;
+mod compare;
 pub mod content;
+mod crashes;
 pub mod disk;
 mod disk_tests;
+mod host;
+mod model;
 pub mod names;
 pub mod rng;
+mod store;
+mod workload;
+mod world;

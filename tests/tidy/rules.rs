@@ -25,6 +25,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("io_uring", &["disk"]),
     ("memmap2", &["disk"]),
     ("libc", &["disk", "fuse"]),
+    ("quick_cache", &["index"]),
     ("lsm_tree", &["index"]),
     ("fuser", &["fuse"]),
     ("uuid", &["base"]),

@@ -68,7 +68,7 @@ impl Failure {
         let cannot = format!("cannot look into {path}");
         match e {
             Error::NotAStore { why, .. } => Self::new(
-                FAILED,
+                USAGE,
                 format!("{path} is not a segfs store"),
                 why.clone(),
                 "name the directory that holds the file STORE",
@@ -107,7 +107,7 @@ impl Failure {
             ErrorKind::NotFound => {
                 (DAMAGED, format!("segtool verify {path}, and restore what is missing from a copy"))
             }
-            ErrorKind::NotADirectory => (FAILED, "name the directory that holds the file STORE".into()),
+            ErrorKind::NotADirectory => (USAGE, "name the directory that holds the file STORE".into()),
             ErrorKind::PermissionDenied => (FAILED, format!("repeat it as the owner of {path}, or as root")),
             _ => (FAILED, "look into the system's log, then repeat".into()),
         };
@@ -118,9 +118,16 @@ impl Failure {
     pub fn tell(&self, json: bool) -> ExitCode {
         let Self { code, what, why, next } = self;
         if json {
-            eprintln!("{}", json!({"error": {"code": code, "what": what, "why": why, "next": next}}));
+            let word = match *code {
+                USAGE => "usage",
+                NOT_FOUND => "not_found",
+                DAMAGED => "damage",
+                IN_USE => "in_use",
+                _ => "failed",
+            };
+            eprintln!("{}", json!({"error": {"code": word, "what": what, "why": why, "next": next}}));
         } else {
-            eprintln!("segtool: {what}\n   why: {why}\n  next: {next}");
+            eprintln!("segtool: {what}\n  why:  {why}\n  next: {next}");
         }
         ExitCode::from(*code)
     }

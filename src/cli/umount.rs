@@ -1,0 +1,49 @@
+//! `segfs umount`.
+
+use std::{io, path::Path, time::Duration};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{
+    failure::{FAILED, Failure, IN_USE, NOT_FOUND, Outcome},
+    mounts,
+};
+
+/// How long the process of a mount may take to close its store, in steps of 20 ms.
+const CLOSING_STEPS: u32 = 3000;
+
+/// Unmounts a directory and waits until its store is closed.
+pub fn run(dir: &Path, lazy: bool) -> Outcome<()> {
+    let shown = dir.display();
+    let Some(mounted) = mounts::on(dir) else {
+        let why = "no segfs is mounted there";
+        return Err(Failure::new(NOT_FOUND, format!("{shown} can't be unmounted"), why, "segfs status"));
+    };
+    mounts::take_down(&mounted.dir, lazy || mounts::is_dead(dir)).map_err(|e| {
+        let what = format!("{shown} can't be unmounted");
+        match e.kind() {
+            io::ErrorKind::ResourceBusy => {
+                let why = "some process has a file open in it, or works in it";
+                Failure::new(IN_USE, what, why, format!("fuser -vm {shown}, or segfs umount --lazy {shown}"))
+            }
+            _ => Failure::new(FAILED, what, e.to_string(), "run it as the user who mounted it, or as root"),
+        }
+    })?;
+    if !lazy {
+        wait_closed(&mounted.store);
+    }
+    Ok(())
+}
+
+/// Waits until nobody holds the store's lock.
+fn wait_closed(store: &Path) {
+    #[allow(clippy::disallowed_methods)] // the edge: another process's lock can only be polled
+    let Ok(lock) = std::fs::File::open(store.join("LOCK")) else { return };
+    for _ in 0..CLOSING_STEPS {
+        if flock(&lock, FlockOperation::NonBlockingLockShared).is_ok() {
+            return;
+        }
+        #[allow(clippy::disallowed_methods)]
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

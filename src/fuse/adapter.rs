@@ -1,0 +1,609 @@
+//! Each request of the kernel, as fuser hands it over.
+
+use std::{
+    cell::RefCell,
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::{
+    base::{FsError, Result},
+    vfs::{Allocate, ObjectKind, OpenHow, Rename, Seek, Setting, Vfs},
+};
+
+use super::{
+    convert::{attributes, caller, file_type, ino, kind, node, set_time},
+    errno::{self, Code},
+};
+
+/// How long the kernel may believe names and attributes: long, since every change goes through it or is told
+/// to it.
+const LIFETIME: Duration = Duration::from_secs(3600);
+/// The largest read or write in one request, in bytes.
+const REQUEST_BYTES: u32 = 1 << 20;
+/// Requests that the kernel may have under way in the background.
+const BACKGROUND: u16 = 64;
+/// Entries that are fetched at once for a listing.
+const LIST_ENTRIES: usize = 64;
+/// Inode numbers are never used again, so one generation is enough.
+const GENERATION: Generation = Generation(0);
+/// Unit of `statfs`, in bytes.
+const STATFS_BYTES: u64 = 4096;
+/// The most that one copy request copies, in bytes: its answer has 32 bits.
+const COPY_BYTES: u64 = 1 << 30;
+
+thread_local! {
+    /// What reads read into: one for each thread that answers.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Capabilities that are used where the kernel has them.
+const WANTED: &[InitFlags] = &[
+    InitFlags::FUSE_ASYNC_READ,
+    InitFlags::FUSE_BIG_WRITES,
+    InitFlags::FUSE_MAX_PAGES,
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_HANDLE_KILLPRIV,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+];
+
+/// The filesystem as fuser drives it.
+pub(super) struct Adapter {
+    vfs: Arc<Vfs>,
+}
+
+impl Adapter {
+    pub(super) fn new(vfs: Arc<Vfs>) -> Self {
+        Self { vfs }
+    }
+
+    /// Runs a request. One that panics is answered with an I/O error, and nothing is written any more.
+    fn run<T>(&self, request: impl FnOnce(&Vfs) -> Result<T>) -> Result<T, Code> {
+        match catch_unwind(AssertUnwindSafe(|| request(&self.vfs))) {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(e)) => {
+                let code = errno::of(&e);
+                if code.code() == errno::IO.code() {
+                    tracing::error!("{e}");
+                }
+                Err(code)
+            }
+            Err(panic) => {
+                let why = panic
+                    .downcast_ref::<&str>()
+                    .map(|s| (*s).to_owned())
+                    .or_else(|| panic.downcast_ref::<String>().cloned())
+                    .unwrap_or_default();
+                self.vfs.stop_writing(&format!("a request panicked: {why}"));
+                Err(errno::IO)
+            }
+        }
+    }
+
+    fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Vfs) -> Result<crate::vfs::Attributes>) {
+        match self.run(request) {
+            Ok(a) => reply.entry(&LIFETIME, &attributes(&a), GENERATION),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn empty(&self, reply: ReplyEmpty, request: impl FnOnce(&Vfs) -> Result<()>) {
+        match self.run(request) {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn xattr(reply: ReplyXattr, size: u32, found: Result<Vec<u8>, Code>) {
+        match found {
+            Ok(value) if size == 0 => reply.size(value.len() as u32),
+            Ok(value) if value.len() > size as usize => reply.error(errno::RANGE),
+            Ok(value) => reply.data(&value),
+            Err(e) => reply.error(e),
+        }
+    }
+}
+
+fn open_how(flags: OpenFlags) -> OpenHow {
+    let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
+    OpenHow { write, truncate: flags.0 & libc::O_TRUNC != 0 }
+}
+
+/// What the kernel may do with an open file: keep its pages (nobody else writes), and not tell of closes that
+/// can't matter.
+fn open_flags(how: OpenHow) -> FopenFlags {
+    let flags = FopenFlags::FOPEN_KEEP_CACHE;
+    if how.write || how.truncate { flags } else { flags | FopenFlags::FOPEN_NOFLUSH }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for wanted in WANTED {
+            // A kernel that has not got it gets along without.
+            let _ = config.add_capabilities(*wanted);
+        }
+        // Each of these says on failure what it would take.
+        let _ = config.set_max_write(REQUEST_BYTES);
+        if let Err(most) = config.set_max_readahead(REQUEST_BYTES) {
+            let _ = config.set_max_readahead(most);
+        }
+        let _ = config.set_max_background(BACKGROUND);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.vfs_lookup(parent, name) {
+            Ok(Some(a)) => reply.entry(&LIFETIME, &a, GENERATION),
+            Ok(None) => {
+                // Inode 0 with a lifetime: the kernel remembers that there is nothing.
+                reply.entry(&LIFETIME, &nothing(), GENERATION);
+            }
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn getattr(&self, _req: &Request, node: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.run(|vfs| vfs.attributes(ino(node))) {
+            Ok(a) => reply.attr(&LIFETIME, &attributes(&a)),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set = Setting {
+            mode,
+            uid,
+            gid,
+            size,
+            accessed: atime.map(set_time),
+            modified: mtime.map(set_time),
+            handle: fh.map(|h| h.0),
+        };
+        match self.run(|vfs| vfs.set_attributes(caller(req), ino(node), &set)) {
+            Ok(a) => reply.attr(&LIFETIME, &attributes(&a)),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn readlink(&self, _req: &Request, node: INodeNo, reply: ReplyData) {
+        match self.run(|vfs| vfs.read_link(ino(node))) {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let Some(kind) = kind(mode) else { return reply.error(errno::INVALID) };
+        self.entry(reply, |vfs| {
+            vfs.make_node(caller(req), ino(parent), name.as_bytes(), kind, (mode, umask), rdev)
+        });
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let kind = ObjectKind::Directory;
+        self.entry(reply, |vfs| {
+            vfs.make_node(caller(req), ino(parent), name.as_bytes(), kind, (mode, umask), 0)
+        });
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.empty(reply, |vfs| vfs.unlink(ino(parent), name.as_bytes()));
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.empty(reply, |vfs| vfs.rmdir(ino(parent), name.as_bytes()));
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let target = target.as_os_str().as_bytes();
+        self.entry(reply, |vfs| vfs.make_symlink(caller(req), ino(parent), name.as_bytes(), target));
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let how = if flags.is_empty() {
+            Rename::Replace
+        } else if flags == RenameFlags::RENAME_NOREPLACE {
+            Rename::NoReplace
+        } else if flags == RenameFlags::RENAME_EXCHANGE {
+            Rename::Exchange
+        } else {
+            return reply.error(errno::INVALID);
+        };
+        self.empty(reply, |vfs| {
+            vfs.rename((ino(parent), name.as_bytes()), (ino(newparent), newname.as_bytes()), how)
+        });
+    }
+
+    fn link(&self, _req: &Request, node: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        self.entry(reply, |vfs| vfs.link(ino(node), ino(newparent), newname.as_bytes()));
+    }
+
+    fn open(&self, req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let how = open_how(flags);
+        match self.run(|vfs| vfs.open(caller(req), ino(node), how)) {
+            Ok(handle) => reply.opened(FileHandle(handle), open_flags(how)),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let how = open_how(OpenFlags(flags));
+        match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), mode, umask)) {
+            Ok((a, handle)) => {
+                reply.created(&LIFETIME, &attributes(&a), GENERATION, FileHandle(handle), open_flags(how));
+            }
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        node: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        BUFFER.with_borrow_mut(|buffer| {
+            let size = size.min(REQUEST_BYTES) as usize;
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            match self.run(|vfs| vfs.read(ino(node), offset, &mut buffer[..size])) {
+                Ok(n) => reply.data(&buffer[..n]),
+                Err(e) => reply.error(e),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        node: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let drop_bits = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        match self.run(|vfs| vfs.write(ino(node), fh.0, offset, data, drop_bits)) {
+            Ok(()) => reply.written(data.len() as u32),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn flush(&self, _req: &Request, _node: INodeNo, fh: FileHandle, _lock: LockOwner, reply: ReplyEmpty) {
+        self.empty(reply, |vfs| {
+            vfs.flush(fh.0);
+            Ok(())
+        });
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _node: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.empty(reply, |vfs| {
+            vfs.release(fh.0);
+            Ok(())
+        });
+    }
+
+    fn fsync(&self, _req: &Request, _node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
+        self.empty(reply, Vfs::sync);
+    }
+
+    fn opendir(&self, _req: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.run(|vfs| vfs.open_dir(ino(node))) {
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        _node: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let mut at = offset;
+        let done = self.run(|vfs| {
+            loop {
+                let page = vfs.read_dir(fh.0, at, LIST_ENTRIES)?;
+                let Some(last) = page.last() else { return Ok(()) };
+                at = last.cookie;
+                for e in &page {
+                    let name = OsStr::from_bytes(&e.name);
+                    if reply.add(node(e.ino), e.cookie, file_type(e.kind), name) {
+                        return Ok(());
+                    }
+                }
+            }
+        });
+        match done {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        _node: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let mut at = offset;
+        let done = self.run(|vfs| {
+            loop {
+                let page = vfs.read_dir(fh.0, at, LIST_ENTRIES)?;
+                let Some(last) = page.last() else { return Ok(()) };
+                at = last.cookie;
+                for e in &page {
+                    let Some(a) = vfs.listed_attributes(e)? else { continue };
+                    let (name, a) = (OsStr::from_bytes(&e.name), attributes(&a));
+                    if reply.add(node(e.ino), e.cookie, name, &LIFETIME, &a, GENERATION) {
+                        return Ok(());
+                    }
+                }
+            }
+        });
+        match done {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _node: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.empty(reply, |vfs| {
+            vfs.release_dir(fh.0);
+            Ok(())
+        });
+    }
+
+    fn fsyncdir(&self, _req: &Request, _node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
+        self.empty(reply, Vfs::sync);
+    }
+
+    fn statfs(&self, _req: &Request, _node: INodeNo, reply: ReplyStatfs) {
+        match self.run(Vfs::space) {
+            Ok(s) => {
+                let (total, free) = (s.total_bytes / STATFS_BYTES, s.free_bytes / STATFS_BYTES);
+                let unit = STATFS_BYTES as u32;
+                // Objects take space as they come: as many are free as blocks.
+                reply.statfs(total, free, free, s.objects + free, free, unit, 255, unit);
+            }
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        req: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let create = match flags {
+            libc::XATTR_CREATE => Some(true),
+            libc::XATTR_REPLACE => Some(false),
+            _ => None,
+        };
+        self.empty(reply, |vfs| vfs.set_xattr(caller(req), ino(node), name.as_bytes(), value, create));
+    }
+
+    fn getxattr(&self, _req: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        Self::xattr(reply, size, self.run(|vfs| vfs.xattr(ino(node), name.as_bytes())));
+    }
+
+    fn listxattr(&self, _req: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let list = self.run(|vfs| {
+            let mut list = Vec::new();
+            for name in vfs.xattrs(ino(node))? {
+                list.extend_from_slice(&name);
+                list.push(0);
+            }
+            Ok(list)
+        });
+        Self::xattr(reply, size, list);
+    }
+
+    fn removexattr(&self, _req: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.empty(reply, |vfs| vfs.remove_xattr(ino(node), name.as_bytes()));
+    }
+
+    fn access(&self, _req: &Request, _node: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        reply.ok(); // the kernel has decided: default_permissions
+    }
+
+    fn fallocate(
+        &self,
+        req: &Request,
+        node: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
+        const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP;
+        const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE;
+        const ZERO_INSIDE: i32 = ZERO | KEEP;
+        let how = match mode {
+            0 => Allocate::Extend,
+            KEEP => Allocate::Reserve,
+            PUNCH => Allocate::Punch,
+            ZERO => Allocate::Zero,
+            ZERO_INSIDE => Allocate::ZeroInside,
+            _ => return reply.error(errno::NOT_SUPPORTED),
+        };
+        self.empty(reply, |vfs| vfs.allocate(caller(req), ino(node), fh.0, (offset, length), how));
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        node: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let what = match whence {
+            libc::SEEK_DATA => Seek::Data,
+            libc::SEEK_HOLE => Seek::Hole,
+            _ => return reply.error(errno::INVALID),
+        };
+        let found = self.run(|vfs| {
+            let from = u64::try_from(offset).map_err(|_| FsError::NoSuchOffset)?;
+            vfs.seek(ino(node), from, what)
+        });
+        match found {
+            Ok(at) => reply.offset(at.cast_signed()),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        ino_in: INodeNo,
+        _fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let (from, to) = ((ino(ino_in), offset_in), (ino(ino_out), fh_out.0, offset_out));
+        match self.run(|vfs| vfs.copy_range(caller(req), from, to, len.min(COPY_BYTES))) {
+            Ok(n) => reply.written(n as u32),
+            Err(e) => reply.error(e),
+        }
+    }
+}
+
+impl Adapter {
+    /// What a name shows; none if there is nothing.
+    fn vfs_lookup(&self, parent: INodeNo, name: &OsStr) -> Result<Option<fuser::FileAttr>, Code> {
+        self.run(|vfs| match vfs.lookup(ino(parent), name.as_bytes()) {
+            Ok(a) => Ok(Some(attributes(&a))),
+            Err(crate::base::Error::Fs(FsError::NotFound)) => Ok(None),
+            Err(e) => Err(e),
+        })
+    }
+}
+
+/// The attributes in the answer that there is nothing.
+fn nothing() -> fuser::FileAttr {
+    let epoch = SystemTime::UNIX_EPOCH;
+    fuser::FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: epoch,
+        mtime: epoch,
+        ctime: epoch,
+        crtime: epoch,
+        kind: fuser::FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}

@@ -1,0 +1,96 @@
+//! The kernel's FUSE protocol, through fuser: its calls to calls of `vfs`, and answers back.
+//!
+//! Nothing is decided here but what the protocol asks for. A request that panics answers with an I/O error
+//! (fuser does, when the reply is dropped) and stops all writing.
+
+mod adapter;
+mod convert;
+mod errno;
+mod options;
+
+use std::{io, path::Path, sync::Arc};
+
+use fuser::{Config, MountOption, SessionACL};
+
+use crate::vfs::Vfs;
+use adapter::Adapter;
+
+pub use options::{KNOWN as KNOWN_OPTIONS, Options, UnknownOption};
+
+/// Threads that take requests: as many as measured best.
+const THREADS: usize = 2;
+
+/// A mount that answers.
+pub struct Mount {
+    session: fuser::BackgroundSession,
+}
+
+impl Mount {
+    /// Mounts a filesystem on a directory and answers the kernel's requests from threads of its own.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn new(vfs: &Arc<Vfs>, mountpoint: &Path, source: &Path, options: &Options) -> io::Result<Self> {
+        let mut config = Config::default();
+        config.mount_options = mount_options(source, options);
+        config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+        config.n_threads = Some(THREADS);
+        let session = fuser::Session::new(Adapter::new(Arc::clone(vfs)), mountpoint, &config)?;
+        let notifier = session.notifier();
+        vfs.on_side_effect(move |ino| {
+            // Attributes alone: that takes no lock that a request could hold.
+            if let Err(e) = notifier.inval_inode(convert::node(ino), -1, 0) {
+                tracing::debug!("telling the kernel of inode {ino}: {e}");
+            }
+        });
+        Ok(Self { session: session.spawn()? })
+    }
+
+    /// Is it unmounted, by whomever?
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.session.guard.is_finished()
+    }
+
+    /// Waits until it is unmounted and every request is answered.
+    ///
+    /// # Errors
+    /// What ended it, if it was not an unmount.
+    pub fn wait(self) -> io::Result<()> {
+        self.session.join()
+    }
+}
+
+fn mount_options(source: &Path, options: &Options) -> Vec<MountOption> {
+    let mut all = vec![
+        MountOption::DefaultPermissions,
+        MountOption::FSName(source_name(source)),
+        // fuser gives the subtype to fusermount alone; the kernel knows it as well.
+        MountOption::CUSTOM("subtype=segfs".into()),
+    ];
+    all.push(if options.read_only { MountOption::RO } else { MountOption::RW });
+    all.push(if options.devices { MountOption::Dev } else { MountOption::NoDev });
+    all.push(if options.set_id { MountOption::Suid } else { MountOption::NoSuid });
+    if !options.execute {
+        all.push(MountOption::NoExec);
+    }
+    if options.synchronous {
+        all.push(MountOption::Sync);
+    }
+    if options.directories_synchronous {
+        all.push(MountOption::DirSync);
+    }
+    if options.no_access_times {
+        all.push(MountOption::NoAtime);
+    }
+    all
+}
+
+/// What mount tables show as the source: the store, unless its name could be taken for mount options (fuser
+/// 0.18 joins them with commas as they are).
+fn source_name(source: &Path) -> String {
+    match source.to_str() {
+        Some(s) if !s.contains([',', '\\', '"', '\n']) => s.to_owned(),
+        _ => "segfs".to_owned(),
+    }
+}

@@ -1,0 +1,188 @@
+//! A cache of single rows above an index: names and objects, which almost every request asks for.
+//!
+//! The block cache below saves the disk; this one saves the search through levels and blocks.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
+
+use parking_lot::Mutex;
+use quick_cache::{Weighter, unsync::Cache};
+
+use super::{Change, Index, IndexStats, Order, Value};
+use crate::base::{Lsn, Result};
+
+const SHARDS: usize = 16;
+/// What an entry costs beside its bytes, roughly, in bytes.
+const ENTRY_BYTES: u64 = 96;
+
+#[derive(Clone, Copy)]
+struct Weight;
+
+impl Weighter<Box<[u8]>, Value> for Weight {
+    fn weight(&self, key: &Box<[u8]>, value: &Value) -> u64 {
+        key.len() as u64 + value.len() as u64 + ENTRY_BYTES
+    }
+}
+
+type Shard = Mutex<Cache<Box<[u8]>, Value, Weight>>;
+
+/// An index with a cache of rows in front.
+pub struct CachedIndex {
+    inner: Arc<dyn Index>,
+    /// First bytes of the keys that are worth it.
+    kinds: &'static [u8],
+    shards: Vec<Shard>,
+    /// Odd while changes are being applied. A row that was read before a change must not be kept after it.
+    generation: AtomicU64,
+}
+
+impl CachedIndex {
+    /// Puts a cache of so many bytes before an index, for keys that begin with one of `kinds`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Index>, kinds: &'static [u8], bytes: u64) -> Self {
+        let shard = || {
+            let weight = (bytes / SHARDS as u64).max(4096);
+            Mutex::new(Cache::with_weighter((weight / 256) as usize, weight, Weight))
+        };
+        Self { inner, kinds, shards: (0..SHARDS).map(|_| shard()).collect(), generation: AtomicU64::new(0) }
+    }
+
+    fn shard(&self, key: &[u8]) -> Option<&Shard> {
+        if !self.kinds.contains(key.first()?) {
+            return None;
+        }
+        // FNV-1a over the end of the key, where keys differ.
+        let tail = &key[key.len().saturating_sub(12)..];
+        let hash = tail
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+        self.shards.get((hash >> 40) as usize % SHARDS)
+    }
+}
+
+impl Index for CachedIndex {
+    fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        let Some(shard) = self.shard(key) else { return self.inner.get(key) };
+        if let Some(found) = shard.lock().get(key) {
+            return Ok(Some(found.clone()));
+        }
+        let before = self.generation.load(SeqCst);
+        let Some(found) = self.inner.get(key)? else { return Ok(None) };
+        // A copy of its own: what came from disk would hold on to its whole block.
+        let found = Value::from(&found[..]);
+        let mut shard = shard.lock();
+        if before.is_multiple_of(2) && self.generation.load(SeqCst) == before {
+            shard.insert(key.into(), found.clone());
+        }
+        Ok(Some(found))
+    }
+
+    fn apply(&self, lsn: Lsn, changes: &[Change]) -> Result<()> {
+        self.generation.fetch_add(1, SeqCst);
+        let applied = self.inner.apply(lsn, changes);
+        for Change { key, value } in changes {
+            let Some(shard) = self.shard(key) else { continue };
+            let mut shard = shard.lock();
+            match value {
+                Some(value) if applied.is_ok() => {
+                    shard.insert(key.as_slice().into(), Value::from(&value[..]))
+                }
+                _ => drop(shard.remove(key.as_slice())),
+            }
+        }
+        self.generation.fetch_add(1, SeqCst);
+        applied
+    }
+
+    fn walk(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        order: Order,
+        visit: &mut dyn FnMut(&[u8], &Value) -> bool,
+    ) -> Result<()> {
+        self.inner.walk(start, end, order, visit)
+    }
+
+    fn unflushed_bytes(&self) -> u64 {
+        self.inner.unflushed_bytes()
+    }
+
+    fn rotate(&self, lsn: Lsn) -> Result<()> {
+        self.inner.rotate(lsn)
+    }
+
+    fn flush_to(&self, durable: Lsn) -> Result<()> {
+        self.inner.flush_to(durable)
+    }
+
+    fn waiting_memtables(&self) -> usize {
+        self.inner.waiting_memtables()
+    }
+
+    fn flushed_lsn(&self) -> Lsn {
+        self.inner.flushed_lsn()
+    }
+
+    fn compact(&self) -> Result<bool> {
+        self.inner.compact()
+    }
+
+    fn stats(&self) -> IndexStats {
+        let mut stats = self.inner.stats();
+        stats.cache_bytes += self.shards.iter().map(|s| s.lock().weight()).sum::<u64>();
+        stats
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::MemoryIndex;
+
+    fn cached() -> CachedIndex {
+        CachedIndex::new(Arc::new(MemoryIndex::new()), &[1], 64 << 10)
+    }
+
+    #[test]
+    fn a_changed_row_is_never_shown_as_it_was() {
+        let index = cached();
+        for n in 1..2000_u64 {
+            let key = vec![1, (n % 7) as u8];
+            index.apply(Lsn::new(n), &[Change::put(key.clone(), n.to_le_bytes())]).unwrap();
+            assert_eq!(&index.get(&key).unwrap().unwrap()[..], n.to_le_bytes());
+            if n % 11 == 0 {
+                index.apply(Lsn::new(n), &[Change::remove(key.clone())]).unwrap();
+                assert_eq!(index.get(&key).unwrap(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn readers_beside_a_writer_never_go_back() {
+        let index = cached();
+        std::thread::scope(|s| {
+            for _ in 0..2 {
+                s.spawn(|| {
+                    let mut last = 0;
+                    while last < 20_000 {
+                        // Crowd the row out now and then, so that it is read from below again.
+                        for k in 0..3_u8 {
+                            let _ = index.get(&[1, 9, k]).unwrap();
+                        }
+                        let Some(v) = index.get(&[1, 0]).unwrap() else { continue };
+                        let now = u64::from_le_bytes(v[..].try_into().unwrap());
+                        assert!(now >= last, "{now} after {last}");
+                        last = now;
+                    }
+                });
+            }
+            for n in 1..=20_000_u64 {
+                let crowd = Change::put([1, 9, (n % 3) as u8], vec![0; 3000]);
+                index.apply(Lsn::new(n), &[Change::put([1, 0], n.to_le_bytes()), crowd]).unwrap();
+            }
+        });
+    }
+}

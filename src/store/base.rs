@@ -1,0 +1,139 @@
+//! Bases: the index as of one LSN, written into the log, so that a rebuild needs no record before it.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use crate::{
+    base::{Damage, Lsn, Result, StoreId, limits},
+    format::{
+        Kind, Prepared, code,
+        rows::{BasePiece, key},
+    },
+    index::{Change, Index, Order},
+    log::{Log, LogOptions, Record},
+};
+
+use super::{Parts, Store};
+
+impl Store {
+    /// Writes a base: every row of the index as it is now, in pieces, while operations go on. Returns the LSN that it
+    /// is as of; it counts once all of it is durable.
+    ///
+    /// # Errors
+    /// What log and index say; a base that was begun and not finished is ignored.
+    pub fn write_base(&self) -> Result<Lsn> {
+        self.check_usable()?;
+        let mut state = Some(self.apply.lock());
+        let as_of = self.log.last_lsn();
+        if let Some(state) = &state {
+            let meta = Change::put(key::meta(), code::encode(&state.meta));
+            self.index.apply(as_of, &[meta])?;
+        }
+        let mut piece = BasePiece { as_of, part: 0, last: false, rows: Vec::new() };
+        let mut bytes = 0;
+        let mut failed = None;
+        // The walk sees the moment at which it begins; from its first row on, others may go on.
+        self.index.walk(&[1], &[0xff; 8], Order::Forward, &mut |k, row| {
+            drop(state.take());
+            bytes += k.len() + row.len();
+            piece.rows.push((k.to_vec(), row.to_vec()));
+            if bytes < limits::BASE_PIECE_BYTES {
+                return true;
+            }
+            bytes = 0;
+            let next = BasePiece { as_of, part: piece.part + 1, last: false, rows: Vec::new() };
+            let full = std::mem::replace(&mut piece, next);
+            failed = self.append_piece(&full).err();
+            failed.is_none()
+        })?;
+        drop(state);
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        piece.last = true;
+        self.append_piece(&piece)?;
+        Ok(as_of)
+    }
+
+    fn append_piece(&self, piece: &BasePiece) -> Result<()> {
+        let payload = Prepared::record(code::encode(piece));
+        let _order = self.apply.lock();
+        self.log.append(&[Record::new(Kind::Base, &payload)])?;
+        Ok(())
+    }
+}
+
+/// Fills an empty index from the newest whole base in the log, if there is one. Afterwards it covers the log up
+/// to the base's LSN.
+///
+/// # Errors
+/// What reading the log says, or [`crate::base::Error::Damaged`] for a base that does not decode.
+pub(super) fn load(parts: &Parts, id: StoreId, options: LogOptions) -> Result<()> {
+    fill(&*parts.index, Lsn::MAX, &|visit| each_piece(parts, id, options, visit))
+}
+
+/// Goes through all pieces of all bases in a log.
+type EachPiece<'a> = &'a dyn Fn(&mut dyn FnMut(BasePiece) -> Result<()>) -> Result<()>;
+
+/// As [`load`], from the newest whole base as of `upto` or before.
+///
+/// # Errors
+/// As of [`load`].
+pub(super) fn fill(index: &dyn Index, upto: Lsn, each_piece: EachPiece<'_>) -> Result<()> {
+    let mut bases: BTreeMap<Lsn, (u32, bool)> = BTreeMap::new();
+    each_piece(&mut |piece| {
+        let (parts, whole) = bases.entry(piece.as_of).or_default();
+        // A base that was begun again at the same LSN counts if its pieces follow each other once.
+        if piece.part == 0 {
+            (*parts, *whole) = (0, false);
+        }
+        if piece.part == *parts && !*whole {
+            (*parts, *whole) = (*parts + 1, piece.last);
+        }
+        Ok(())
+    })?;
+    let Some((newest, _)) = bases.into_iter().rev().find(|(at, (_, whole))| *whole && *at <= upto) else {
+        return Ok(());
+    };
+    each_piece(&mut |piece| {
+        if piece.as_of == newest {
+            let rows: Vec<_> = piece.rows.into_iter().map(|(k, row)| Change::put(k, row)).collect();
+            index.apply(newest, &rows)?;
+        }
+        Ok(())
+    })?;
+    index.rotate(newest)?;
+    index.flush()
+}
+
+fn each_piece(
+    parts: &Parts,
+    id: StoreId,
+    options: LogOptions,
+    visit: &mut dyn FnMut(BasePiece) -> Result<()>,
+) -> Result<()> {
+    Log::open(
+        Arc::clone(&parts.disk),
+        id,
+        options,
+        Arc::clone(&parts.clock),
+        Arc::clone(&parts.random),
+        Lsn::new(0),
+        &mut |record| {
+            if record.kind != Kind::Base {
+                return Ok(());
+            }
+            let l = &record.location;
+            let piece = code::decode(record.payload)
+                .map_err(|e| Damage::segment(l.segment, l.offset, Some(record.lsn), e.0))?;
+            visit(piece)
+        },
+    )?;
+    Ok(())
+}
+
+/// Is a base looked for? Only when the index is empty and the log is not.
+#[must_use]
+pub(super) fn wanted(index: &dyn Index, disk: &dyn crate::disk::Disk) -> bool {
+    index.flushed_lsn() == Lsn::new(0)
+        && disk.list(Path::new(crate::segment::DIRECTORY)).is_ok_and(|names| !names.is_empty())
+}

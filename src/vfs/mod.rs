@@ -1,0 +1,146 @@
+//! What a filesystem means, in plain Rust: open files, directory scans, attributes, ACLs, names.
+//!
+//! Permission checks are the kernel's (it is mounted with `default_permissions`); what follows from a change
+//! (versions at the last close, orphans, set-group-id directories, ACL inheritance, privileges dropped) is
+//! decided here.
+
+mod acl;
+mod attributes;
+mod content;
+mod dirs;
+mod files;
+mod names;
+mod xattrs;
+
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use crate::{
+    base::{Clock, Ino, Result, SystemClock},
+    store::Store,
+};
+
+pub use crate::{
+    format::facts::{ObjectKind, Owner, Time},
+    store::{Attributes, Rename},
+};
+pub use attributes::{SetTime, Setting};
+pub use content::{Allocate, Seek};
+pub use dirs::Listed;
+pub use files::OpenHow;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Caller {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// What `df` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Space {
+    /// All bytes.
+    pub total_bytes: u64,
+    /// Bytes that can be had.
+    pub free_bytes: u64,
+    /// Objects ever made.
+    pub objects: u64,
+}
+
+type Listener = Box<dyn Fn(Ino) + Send + Sync>;
+
+/// The filesystem over one store.
+pub struct Vfs {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    files: Mutex<files::Files>,
+    dirs: Mutex<dirs::Dirs>,
+    /// Told when attributes changed behind the back of whoever caches them.
+    changed: OnceLock<Listener>,
+}
+
+impl Vfs {
+    /// The filesystem over a store.
+    #[must_use]
+    pub fn new(store: Arc<Store>) -> Self {
+        Self {
+            store,
+            clock: Arc::new(SystemClock),
+            files: Mutex::default(),
+            dirs: Mutex::default(),
+            changed: OnceLock::new(),
+        }
+    }
+
+    /// Sets who is told of attributes that changed as a side effect of something else; once.
+    pub fn on_side_effect(&self, listener: impl Fn(Ino) + Send + Sync + 'static) {
+        let _ = self.changed.set(Box::new(listener));
+    }
+
+    fn tell_changed(&self, ino: Ino) {
+        if let Some(listener) = self.changed.get() {
+            listener(ino);
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::from_ns(self.clock.wall_ns())
+    }
+
+    /// What a name in a directory shows.
+    ///
+    /// # Errors
+    /// [`crate::base::FsError::NotFound`], or what the store says.
+    pub fn lookup(&self, dir: Ino, name: &[u8]) -> Result<Attributes> {
+        match name {
+            b"." => self.attributes(dir),
+            b".." => self.attributes(self.store.view().parent(dir)?),
+            _ => self.store.view().lookup(dir, name),
+        }
+    }
+
+    /// Attributes of an object.
+    ///
+    /// # Errors
+    /// As of [`lookup`](Self::lookup).
+    pub fn attributes(&self, ino: Ino) -> Result<Attributes> {
+        self.store.view().attributes(ino)
+    }
+
+    /// Target of a symlink.
+    ///
+    /// # Errors
+    /// As of [`lookup`](Self::lookup), and [`crate::base::FsError::Invalid`] for what is none.
+    pub fn read_link(&self, ino: Ino) -> Result<Vec<u8>> {
+        self.store.view().read_link(ino)
+    }
+
+    /// Room on the disk that holds the store.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn space(&self) -> Result<Space> {
+        let space = self.store.space()?;
+        Ok(Space {
+            total_bytes: space.total_bytes,
+            free_bytes: space.free_bytes,
+            objects: self.store.status().objects,
+        })
+    }
+
+    /// Makes everything done so far survive a crash.
+    ///
+    /// # Errors
+    /// [`crate::base::Error::Poisoned`] if it can't be made so.
+    pub fn sync(&self) -> Result<()> {
+        self.store.sync(self.store.last_lsn())
+    }
+
+    /// Stops all writing until the store is opened anew: something in here is not as it should be.
+    pub fn stop_writing(&self, why: &str) {
+        self.store.stop_writing(why);
+    }
+}

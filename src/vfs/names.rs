@@ -1,0 +1,142 @@
+//! Names: making, linking, moving and removing them.
+
+use crate::{
+    base::{Ino, Result},
+    format::facts::{ObjectKind, Owner},
+    store::{Attributes, NewObject, Rename},
+};
+
+use super::{
+    Caller, Vfs,
+    acl::{self, Acl},
+};
+
+const SET_GROUP_ID: u32 = 0o2000;
+
+/// What somebody wants to make.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    kind: ObjectKind,
+    mode: u32,
+    umask: u32,
+    device: u32,
+}
+
+impl Vfs {
+    /// Makes a regular file and opens it. Returns its attributes and the handle.
+    ///
+    /// # Errors
+    /// [`crate::base::FsError::Exists`], or what the store says.
+    pub fn create(
+        &self,
+        caller: Caller,
+        dir: Ino,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+    ) -> Result<(Attributes, u64)> {
+        let made = self.make_node(caller, dir, name, ObjectKind::File, (mode, umask), 0)?;
+        let handle = self.opened_new(made.ino);
+        Ok((made, handle))
+    }
+
+    /// Makes a directory, regular file, pipe, socket or device node. `mode` is the mode and the umask.
+    ///
+    /// # Errors
+    /// As of [`create`](Self::create).
+    pub fn make_node(
+        &self,
+        caller: Caller,
+        dir: Ino,
+        name: &[u8],
+        kind: ObjectKind,
+        (mode, umask): (u32, u32),
+        device: u32,
+    ) -> Result<Attributes> {
+        let new = self.new_object(caller, dir, Wanted { kind, mode, umask, device })?;
+        Ok(self.store.create_object(dir, name, &new)?.1)
+    }
+
+    /// Makes a symlink.
+    ///
+    /// # Errors
+    /// As of [`create`](Self::create).
+    pub fn make_symlink(&self, caller: Caller, dir: Ino, name: &[u8], target: &[u8]) -> Result<Attributes> {
+        let parent = self.attributes(dir)?;
+        let new = NewObject::symlink(target, owner_below(caller, &parent));
+        Ok(self.store.create_object(dir, name, &new)?.1)
+    }
+
+    /// What a new object gets from its maker and its directory: owner, mode, ACLs.
+    fn new_object(&self, caller: Caller, dir: Ino, wanted: Wanted) -> Result<NewObject> {
+        let parent = self.attributes(dir)?;
+        let owner = owner_below(caller, &parent);
+        let is_dir = wanted.kind == ObjectKind::Directory;
+        let mut mode = wanted.mode & 0o7777;
+        let mut xattrs = Vec::new();
+        let default = if parent.xattrs == 0 { None } else { self.acl_of(dir, acl::DEFAULT)? };
+        if let Some(default) = default {
+            // The directory's default ACL stands in for the umask.
+            let (access, masked) = Acl::inherited(&default, mode);
+            mode = masked;
+            if let Some(access) = access {
+                xattrs.push((acl::ACCESS.to_vec(), access.encode()));
+            }
+            if is_dir {
+                xattrs.push((acl::DEFAULT.to_vec(), default.encode()));
+            }
+        } else {
+            mode &= !wanted.umask;
+        }
+        if is_dir && parent.mode & SET_GROUP_ID != 0 {
+            mode |= SET_GROUP_ID;
+        }
+        let device = wanted.device;
+        Ok(NewObject { kind: wanted.kind, mode, owner, device, target: Vec::new(), xattrs })
+    }
+
+    /// Gives a file another name.
+    ///
+    /// # Errors
+    /// As of [`Store::link`](crate::store::Store::link).
+    pub fn link(&self, ino: Ino, dir: Ino, name: &[u8]) -> Result<Attributes> {
+        Ok(self.store.link(ino, dir, name)?.1)
+    }
+
+    /// Removes a name; open handles keep what it showed.
+    ///
+    /// # Errors
+    /// As of [`Store::unlink`](crate::store::Store::unlink).
+    pub fn unlink(&self, dir: Ino, name: &[u8]) -> Result<()> {
+        let (_, ino, links) = self.store.unlink(dir, name)?;
+        self.unnamed(ino, links)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// As of [`Store::rmdir`](crate::store::Store::rmdir).
+    pub fn rmdir(&self, dir: Ino, name: &[u8]) -> Result<()> {
+        self.store.rmdir(dir, name)?;
+        Ok(())
+    }
+
+    /// Renames, as renameat2(2) does.
+    ///
+    /// # Errors
+    /// As of [`Store::rename`](crate::store::Store::rename).
+    pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), how: Rename) -> Result<()> {
+        if let (_, Some((ino, links))) = self.store.rename(from, to, how)?
+            && self.attributes(ino)?.kind != ObjectKind::Directory
+        {
+            self.unnamed(ino, links)?;
+        }
+        Ok(())
+    }
+}
+
+/// Who owns what is made in a directory: below a set-group-id directory the group is the directory's.
+fn owner_below(caller: Caller, parent: &Attributes) -> Owner {
+    let gid = if parent.mode & SET_GROUP_ID == 0 { caller.gid } else { parent.owner.gid };
+    Owner { uid: caller.uid, gid }
+}

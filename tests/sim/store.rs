@@ -1,0 +1,82 @@
+//! Many worlds: the store under load, faults and crashes, against its model.
+//!
+//! `SEGFS_SIM_SEED` replays one world; `SEGFS_SIM_STATES` says how many crash states are enough.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use super::world::{Outcome, Plan, run};
+
+const STATES: u64 = 60_000;
+const FIRST_SEED: u64 = 1;
+
+fn env(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+pub fn plan(seed: u64) -> Plan {
+    Plan { seed, images: seed % 5, lives: 1 + seed % 7, faults: true }
+}
+
+/// Runs a world; a failure, a panic too, names the seed and how to see it again.
+fn live(seed: u64) -> Result<Outcome, String> {
+    let lived = std::panic::catch_unwind(|| run(plan(seed)));
+    let lived = lived.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(text.unwrap_or_else(|| panic.downcast_ref::<&str>().map_or("a panic".into(), |t| (*t).into())))
+    });
+    lived.map_err(|e| {
+        format!("seed {seed}: {e}\nSEGFS_SIM_SEED={seed} cargo test --test it -- sim::store --nocapture")
+    })
+}
+
+#[test]
+#[allow(clippy::disallowed_methods)] // the rate is measured
+fn worlds() {
+    if let Some(seed) = env("SEGFS_SIM_SEED") {
+        println!("{:?}", live(seed).unwrap_or_else(|e| panic!("{e}")));
+        return;
+    }
+    let enough = env("SEGFS_SIM_STATES").unwrap_or(STATES);
+    let (next, states, operations) = (AtomicU64::new(FIRST_SEED), AtomicU64::new(0), AtomicU64::new(0));
+    let failures = Mutex::new(Vec::new());
+    let started = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(8);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while states.load(Relaxed) < enough && failures.lock().unwrap().len() < 3 {
+                    match live(next.fetch_add(1, Relaxed)) {
+                        Ok(o) => {
+                            states.fetch_add(o.states, Relaxed);
+                            operations.fetch_add(o.operations, Relaxed);
+                        }
+                        Err(e) => failures.lock().unwrap().push(e),
+                    }
+                }
+            });
+        }
+    });
+    let seconds = started.elapsed().as_secs_f64();
+    let (states, worlds) = (states.into_inner(), next.into_inner() - FIRST_SEED);
+    println!(
+        "{states} crash states in {worlds} worlds with {} operations: {:.0} states/s on {threads} threads",
+        operations.into_inner(),
+        states as f64 / seconds
+    );
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    for seed in [11, 12, 13] {
+        assert_eq!(run(plan(seed)), run(plan(seed)), "seed {seed}");
+    }
+}
