@@ -3,6 +3,7 @@
 mod disk;
 mod format;
 mod index;
+mod segtool;
 mod sim;
 mod store;
 mod tidy;

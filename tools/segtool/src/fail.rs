@@ -57,8 +57,15 @@ impl Failure {
         let joined = |s: &str, with| {
             s.split('\n').map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(with)
         };
-        let what = joined(first.trim_start_matches("error: "), " ");
-        let why = joined(rest.split("For more information").next().unwrap_or_default(), "; ");
+        let mut what = joined(first.trim_start_matches("error: "), " ");
+        let mut why = joined(rest.split("For more information").next().unwrap_or_default(), "; ");
+        if why.is_empty() {
+            // A value that does not parse: the reason stands on the same line.
+            (what, why) = match what.split_once(": ") {
+                Some((what, why)) => (what.to_owned(), why.to_owned()),
+                None => (what, "segtool does not understand it".into()),
+            };
+        }
         Self::new(USAGE, what, why, "segtool --help")
     }
 
