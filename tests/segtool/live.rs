@@ -20,14 +20,14 @@ fn nothing_false_is_said_of_a_store_that_is_being_written() {
     let mut last = 0;
     thread::scope(|s| {
         let writer = s.spawn(|| {
-            let mut n = 0;
+            let mut n = 0_u64;
             while !stop.load(Relaxed) {
                 n += 1;
                 let ino = file(&store, &format!("f{n}"), &noise(n, 1000 + (n as usize * 7919) % 60_000));
-                if n % 3 == 0 {
+                if n.is_multiple_of(3) {
                     store.sync_all().unwrap();
                 }
-                if n % 5 == 0 {
+                if n.is_multiple_of(5) {
                     store.set_xattr(ino, b"user.n", Some(&noise(n, 200)), None).unwrap();
                 }
             }

@@ -113,12 +113,12 @@ fn file(store: &Store, name: &str, data: &[u8]) -> Ino {
 
 /// Fills a store with what there can be, over several segments.
 fn fill(store: &Store, seed: u64) {
-    for n in 0..6 {
+    for n in 0..6_u64 {
         let ino = file(store, &format!("f{n}"), &noise(seed + n, 100_000));
         store.write(ino, 50_000, &noise(seed + 100 + n, 30_000)).unwrap();
         store.commit_version(ino).unwrap();
         store.set_xattr(ino, b"user.color", Some(b"green"), None).unwrap();
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             store.unlink(Ino::FIRST, format!("f{n}").as_bytes()).unwrap();
             store.reap(ino).unwrap();
         }
