@@ -4,6 +4,7 @@ mod disk;
 mod format;
 mod index;
 mod mount;
+mod segtool;
 mod sim;
 mod store;
 mod tidy;

@@ -45,7 +45,7 @@ impl Failure {
                 Self::new(IN_USE, what, format!("{holder} has it open{place}"), "segfs status")
             }
             Error::NotAStore { .. } => Self::usage(what, e.to_string(), "segfs init STORE"),
-            Error::Damaged(_) => Self::new(DAMAGE, what, e.to_string(), format!("segtool check {shown}")),
+            Error::Damaged(_) => Self::new(DAMAGE, what, e.to_string(), format!("segtool verify {shown}")),
             Error::BadRequest(_) => Self::usage(what, e.to_string(), "choose an empty directory, or a store"),
             Error::Newer { .. } => Self::new(FAILED, what, e.to_string(), "segfs --version"),
             Error::NoSpace { .. } => Self::new(FAILED, what, e.to_string(), "free some space on that disk"),

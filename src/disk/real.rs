@@ -190,7 +190,7 @@ impl Disk for RealDisk {
             other => other?,
         };
         match retry_on_intr(|| rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared)) {
-            Ok(()) => Ok(Some(Box::new(fd))),
+            Ok(()) => Ok(Some(Box::new(SharedLock { fd }))),
             Err(Errno::WOULDBLOCK) => Err(held(&fd)),
             Err(e) => Err(e.into()),
         }
@@ -227,7 +227,25 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // Not being able to is harmless: who takes the lock next writes over it.
         let _ = rustix::fs::ftruncate(&self.fd, 0);
+        unlock(&self.fd);
     }
+}
+
+/// A lock that was taken beside others.
+struct SharedLock {
+    fd: OwnedFd,
+}
+
+impl Drop for SharedLock {
+    fn drop(&mut self) {
+        unlock(&self.fd);
+    }
+}
+
+/// Closing is not enough: a child that was just forked has the open file too, until it becomes another program.
+fn unlock(fd: &OwnedFd) {
+    // If it fails, the lock ends with the last of those who have the file.
+    let _ = rustix::fs::flock(fd, FlockOperation::Unlock);
 }
 
 struct RealFile {

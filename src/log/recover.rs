@@ -88,11 +88,7 @@ pub(super) fn recover(
     let (mut links, next_id) = chain(disk, store, &mut r)?;
     let mark = measure(disk, &mut links, &mut r)?;
     r.durable_mark = mark;
-    // Of a segment of which nothing was durable, the header may be torn like all the rest.
-    for l in links.iter().filter(|l| l.copy_damaged && mark >= l.header.first_lsn) {
-        let why = "one of the two copies of the header is damaged";
-        r.damages.push(Damage::segment(l.header.segment, 0, None, why));
-    }
+    note_torn_headers(&links, mark, &mut r);
     settle(disk, &mut links, mark, true, &mut r)?;
     r.segments = links.len() as u64;
     let predecessor = links.last().map(|l| (l.header.segment, extent(l).end));
@@ -126,6 +122,14 @@ pub(super) fn recover(
         spare_wanted: false,
     };
     Ok((tail, r))
+}
+
+/// Of a segment of which nothing was durable, the header may be torn like all the rest; of others it is damaged.
+pub(super) fn note_torn_headers(links: &[Link], mark: Lsn, r: &mut Recovery) {
+    for l in links.iter().filter(|l| l.copy_damaged && mark >= l.header.first_lsn) {
+        let why = "one of the two copies of the header is damaged";
+        r.damages.push(Damage::segment(l.header.segment, 0, None, why));
+    }
 }
 
 pub(super) fn open(disk: &dyn Disk, id: SegmentId) -> Result<Arc<dyn DiskFile>> {

@@ -67,14 +67,15 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Looks at the log. `held`: another process has the store open.
+    /// Looks at the log. `held`: another process has the store open. `harden`: what is accepted without being known to be
+    /// durable is made so, as an opening does; whoever asks for it holds the lock.
     ///
     /// # Errors
     /// If the disk refuses, or a segment has a newer format. Damage is no error.
-    pub fn new(disk: Arc<dyn Disk>, store: StoreId, held: bool) -> Result<Self> {
+    pub fn new(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool) -> Result<Self> {
         let mut tries = if held { 5 } else { 0 };
         loop {
-            match Self::attempt(Arc::clone(&disk), store, held) {
+            match Self::attempt(Arc::clone(&disk), store, held, harden) {
                 // A segment was retired while we looked.
                 Err(Error::Io { source, .. })
                     if tries > 0 && source.kind() == std::io::ErrorKind::NotFound =>
@@ -86,7 +87,7 @@ impl Survey {
         }
     }
 
-    fn attempt(disk: Arc<dyn Disk>, store: StoreId, held: bool) -> Result<Self> {
+    fn attempt(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool) -> Result<Self> {
         let names = disk.list(segment::DIRECTORY.as_ref()).map_err(|e| Error::io("listing segments/", e))?;
         let mut r = Recovery::default();
         let (mut links, _) = recover::chain(&*disk, store, &mut r)?;
@@ -102,7 +103,8 @@ impl Survey {
             }
         }
         r.durable_mark = mark;
-        recover::settle(&*disk, &mut links, mark, false, &mut r)?;
+        recover::note_torn_headers(&links, mark, &mut r);
+        recover::settle(&*disk, &mut links, mark, harden, &mut r)?;
         r.segments = links.len() as u64;
         r.last_lsn = links.last().map_or(Lsn::new(0), |l| recover::extent(l).last_lsn);
         let (known, strangers): (Vec<_>, Vec<_>) = names.into_iter().partition(|n| parse_name(n).is_some());
@@ -166,7 +168,14 @@ impl Survey {
                 s.wrong = Some(format!("segment belongs to another store, {}", h.store));
                 s.header = Some(h);
             }
-            Ok((h, _)) => s.header = Some(h),
+            Ok((h, _)) => {
+                // Begun so lately that nothing in it is known to be durable.
+                if self.held && self.links.last().is_none_or(|l| l.header.segment < id) {
+                    s.standing = Standing::Active;
+                    s.used_bytes = BLOCK_BYTES;
+                }
+                s.header = Some(h);
+            }
             Err(why) => {
                 if self.links.iter().any(|l| l.header.predecessor == Some(id)) {
                     s.standing = Standing::Damaged;
@@ -278,16 +287,10 @@ impl Survey {
         Ok(r.damages)
     }
 
-    /// Makes durable what an opening accepts without being told that it is: before an index says that it covers it.
-    ///
-    /// # Errors
-    /// If the disk refuses.
-    pub fn sync(&self) -> Result<()> {
-        for l in self.links.iter().filter(|l| recover::extent(l).last_lsn > self.recovery.durable_mark) {
-            let id = l.header.segment;
-            self.file(id)?.sync().map_err(|e| Error::io(format!("syncing segment {id}"), e))?;
-        }
-        Ok(())
+    /// The LSN with which the log begins; records before it were retired, and bases stand for them.
+    #[must_use]
+    pub fn first_lsn(&self) -> Lsn {
+        self.links.first().map_or(Lsn::FIRST, |l| l.header.first_lsn)
     }
 
     /// Checks every byte of a segment that means something, and what its successor says of it. `None`: it was retired

@@ -69,8 +69,19 @@ impl Store {
 /// # Errors
 /// What reading the log says, or [`crate::base::Error::Damaged`] for a base that does not decode.
 pub(super) fn load(parts: &Parts, id: StoreId, options: LogOptions) -> Result<()> {
+    fill(&*parts.index, Lsn::MAX, &|visit| each_piece(parts, id, options, visit))
+}
+
+/// Goes through all pieces of all bases in a log.
+type EachPiece<'a> = &'a dyn Fn(&mut dyn FnMut(BasePiece) -> Result<()>) -> Result<()>;
+
+/// As [`load`], from the newest whole base as of `upto` or before.
+///
+/// # Errors
+/// As of [`load`].
+pub(super) fn fill(index: &dyn Index, upto: Lsn, each_piece: EachPiece<'_>) -> Result<()> {
     let mut bases: BTreeMap<Lsn, (u32, bool)> = BTreeMap::new();
-    each_piece(parts, id, options, &mut |piece| {
+    each_piece(&mut |piece| {
         let (parts, whole) = bases.entry(piece.as_of).or_default();
         // A base that was begun again at the same LSN counts if its pieces follow each other once.
         if piece.part == 0 {
@@ -81,16 +92,18 @@ pub(super) fn load(parts: &Parts, id: StoreId, options: LogOptions) -> Result<()
         }
         Ok(())
     })?;
-    let Some((newest, _)) = bases.into_iter().rev().find(|(_, (_, whole))| *whole) else { return Ok(()) };
-    each_piece(parts, id, options, &mut |piece| {
+    let Some((newest, _)) = bases.into_iter().rev().find(|(at, (_, whole))| *whole && *at <= upto) else {
+        return Ok(());
+    };
+    each_piece(&mut |piece| {
         if piece.as_of == newest {
             let rows: Vec<_> = piece.rows.into_iter().map(|(k, row)| Change::put(k, row)).collect();
-            parts.index.apply(newest, &rows)?;
+            index.apply(newest, &rows)?;
         }
         Ok(())
     })?;
-    parts.index.rotate(newest)?;
-    parts.index.flush()
+    index.rotate(newest)?;
+    index.flush()
 }
 
 fn each_piece(

@@ -16,11 +16,14 @@ use std::{
 pub use census::{Census, Tally};
 pub use check::{Difference, HashCheck, IndexCheck, Unlike};
 
-use super::open::{INDEX, LOCK, SUPERBLOCK, load_state, read_superblock, replay, take_lock};
+use super::{
+    base::fill,
+    open::{INDEX, LOCK, SUPERBLOCK, load_state, read_superblock, replay, take_lock},
+};
 use crate::{
     base::{Damage, Error, Lsn, Result, StoreId, SystemRandom},
     disk::{Disk, Engine, RealDisk},
-    format::{Superblock, flags, rows::key},
+    format::{Kind, Superblock, flags, rows::key},
     index::{Change, Index, IndexView, MemoryIndex, SortedIndex},
     log::Survey,
 };
@@ -78,7 +81,7 @@ impl Inspection {
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => (None, Some(e.to_string())),
             Err(e) => return Err(Error::io(format!("locking {}", path.join(LOCK).display()), e)),
         };
-        let log = Survey::new(Arc::clone(&disk), superblock.store, holder.is_some())?;
+        let log = Survey::new(Arc::clone(&disk), superblock.store, holder.is_some(), false)?;
         Ok(Self { path: path.into(), disk, superblock, superblock_damage, holder, log, _lock: lock })
     }
 
@@ -155,6 +158,26 @@ impl Inspection {
         Ok(Some(Rows { index: view.index(), damages, _view: Some(view) }))
     }
 
+    /// Fills an empty index from the newest base; for a log whose first records were retired.
+    fn fill(&self, index: &dyn Index, upto: Lsn, memtable_bytes: u64, full: &mut bool) -> Result<()> {
+        let full = std::cell::Cell::from_mut(full);
+        fill(index, upto, &|visit| {
+            let mut too_much = false;
+            let replayed = self.log.replay(Lsn::new(0), self.log.last_lsn(), &mut |record| {
+                if record.kind != Kind::Base {
+                    return Ok(());
+                }
+                check_room(index, memtable_bytes, &mut too_much)?;
+                let l = &record.location;
+                let piece = crate::format::code::decode(record.payload)
+                    .map_err(|e| Damage::segment(l.segment, l.offset, Some(record.lsn), e.0))?;
+                visit(piece)
+            });
+            full.set(too_much);
+            replayed.map(drop)
+        })
+    }
+
     /// Replays the log into an index, from where that ends up to `upto`. Sets `full` and fails if it may not write
     /// anything out (`memtable_bytes` is the largest number) and takes too much memory.
     fn replay_into(
@@ -165,6 +188,9 @@ impl Inspection {
         full: &mut bool,
         progress: Progress<'_>,
     ) -> Result<Vec<Damage>> {
+        if index.flushed_lsn() == Lsn::new(0) && self.log.first_lsn() > Lsn::FIRST {
+            self.fill(index, upto, memtable_bytes, full)?;
+        }
         let mut state = load_state(index, self.id())?;
         let from = index.flushed_lsn();
         let mut next = from.next();
@@ -178,10 +204,7 @@ impl Inspection {
                 next = record.lsn.next();
                 progress(record.lsn.get() - from.get(), upto.get() - from.get());
             }
-            if memtable_bytes == u64::MAX && index.unflushed_bytes() > REPLAY_BYTES {
-                *full = true;
-                return Err(Error::BadRequest("too many rows for memory".into()));
-            }
+            check_room(index, memtable_bytes, full)?;
             if replay(index, &mut state, memtable_bytes, &record)? { index.flush() } else { Ok(()) }
         })?;
         if upto > from {
@@ -190,6 +213,12 @@ impl Inspection {
         }
         Ok(damages)
     }
+}
+
+/// Where nothing may be written out, rows may take only so much memory.
+fn check_room(index: &dyn Index, memtable_bytes: u64, full: &mut bool) -> Result<()> {
+    *full = memtable_bytes == u64::MAX && index.unflushed_bytes() > REPLAY_BYTES;
+    if *full { Err(Error::BadRequest("too many rows for memory".into())) } else { Ok(()) }
 }
 
 fn open_disk(path: &Path) -> Result<Arc<dyn Disk>> {
@@ -228,8 +257,7 @@ pub fn rebuild_index(path: &Path, progress: Progress<'_>) -> Result<Rebuilt> {
     let disk = open_disk(path)?;
     let (superblock, superblock_damage) = superblock_of(&*disk, path)?;
     let lock = take_lock(&*disk, path)?;
-    let log = Survey::new(Arc::clone(&disk), superblock.store, false)?;
-    log.sync()?;
+    let log = Survey::new(Arc::clone(&disk), superblock.store, false, true)?;
     let inspection = Inspection {
         path: path.into(),
         disk: Arc::clone(&disk),

@@ -57,8 +57,15 @@ impl Failure {
         let joined = |s: &str, with| {
             s.split('\n').map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(with)
         };
-        let what = joined(first.trim_start_matches("error: "), " ");
-        let why = joined(rest.split("For more information").next().unwrap_or_default(), "; ");
+        let mut what = joined(first.trim_start_matches("error: "), " ");
+        let mut why = joined(rest.split("For more information").next().unwrap_or_default(), "; ");
+        if why.is_empty() {
+            // A value that does not parse: the reason stands on the same line.
+            (what, why) = match what.split_once(": ") {
+                Some((what, why)) => (what.to_owned(), why.to_owned()),
+                None => (what, "segtool does not understand it".into()),
+            };
+        }
         Self::new(USAGE, what, why, "segtool --help")
     }
 
@@ -68,7 +75,7 @@ impl Failure {
         let cannot = format!("cannot look into {path}");
         match e {
             Error::NotAStore { why, .. } => Self::new(
-                FAILED,
+                USAGE,
                 format!("{path} is not a segfs store"),
                 why.clone(),
                 "name the directory that holds the file STORE",
@@ -107,7 +114,7 @@ impl Failure {
             ErrorKind::NotFound => {
                 (DAMAGED, format!("segtool verify {path}, and restore what is missing from a copy"))
             }
-            ErrorKind::NotADirectory => (FAILED, "name the directory that holds the file STORE".into()),
+            ErrorKind::NotADirectory => (USAGE, "name the directory that holds the file STORE".into()),
             ErrorKind::PermissionDenied => (FAILED, format!("repeat it as the owner of {path}, or as root")),
             _ => (FAILED, "look into the system's log, then repeat".into()),
         };
@@ -118,9 +125,16 @@ impl Failure {
     pub fn tell(&self, json: bool) -> ExitCode {
         let Self { code, what, why, next } = self;
         if json {
-            eprintln!("{}", json!({"error": {"code": code, "what": what, "why": why, "next": next}}));
+            let word = match *code {
+                USAGE => "usage",
+                NOT_FOUND => "not_found",
+                DAMAGED => "damage",
+                IN_USE => "in_use",
+                _ => "failed",
+            };
+            eprintln!("{}", json!({"error": {"code": word, "what": what, "why": why, "next": next}}));
         } else {
-            eprintln!("segtool: {what}\n   why: {why}\n  next: {next}");
+            eprintln!("segtool: {what}\n  why:  {why}\n  next: {next}");
         }
         ExitCode::from(*code)
     }
