@@ -257,6 +257,9 @@ impl Apply<'_, '_> {
     }
 }
 
+/// What reads a part of a piece: the piece, where in the chunk to begin, where to put it.
+pub(super) type FetchPiece<'a> = &'a mut dyn FnMut(&Piece, u32, &mut [u8]) -> Result<()>;
+
 /// A branch as of an LSN: what reading needs to know.
 #[derive(Debug, Clone)]
 pub(super) struct BranchView {
@@ -317,6 +320,38 @@ impl BranchView {
             Some(base) if !is_cut(&self.cuts, chunk, base.at) => base.chunk(index, chunk),
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// Reads bytes; fewer than asked for only at the end of `size`. `fetch` reads a part of a piece, from this offset in
+    /// the chunk on.
+    pub(super) fn read(
+        &self,
+        index: &dyn Index,
+        size: u64,
+        offset: u64,
+        out: &mut [u8],
+        fetch: FetchPiece<'_>,
+    ) -> Result<usize> {
+        if offset >= size {
+            return Ok(0);
+        }
+        let len = (out.len() as u64).min(size - offset);
+        let out = &mut out[..len as usize];
+        for (chunk, start, n, done) in chunks_of(offset, len) {
+            let part = &mut out[done as usize..(done + u64::from(n)) as usize];
+            let mut at = start;
+            for p in self.chunk(index, chunk)? {
+                let (s, e) = (p.start.max(start), (p.start + p.len).min(start + n));
+                if s >= e {
+                    continue;
+                }
+                part[(at - start) as usize..(s - start) as usize].fill(0);
+                fetch(&p, s, &mut part[(s - start) as usize..(e - start) as usize])?;
+                at = e;
+            }
+            part[(at - start) as usize..].fill(0);
+        }
+        Ok(len as usize)
     }
 
     /// Chunks between two that may hold something.

@@ -1,15 +1,20 @@
 //! Content hashes of versions: small files at their commit, others later, off the path that acknowledges.
 
 use crate::{
-    base::{FsError, Ino, Lsn, Result},
+    base::{FsError, Ino, Lsn, Result, limits::CHUNK_BYTES},
     format::{
         facts::{Fact, ObjectKind},
         hash::{self, LEAF_BYTES},
         rows::{VersionRow, after_prefix, key, kind},
     },
+    index::Index,
 };
 
-use super::{Store, content::BranchView, txn::row};
+use super::{
+    Store,
+    content::{BranchView, FetchPiece},
+    txn::row,
+};
 
 /// Files up to this size are hashed when their version is made, in bytes.
 const AT_ONCE_BYTES: u64 = LEAF_BYTES;
@@ -20,21 +25,13 @@ impl Store {
     /// The content hash of what a file shows now, if that is quick to tell.
     pub(super) fn hash_at_once(&self, ino: Ino, row: &crate::format::rows::ObjectRow) -> Option<hash::Hash> {
         match row.attributes.kind {
-            ObjectKind::Symlink => self.hash_bytes(&row.attributes.target),
+            ObjectKind::Symlink => Some(hash_of_bytes(&row.attributes.target)),
             ObjectKind::File if row.content.size <= AT_ONCE_BYTES => {
                 // What can't be read now is hashed later, where the damage is reported.
                 self.hash_view(&BranchView::present(ino, &row.content), row.content.size).ok()
             }
             _ => None,
         }
-    }
-
-    fn hash_bytes(&self, bytes: &[u8]) -> Option<hash::Hash> {
-        hash::content::<()>(bytes.len() as u64, &[(0, 1)], &mut |_, out| {
-            out.copy_from_slice(bytes);
-            Ok(())
-        })
-        .ok()
     }
 
     /// The content hash of a version, computed from its bytes.
@@ -47,26 +44,13 @@ impl Store {
         let v: VersionRow = row(&k, &bytes)?;
         let object = self.object_row(ino, None)?.ok_or(FsError::NotFound)?;
         if object.attributes.kind == ObjectKind::Symlink {
-            return self.hash_bytes(&object.attributes.target).ok_or(FsError::NotFound.into());
+            return Ok(hash_of_bytes(&object.attributes.target));
         }
         self.hash_view(&BranchView { ino, branch: v.branch, at, cuts: v.cuts, rests: true }, v.size)
     }
 
     fn hash_view(&self, view: &BranchView, size: u64) -> Result<hash::Hash> {
-        let mut data: Vec<(u64, u64)> = Vec::new();
-        let per_chunk = crate::base::limits::CHUNK_BYTES / LEAF_BYTES;
-        if size > 0 {
-            for chunk in view.chunks(&*self.index, 0, (size - 1) / crate::base::limits::CHUNK_BYTES)? {
-                let (first, end) = (chunk * per_chunk, (chunk + 1) * per_chunk);
-                match data.last_mut() {
-                    Some(last) if last.1 == first => last.1 = end,
-                    _ => data.push((first, end)),
-                }
-            }
-        }
-        hash::content(size, &data, &mut |leaf, out| {
-            self.read_branch(view, size, leaf * LEAF_BYTES, out).map(drop)
-        })
+        hash_of_view(view, &*self.index, size, &mut |p, from, part| self.read_piece(p, from, part))
     }
 
     /// Hashes versions that have no hash yet, up to a bound. Says whether there were any.
@@ -104,4 +88,39 @@ impl Store {
         }
         Ok(any)
     }
+}
+
+/// The content hash of what a symlink points to.
+pub(super) fn hash_of_bytes(bytes: &[u8]) -> hash::Hash {
+    let read = hash::content::<std::convert::Infallible>(bytes.len() as u64, &[(0, 1)], &mut |_, out| {
+        out.copy_from_slice(bytes);
+        Ok(())
+    });
+    match read {
+        Ok(hash) => hash,
+        Err(never) => match never {},
+    }
+}
+
+/// The content hash of a branch as of an LSN.
+pub(super) fn hash_of_view(
+    view: &BranchView,
+    index: &dyn Index,
+    size: u64,
+    fetch: FetchPiece<'_>,
+) -> Result<hash::Hash> {
+    let mut data: Vec<(u64, u64)> = Vec::new();
+    let per_chunk = CHUNK_BYTES / LEAF_BYTES;
+    if size > 0 {
+        for chunk in view.chunks(index, 0, (size - 1) / CHUNK_BYTES)? {
+            let (first, end) = (chunk * per_chunk, (chunk + 1) * per_chunk);
+            match data.last_mut() {
+                Some(last) if last.1 == first => last.1 = end,
+                _ => data.push((first, end)),
+            }
+        }
+    }
+    hash::content(size, &data, &mut |leaf, out| {
+        view.read(index, size, leaf * LEAF_BYTES, out, fetch).map(drop)
+    })
 }

@@ -16,7 +16,6 @@ use crate::{
 use super::{
     Store,
     content::BranchView,
-    pieces::chunks_of,
     txn::{row, row_at, since},
 };
 
@@ -195,29 +194,10 @@ impl Store {
         offset: u64,
         out: &mut [u8],
     ) -> Result<usize> {
-        if offset >= size {
-            return Ok(0);
-        }
-        let len = (out.len() as u64).min(size - offset);
-        let out = &mut out[..len as usize];
-        for (chunk, start, n, done) in chunks_of(offset, len) {
-            let part = &mut out[done as usize..(done + u64::from(n)) as usize];
-            let mut at = start;
-            for p in view.chunk(&*self.index, chunk)? {
-                let (s, e) = (p.start.max(start), (p.start + p.len).min(start + n));
-                if s >= e {
-                    continue;
-                }
-                part[(at - start) as usize..(s - start) as usize].fill(0);
-                self.read_piece(&p, s, &mut part[(s - start) as usize..(e - start) as usize])?;
-                at = e;
-            }
-            part[(at - start) as usize..].fill(0);
-        }
-        Ok(len as usize)
+        view.read(&*self.index, size, offset, out, &mut |p, from, part| self.read_piece(p, from, part))
     }
 
-    fn read_piece(&self, p: &Piece, from: u32, out: &mut [u8]) -> Result<()> {
+    pub(super) fn read_piece(&self, p: &Piece, from: u32, out: &mut [u8]) -> Result<()> {
         let skip = u64::from(p.skip) + u64::from(from - p.start);
         let range = skip..skip + out.len() as u64;
         match self.log.read(&extent_at(&p.location), range.clone(), out) {

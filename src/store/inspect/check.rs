@@ -2,11 +2,19 @@
 
 use super::{Inspection, Progress};
 use crate::{
-    base::{Damage, Ino, Lsn, Result, SystemRandom, limits::CHUNK_BYTES},
-    format::rows::{Piece, VersionRow, after_prefix, key, kind},
+    base::{Damage, Ino, Lsn, Result, SystemRandom},
+    format::{
+        facts::ObjectKind,
+        hash::Hash,
+        rows::{ObjectRow, VersionRow, after_prefix, key, kind},
+    },
     index::{Index, IndexView, MemoryIndex, Row},
     segment,
-    store::{content::BranchView, txn::row},
+    store::{
+        content::BranchView,
+        hashes::{hash_of_bytes, hash_of_view},
+        txn::row,
+    },
 };
 
 /// Rows fetched at once.
@@ -15,8 +23,6 @@ const PAGE: usize = 1024;
 const TOLD: usize = 20;
 /// With more rows on disk than this, the log is not replayed in memory.
 const MEMORY_ROWS: u64 = 500_000;
-/// What is read of a file at once, in bytes.
-const ZEROS: [u8; 4096] = [0; 4096];
 
 /// How a row is not as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,42 +123,24 @@ impl Inspection {
         Ok(check)
     }
 
-    fn hash(&self, index: &dyn Index, ino: Ino, at: Lsn, v: &VersionRow) -> Result<[u8; 32]> {
-        let mut hasher = blake3::Hasher::new();
-        let mut done = 0;
-        let view = BranchView { ino, branch: v.branch, at, cuts: v.cuts.clone(), rests: true };
-        let last = v.size.saturating_sub(1) / CHUNK_BYTES;
-        for chunk in view.chunks(index, 0, last)? {
-            for p in view.chunk(index, chunk)? {
-                let start = chunk * CHUNK_BYTES + u64::from(p.start);
-                let len = u64::from(p.len).min(v.size.saturating_sub(start));
-                zeros(&mut hasher, start.min(v.size) - done);
-                hasher.update(&self.piece(index, &p, len)?);
-                done = start.min(v.size) + len;
+    fn hash(&self, index: &dyn Index, ino: Ino, at: Lsn, v: &VersionRow) -> Result<Hash> {
+        let k = key::object(ino);
+        if let Some(bytes) = index.get(&k)? {
+            let object: ObjectRow = row(&k, &bytes)?;
+            if object.attributes.kind == ObjectKind::Symlink {
+                return Ok(hash_of_bytes(&object.attributes.target));
             }
         }
-        zeros(&mut hasher, v.size - done);
-        Ok(*hasher.finalize().as_bytes())
-    }
-
-    fn piece(&self, index: &dyn Index, p: &Piece, len: u64) -> Result<Vec<u8>> {
-        let mut out = vec![0; len as usize];
-        let skip = u64::from(p.skip);
-        let k = key::moved(p.extent);
-        let at = match index.get(&k)? {
-            Some(bytes) => row(&k, &bytes)?,
-            None => p.location,
-        };
-        self.log().read(&segment::Location::of_extent(&at), skip..skip + len, &mut out)?;
-        Ok(out)
-    }
-}
-
-fn zeros(hasher: &mut blake3::Hasher, mut n: u64) {
-    while n > 0 {
-        let part = n.min(ZEROS.len() as u64);
-        hasher.update(&ZEROS[..part as usize]);
-        n -= part;
+        let view = BranchView { ino, branch: v.branch, at, cuts: v.cuts.clone(), rests: true };
+        hash_of_view(&view, index, v.size, &mut |p, from, out| {
+            let skip = u64::from(p.skip) + u64::from(from - p.start);
+            let k = key::moved(p.extent);
+            let at = match index.get(&k)? {
+                Some(bytes) => row(&k, &bytes)?,
+                None => p.location,
+            };
+            self.log().read(&segment::Location::of_extent(&at), skip..skip + out.len() as u64, out)
+        })
     }
 }
 
