@@ -90,6 +90,10 @@ bugs! {
     InodeReused,
     /// A record that could not be appended is applied all the same.
     ApplyWithoutAppend,
+    /// Recovery syncs what it accepted without writing it again, which after a failed sync writes nothing.
+    SyncWithoutRewrite,
+    /// Recovery goes on behind a segment of which not even the header is certain.
+    NameEmptySegment,
 }
 
 #[cfg(feature = "planted-bugs")]

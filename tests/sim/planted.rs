@@ -10,7 +10,7 @@ use segfs::base::planted::{Bug, plant};
 use super::store::live;
 
 /// Worlds that a bug may go unnoticed in.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 4000;
 /// Bugs that no world has come across; the tests of the log (`src/log/tests.rs`) catch them: which, and what it takes.
 const ELSEWHERE: &[(Bug, &str)] = &[
     (Bug::TrustLengthBeforeChecksum, "an envelope whose length alone is wrong"),
