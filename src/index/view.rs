@@ -41,7 +41,7 @@ impl IndexView {
     /// store's lock.
     ///
     /// # Errors
-    /// [`Error::Damaged`](crate::base::Error::Damaged) if it can't be used; what the system says, if there is no room for
+    /// [`Error::Damaged`] if it can't be used; what the system says, if there is no room for
     /// the links.
     pub fn open(path: &Path, cache_bytes: u64, random: &dyn Random) -> Result<Self> {
         let failed = |e| Error::io(format!("looking at {}", path.display()), e);

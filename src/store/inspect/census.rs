@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Inspection, Progress};
 use crate::{
-    base::{Error, Ino, Lsn, Result, SegmentId, limits::CHUNK_BYTES},
+    base::{Damage, Error, Ino, Lsn, Result, SegmentId, limits::CHUNK_BYTES},
     format::{
         Codec, Kind, Location,
         facts::ObjectKind,
@@ -66,7 +66,14 @@ pub struct Census {
     pub meta: Option<MetaRow>,
     /// Index rows.
     pub rows: u64,
+    /// Extents that something shows and whose records are not there.
+    pub lost: u64,
+    /// The first of them.
+    pub lost_at: Vec<Damage>,
 }
+
+/// Lost extents that are told one by one.
+const TOLD: usize = 20;
 
 /// Whether the present shows an extent, or only history does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,8 +126,12 @@ impl Inspection {
                         match shown.filter(|(_, id, at)| (*id, *at) == (s.id, e.offset)) {
                             Some((Use::Present, ..)) => tally.present_bytes += bytes,
                             Some((Use::History, ..)) => tally.history_bytes += bytes,
-                            None => tally.dead_bytes += bytes,
+                            None => {
+                                tally.dead_bytes += bytes;
+                                continue;
+                            }
                         }
+                        live.extents.remove(&e.lsn);
                     }
                     Kind::Operation => {
                         tally.operations += 1;
@@ -135,6 +146,12 @@ impl Inspection {
             census.total.add(&tally);
             census.segments.insert(s.id, tally);
         }
+        census.lost = live.extents.len() as u64;
+        let mut lost: Vec<_> = live.extents.into_iter().collect();
+        lost.sort_unstable_by_key(|(_, (_, segment, offset))| (*segment, *offset));
+        let why = "a file shows this extent, but its record is not there";
+        let told = lost.iter().take(TOLD);
+        census.lost_at = told.map(|(lsn, (_, s, at))| Damage::segment(*s, *at, Some(*lsn), why)).collect();
         Ok(census)
     }
 }
