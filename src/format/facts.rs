@@ -246,6 +246,17 @@ pub struct Changes {
     pub ranges: Vec<Range>,
 }
 
+/// One changed range of a version, as this store notes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct LocalRange {
+    /// Offset in the file.
+    pub offset: u64,
+    /// Length.
+    pub len: u64,
+    /// Record of the extent, where it lay, and the offset in it; none: a hole.
+    pub source: Option<(Lsn, Location, u32)>,
+}
+
 /// [`Changes`] as this store notes them: the extents are records of its own log. May come in several parts.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct LocalChanges {
@@ -257,8 +268,8 @@ pub struct LocalChanges {
     pub part: u32,
     /// The version to start from; none: an empty file.
     pub base: Option<VersionId>,
-    /// Offset, length, and record, place and offset in the extent; none: a hole.
-    pub ranges: Vec<(u64, u64, Option<(Lsn, Location, u32)>)>,
+    /// What differs, to be applied in this order.
+    pub ranges: Vec<LocalRange>,
 }
 
 /// A fact.

@@ -11,6 +11,9 @@ pub const LEAF_BYTES: u64 = 64 << 10;
 /// A BLAKE3 hash.
 pub type Hash = [u8; 32];
 
+/// What reads a leaf: its number, and the buffer to fill.
+pub type ReadLeaf<'a, E> = &'a mut dyn FnMut(u64, &mut [u8]) -> Result<(), E>;
+
 const LEAF: u8 = 0;
 const NODE: u8 = 1;
 const ROOT: u8 = 2;
@@ -44,11 +47,7 @@ fn zeros(level: u32) -> Hash {
 ///
 /// # Errors
 /// Those of `read`.
-pub fn content<E>(
-    size: u64,
-    data: &[(u64, u64)],
-    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), E>,
-) -> Result<Hash, E> {
+pub fn content<E>(size: u64, data: &[(u64, u64)], read: ReadLeaf<'_, E>) -> Result<Hash, E> {
     let leaves = size.div_ceil(LEAF_BYTES);
     let mut buffer = vec![0; size.min(LEAF_BYTES) as usize];
     let mut tree = Tree { size, leaves, data, read, buffer: &mut buffer };
@@ -65,7 +64,7 @@ struct Tree<'a, E> {
     size: u64,
     leaves: u64,
     data: &'a [(u64, u64)],
-    read: &'a mut dyn FnMut(u64, &mut [u8]) -> Result<(), E>,
+    read: ReadLeaf<'a, E>,
     buffer: &'a mut [u8],
 }
 

@@ -10,7 +10,7 @@ use crate::base::{Ino, LinkId, Lsn, ObjectId, VersionId};
 
 use super::{
     Location,
-    facts::{Lineage, ObjectKind, Owner, Time, VersionVector},
+    facts::{Lineage, LocalRange, ObjectKind, Owner, Time, VersionVector},
 };
 
 /// First bytes of keys.
@@ -607,8 +607,8 @@ pub struct BranchRow {
 pub struct ChangesRow {
     /// The version to start from; none: an empty file.
     pub base: Option<VersionId>,
-    /// What differs, to be applied in this order; no extent: a hole.
-    pub ranges: Vec<(u64, u64, Option<(Lsn, Location, u32)>)>,
+    /// What differs, to be applied in this order.
+    pub ranges: Vec<LocalRange>,
 }
 
 /// A version that waits for the one on which its changes rest.

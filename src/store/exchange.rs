@@ -10,7 +10,7 @@ use crate::{
     base::{Damage, Error, FsError, Incarnation, Ino, Lsn, ObjectId, Result, StoreId, VersionId, limits},
     format::{
         Kind, Origin, Prepared, code,
-        facts::{Changes, ExtentId, Fact, LocalChanges, ObjectKind, Range, Source, Version},
+        facts::{Changes, ExtentId, Fact, LocalChanges, LocalRange, ObjectKind, Range, Source, Version},
         flags,
         rows::{
             ChangesRow, ExtentRow, LinkRow, Piece, VersionPlace, VersionRow, WaitingRow, after_prefix, key,
@@ -77,6 +77,9 @@ pub struct Parcel {
     /// Where the extents that it names lie in the sender's log; not for the receiver.
     pub sources: BTreeMap<ExtentId, crate::format::Location>,
 }
+
+/// A range that differs: offset, length, and what it shows (a piece, and the offset in its extent).
+type Difference = (u64, u64, Option<(Piece, u32)>);
 
 /// What asks for an extent's bytes: handed the name, returns them whole.
 pub type Fetch<'a> = &'a mut dyn FnMut(&ExtentId) -> Result<Vec<u8>>;
@@ -186,11 +189,7 @@ impl Store {
     }
 
     /// How a version differs from its first parent, if that is a version of the same object here.
-    #[allow(clippy::type_complexity)] // used above, once
-    fn differences(
-        &self,
-        place: &VersionPlace,
-    ) -> Result<(Option<VersionId>, Vec<(u64, u64, Option<(Piece, u32)>)>)> {
+    fn differences(&self, place: &VersionPlace) -> Result<(Option<VersionId>, Vec<Difference>)> {
         let v: VersionRow = self.version_row(place)?;
         let view = BranchView::of_version(&*self.index, place.ino, place.at)?;
         let mut base = None;
@@ -237,11 +236,7 @@ impl Store {
     }
 
     /// Changes of a version that itself waits here for another.
-    #[allow(clippy::type_complexity)] // as above
-    fn noted_changes(
-        &self,
-        version: &Version,
-    ) -> Result<(Option<VersionId>, Vec<(u64, u64, Option<(Piece, u32)>)>)> {
+    fn noted_changes(&self, version: &Version) -> Result<(Option<VersionId>, Vec<Difference>)> {
         let ino = self.known_ino(version.object)?.ok_or(FsError::NotFound)?;
         let first = key::changes(ino, version.id, 0);
         let prefix = &first[..first.len() - 4];
@@ -250,7 +245,7 @@ impl Store {
         for (k, bytes) in self.index.scan(prefix, &after_prefix(prefix), usize::MAX)? {
             let part: ChangesRow = row(&k, &bytes)?;
             base = part.base;
-            for (offset, len, source) in part.ranges {
+            for LocalRange { offset, len, source } in part.ranges {
                 let source = source.map(|(extent, location, skip)| {
                     (Piece { start: 0, len: len as u32, extent, skip, location }, skip)
                 });
@@ -391,7 +386,7 @@ impl Store {
                     Some((e.extent, e.location, skip))
                 }
             };
-            ranges.push((range.offset, range.len, source));
+            ranges.push(LocalRange { offset: range.offset, len: range.len, source });
         }
         let mut parts: Vec<_> = ranges.chunks(limits::CHANGES_PER_RECORD).map(<[_]>::to_vec).collect();
         if parts.is_empty() {
@@ -555,7 +550,7 @@ impl Store {
 }
 
 /// Where the pieces of a chunk differ from what they were.
-fn differ(chunk: u64, before: &[Piece], after: &[Piece], out: &mut Vec<(u64, u64, Option<(Piece, u32)>)>) {
+fn differ(chunk: u64, before: &[Piece], after: &[Piece], out: &mut Vec<Difference>) {
     let mut edges: Vec<u32> = before.iter().chain(after).flat_map(|p| [p.start, p.start + p.len]).collect();
     edges.sort_unstable();
     edges.dedup();

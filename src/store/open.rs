@@ -91,10 +91,12 @@ impl Store {
         let index_path = path.join(INDEX);
         let (index, unusable) = match SortedIndex::open(&index_path, options.cache_bytes) {
             Ok(index) => (index, None),
-            Err(e) => {
+            // Only what is damaged is thrown away; no right to read it, say, is not its fault.
+            Err(e @ Error::Damaged(_)) => {
                 crate::index::destroy(&index_path)?;
                 (SortedIndex::open(&index_path, options.cache_bytes)?, Some(e.to_string()))
             }
+            Err(e) => return Err(e),
         };
         let parts = Parts {
             disk,
@@ -103,7 +105,8 @@ impl Store {
             index: Arc::new(index),
         };
         match Self::assemble(parts, superblock, lock, path, options.clone(), unusable) {
-            Err(Assembly::Index { parts, superblock, lock, why }) => {
+            Err(Assembly::Index(fault)) => {
+                let IndexFault { parts, superblock, lock, why } = *fault;
                 drop(parts.index);
                 crate::index::destroy(&index_path)?;
                 let index = Arc::new(SortedIndex::open(&index_path, options.cache_bytes)?);
@@ -172,11 +175,9 @@ impl Store {
         rebuilt: Option<String>,
     ) -> Result<Self, Assembly> {
         let id = superblock.store;
-        let index_fault = |parts: Parts, lock, why: String| Assembly::Index {
-            parts,
-            superblock: (superblock.clone(), superblock_damage.clone()),
-            lock,
-            why,
+        let index_fault = |parts: Parts, lock, why: String| {
+            let superblock = (superblock.clone(), superblock_damage.clone());
+            Assembly::Index(Box::new(IndexFault { parts, superblock, lock, why }))
         };
         let log_options = crate::log::LogOptions { segment_bytes: superblock.segment_bytes, ..options.log() };
         if base::wanted(&*parts.index, &*parts.disk) {
@@ -276,21 +277,29 @@ impl Store {
 
 /// Why a store could not be put together: the index is at fault and can be replaced, or something else.
 enum Assembly {
-    Index { parts: Parts, superblock: (Superblock, Vec<String>), lock: Box<dyn Send + Sync>, why: String },
-    Other(Error),
+    Index(Box<IndexFault>),
+    Other(Box<Error>),
+}
+
+/// The index can't be used; everything else can, with another one.
+struct IndexFault {
+    parts: Parts,
+    superblock: (Superblock, Vec<String>),
+    lock: Box<dyn Send + Sync>,
+    why: String,
 }
 
 impl From<Error> for Assembly {
     fn from(e: Error) -> Self {
-        Self::Other(e)
+        Self::Other(Box::new(e))
     }
 }
 
 impl Assembly {
     fn into_error(self) -> Error {
         match self {
-            Self::Index { why, .. } => Damage::file(INDEX, 0, why).into(),
-            Self::Other(e) => e,
+            Self::Index(fault) => Damage::file(INDEX, 0, fault.why).into(),
+            Self::Other(e) => *e,
         }
     }
 }

@@ -260,7 +260,7 @@ impl Apply<'_, '_> {
     ) -> Result<()> {
         let mut scratch = ObjectRow { content: made.clone(), ..object.clone() };
         self.cut(ino, &mut scratch, v.size)?;
-        for (offset, len, source) in parts.iter().flat_map(|p| &p.ranges) {
+        for facts::LocalRange { offset, len, source } in parts.iter().flat_map(|p| &p.ranges) {
             match source {
                 Some((extent, location, skip)) => {
                     let bytes = Bytes { extent: *extent, location: *location, skip: *skip };

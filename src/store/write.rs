@@ -24,7 +24,7 @@ impl Store {
     ///
     /// # Errors
     /// [`FsError::NotFound`], [`FsError::Invalid`] for what is not a regular file, [`FsError::FileTooLarge`],
-    /// [`Error::NoSpace`]. With several extents (above 1 MiB) some may have been written.
+    /// [`crate::base::Error::NoSpace`]. With several extents (above 1 MiB) some may have been written.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<Lsn> {
         if offset.checked_add(data.len() as u64).is_none_or(|end| end > limits::FILE_BYTES) {
             return Err(FsError::FileTooLarge.into());

@@ -246,14 +246,14 @@ impl World {
 
 /// Writes a file as an editor would: in place, or a new one renamed over the old.
 fn write(store: &Store, dir: Ino, name: &[u8], bytes: u64) -> Result<Option<VersionId>, Error> {
-    let by_rename = bytes % 3 == 0;
+    let by_rename = bytes.is_multiple_of(3);
     let target: &[u8] = if by_rename { b"tmp" } else { name };
     let ino = match store.view().lookup(dir, target) {
         Ok(a) => a.ino,
         Err(_) => store.create_object(dir, target, &NewObject::file(0o644, Owner::default()))?.1.ino,
     };
     let data: Vec<u8> = (0..(bytes >> 8) % 9000).map(|n| (n ^ bytes) as u8).collect();
-    if bytes % 5 == 0 {
+    if bytes.is_multiple_of(5) {
         store.truncate(ino, (bytes >> 16) % 200_000)?;
     }
     if !data.is_empty() {

@@ -212,7 +212,7 @@ fn see(
         }
         (Some(&kind::CHANGES), _) => {
             let changes: ChangesRow = row(k, bytes)?;
-            for (extent, at, _) in changes.ranges.iter().filter_map(|r| r.2) {
+            for (extent, at, _) in changes.ranges.iter().filter_map(|r| r.source) {
                 live.note(extent, &at, Use::History);
             }
         }

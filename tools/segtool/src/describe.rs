@@ -4,7 +4,7 @@ use segfs::{
     base::{LinkId, ObjectId},
     format::{
         BodyHeader, Kind,
-        facts::{Fact, Lineage, ObjectKind, Owner, Time, Version, VersionVector},
+        facts::{Fact, Lineage, LocalRange, ObjectKind, Owner, Time, Version, VersionVector},
     },
 };
 use serde_json::{Map, Value, json};
@@ -143,7 +143,7 @@ fn local_fact(f: &Fact) -> Value {
         Fact::Changes(c) => json!({
             "fact": "changes", "object": id(c.object), "version": c.version.to_string(), "part": c.part,
             "base": c.base.map(|b| b.to_string()),
-            "ranges": c.ranges.iter().map(|(offset, len, at)| json!({
+            "ranges": c.ranges.iter().map(|LocalRange { offset, len, source: at }| json!({
                 "offset": offset, "length": len, "extent": at.map(|a| a.0.get()),
             })).collect::<Vec<_>>(),
         }),
