@@ -64,6 +64,30 @@ const STEPS: &[Step] = &[
     },
     Step { name: "test", what: "all tests", slow: false, action: Cargo(&["test", "--workspace"], &[]) },
     Step {
+        name: "planted",
+        what: "each bug planted on purpose is caught",
+        slow: true,
+        action: Cargo(&["test", "--features", "planted-bugs"], &[]),
+    },
+    Step {
+        name: "crashes",
+        what: "a million simulated crashes",
+        slow: true,
+        action: Cargo(
+            &["test", "--test", "it", "--", "sim::store::worlds"],
+            &[("SEGFS_SIM_STATES", "1000000")],
+        ),
+    },
+    Step {
+        name: "agreement",
+        what: "thousands of worlds of three stores agree",
+        slow: true,
+        action: Cargo(
+            &["test", "--test", "it", "--", "sim::agree"],
+            &[("SEGFS_AGREE_SEEDS", "4000")],
+        ),
+    },
+    Step {
         name: "deny",
         what: "licences, sources and bans of dependencies",
         slow: true,
