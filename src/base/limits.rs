@@ -44,3 +44,5 @@ pub const AHEAD_NS: u64 = 24 * 3600 * 1_000_000_000;
 pub const CHANGES_PER_RECORD: usize = 16_384;
 /// Rows in one piece of a base, in bytes of keys and values.
 pub const BASE_PIECE_BYTES: usize = 1 << 20;
+/// How long a commit waits at most for others that are about to join it, in nanoseconds.
+pub const GATHER_NS: u64 = 60_000;

@@ -114,6 +114,8 @@ pub(super) fn recover(
         durable_end: BLOCK_BYTES,
         dirty: false,
         busy: false,
+        waiters: 0,
+        cohort: 0,
         commits: 0,
         closed: false,
         poison: None,

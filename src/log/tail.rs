@@ -54,6 +54,10 @@ pub(super) struct Tail {
     pub(super) dirty: bool,
     /// Somebody does I/O for the tail.
     pub(super) busy: bool,
+    /// Threads that wait for a commit, the leader included.
+    pub(super) waiters: u32,
+    /// How many waited when the last commit ended.
+    pub(super) cohort: u32,
     /// Grows with each finished commit.
     pub(super) commits: u64,
     pub(super) closed: bool,
