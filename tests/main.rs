@@ -4,6 +4,7 @@ mod disk;
 mod format;
 mod index;
 mod mount;
+mod review;
 mod segtool;
 mod sim;
 mod store;

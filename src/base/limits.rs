@@ -40,6 +40,12 @@ pub const SPARE_SEGMENTS: usize = 4;
 pub const COMMIT_INTERVAL_MS: u64 = 500;
 /// Facts stamped further ahead of the wall clock than this are set aside, in nanoseconds.
 pub const AHEAD_NS: u64 = 24 * 3600 * 1_000_000_000;
+/// Links known to be gone that a version names at most.
+pub const KNEW_GONE: usize = 1024;
+/// Counters of a version vector, and inode numbers, stay below this: what is higher is a lie.
+pub const COUNTER: u64 = 1 << 48;
+/// Steps from a directory up to the root; more are a cycle.
+pub const DEPTH: usize = 100_000;
 /// Changed ranges of a version in one record.
 pub const CHANGES_PER_RECORD: usize = 16_384;
 /// Rows in one piece of a base, in bytes of keys and values.

@@ -16,7 +16,7 @@ use std::{fmt, ops::Deref, sync::Arc};
 
 pub use cache::CachedIndex;
 pub use memory::{FlushedState, MemoryIndex};
-pub use sorted::{SortedIndex, destroy};
+pub use sorted::{SortedIndex, destroy, set_aside};
 pub use view::IndexView;
 
 use crate::base::{Error, Lsn, Result};
@@ -264,7 +264,7 @@ fn collect<I: Index + ?Sized>(
 }
 
 /// Refuses keys that no backend could hold, before anything of their record is applied.
-fn check_keys(changes: &[Change]) -> Result<()> {
+pub(crate) fn check_keys(changes: &[Change]) -> Result<()> {
     for Change { key, .. } in changes {
         if key.first().is_none_or(|b| *b == RESERVED) || key.len() > KEY_BYTES {
             return Err(Error::BadRequest(format!("not an index key: {}", key.escape_ascii())));

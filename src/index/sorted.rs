@@ -424,6 +424,21 @@ pub fn destroy(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Gives an index directory another name, in the place of whatever had that name. One that is not there is fine.
+///
+/// # Errors
+/// What the system says.
+#[allow(clippy::disallowed_methods)] // as below
+pub fn set_aside(path: &Path, aside: &Path) -> Result<()> {
+    destroy(aside)?;
+    match fs::rename(path, aside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("renaming {}", path.display()), e))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The crate's file that names its manifest: number (8 bytes), checksum of the manifest (16), kind of checksum (1).
 const POINTER: &str = "current";
 

@@ -27,6 +27,8 @@ pub(super) struct Apply<'t, 'i> {
     pub(super) stamp: Stamp,
     /// Number of the fact in the record.
     pub(super) part: u32,
+    /// The object that this record made: a directory that nothing can be below yet.
+    pub(super) created: Option<Ino>,
 }
 
 impl Apply<'_, '_> {
@@ -136,6 +138,10 @@ impl Apply<'_, '_> {
 
     fn create(&mut self, create: &Create) -> Result<()> {
         let (ino, mut row) = self.object_or_new(create.object)?;
+        let mentioned = self.txn.object_if_any(ino)?.is_some();
+        if !mentioned {
+            self.created = Some(ino);
+        }
         let stamp = self.stamp;
         let a = &mut row.attributes;
         if a.kind != ObjectKind::Unknown {
@@ -163,7 +169,7 @@ impl Apply<'_, '_> {
         }
         self.state.meta.objects += 1;
         self.txn.put_object(ino, row, Keep::History)?;
-        self.became_known(ino, create.object)
+        if mentioned { self.became_known(ino, create.object) } else { Ok(()) }
     }
 
     fn attribute(

@@ -74,8 +74,11 @@ impl Apply<'_, '_> {
 
     pub(super) fn reap(&mut self, object: ObjectId) -> Result<()> {
         let (ino, mut row) = self.object_or_new(object)?;
-        row.content.draft = false;
-        self.list(kind::DRAFT, ino, false)?;
+        if row.content.draft {
+            // An edit elsewhere may bring the file back; it must not show then what was given up here.
+            self.leave_draft(ino, &mut row.content)?;
+            self.list(kind::DRAFT, ino, false)?;
+        }
         self.list(kind::ORPHAN, ino, false)?;
         self.txn.put_object(ino, row, Keep::Amend)
     }
@@ -180,6 +183,11 @@ impl Apply<'_, '_> {
             let chunk = key::last_number(&k).unwrap_or(0);
             if is_cut(&content.cuts, chunk, old.from) {
                 let keep = if old.from > content.tip { Keep::Amend } else { Keep::History };
+                if keep == Keep::History && content.tip > Lsn::default() {
+                    // The cut is forgotten; that the chunk changed since the last version must not be.
+                    let dirty = key::dirty(ino, content.branch, self.txn.lsn(), chunk);
+                    self.txn.put(dirty, &(), Keep::Amend)?;
+                }
                 self.txn.delete(k, keep)?;
             }
         }

@@ -25,6 +25,7 @@ use super::{
     Store,
     apply::Apply,
     content::BranchView,
+    parcels,
     state::State,
     txn::{Keep, Txn, row},
 };
@@ -252,6 +253,12 @@ impl Store {
                 out.push((offset, len, source));
             }
         }
+        if base.is_none() && out.is_empty() {
+            // It waited, and was applied between two looks: it is a version like any other by now.
+            let k = key::version_id(version.id);
+            let bytes = self.index.get(&k)?.ok_or(FsError::NotFound)?;
+            return self.differences(&row(&k, &bytes)?);
+        }
         Ok((base, out))
     }
 
@@ -272,15 +279,16 @@ impl Store {
     /// [`Error::BadRequest`] if the parcel is not what a store would make, or is stamped too far ahead; and
     /// those of the log and of `fetch`. What was taken in before an error does no harm.
     pub fn import(&self, parcel: &Parcel, fetch: Fetch<'_>) -> Result<Lsn> {
-        self.check_usable()?;
         let facts: Vec<Fact> = code::decode(&parcel.facts)
             .map_err(|e| Error::BadRequest(format!("facts of {:?}: {e}", parcel.origin)))?;
-        self.check_parcel(parcel, &facts)?;
+        parcels::check(parcel, &facts, self.clock.wall_ns())?;
         {
             let mut state = self.apply.lock();
+            self.check_usable()?;
             if self.holds(&state, &parcel.origin)? {
                 return Ok(self.log.last_lsn());
             }
+            self.check_claims(&state, parcel, &facts)?;
             self.introduce(&mut state, parcel, &facts)?;
             for changes in &parcel.contents {
                 self.note_changes(&mut state, changes, fetch)?;
@@ -296,40 +304,17 @@ impl Store {
         Ok(self.log.last_lsn())
     }
 
-    fn check_parcel(&self, parcel: &Parcel, facts: &[Fact]) -> Result<()> {
-        let bad = |why: &str| Error::BadRequest(format!("facts {:?}: {why}", parcel.origin));
-        if parcel.origin.seq == 0 || facts.is_empty() {
-            return Err(bad("they have no number, or there are none"));
+    /// Nobody else names objects that this opening will make, or facts that it has yet to number.
+    fn check_claims(&self, state: &State, parcel: &Parcel, facts: &[Fact]) -> Result<()> {
+        let mine = self.log.incarnation();
+        let o = parcel.origin;
+        let bad = |why: &str| Err(Error::BadRequest(format!("facts {o:?}: {why}")));
+        if o.store == self.id && o.incarnation == mine && o.seq > state.meta.sequence {
+            return bad("they claim to come from this very process");
         }
-        if parcel.stamp > self.clock.wall_ns().saturating_add(limits::AHEAD_NS) {
-            return Err(bad("stamped more than a day ahead; is that host's clock right?"));
-        }
-        for fact in facts {
-            if fact.is_local() {
-                return Err(bad("a fact that never leaves its store"));
-            }
-            let name = match fact {
-                Fact::Link(l) => Some(&l.name),
-                Fact::Gone(g) => Some(&g.name),
-                _ => None,
-            };
-            if name.is_some_and(|n| {
-                n.is_empty() || n.len() > limits::NAME_BYTES || n.iter().any(|b| matches!(b, 0 | b'/'))
-            }) {
-                return Err(bad("a name that no file can have"));
-            }
-            if let Fact::Version(v) = fact {
-                if !parcel.contents.iter().any(|c| c.version == v.id && c.object == v.object) {
-                    return Err(bad("a version without its content"));
-                }
-                if super::ops::created_of(v.id) != v.created_ns {
-                    return Err(bad("a version id that contradicts its creation time"));
-                }
-            }
-            if let Fact::Create(c) = fact
-                && c.kind == ObjectKind::Unknown
-            {
-                return Err(bad("an object of no kind"));
+        for object in facts.iter().flat_map(objects_in) {
+            if object.parts().0 == mine && self.known_ino(object)?.is_none() {
+                return bad("an object that this process has not made");
             }
         }
         Ok(())
@@ -380,7 +365,7 @@ impl Store {
                 Source::Hole => None,
                 Source::Extent(id, skip) => {
                     let e = self.extent_here(state, &id, fetch)?;
-                    if u64::from(skip) + range.len > u64::from(e.location.raw_len) {
+                    if range.len > u64::from(e.location.raw_len).saturating_sub(u64::from(skip)) {
                         return Err(Error::BadRequest(format!("a range beyond the end of {id:?}")));
                     }
                     Some((e.extent, e.location, skip))
@@ -418,12 +403,14 @@ impl Store {
         let mut record = Record::new(Kind::Extent, &payload);
         record.flags = flags::DETACHED | flags::FOREIGN;
         record.origin = Some(Origin { store: id.store, incarnation: id.incarnation, seq: id.sequence });
+        let apart = self.until_applied();
         let (lsn, location) = self.log.append(&[record])?[0];
         let found = ExtentRow { extent: lsn, location: location.into() };
         let mut txn = Txn::new(&*self.index, lsn);
         txn.put(k, &found, Keep::Amend)?;
         let next = state.clone();
         self.land(state, next, lsn, &txn.finish()?)?;
+        apart.done();
         Ok(found)
     }
 
@@ -454,7 +441,7 @@ impl Store {
         facts: &[Fact],
         shape: impl FnOnce(&mut Record<'_>),
     ) -> Result<Lsn> {
-        let payload = Prepared::record(code::encode(&facts.to_vec()));
+        let payload = super::record_of(&facts.to_vec())?;
         let mut record = Record::new(Kind::Operation, &payload);
         record.arg = facts.len() as u64;
         shape(&mut record);
@@ -463,10 +450,13 @@ impl Store {
         if let Some(o) = record.origin {
             txn.put(key::held(o.store, o.incarnation, o.seq), &lsn, Keep::Amend)?;
         }
-        Apply { txn: &mut txn, state: next, stamp, part: 0 }.facts(facts)?;
+        Apply { txn: &mut txn, state: next, stamp, part: 0, created: None }.facts(facts)?;
         let changes = txn.finish()?;
-        self.log.append(&[record])?;
+        let apart = self.until_applied();
+        let got = self.log.append(&[record])?[0].0;
+        self.check_lsn(got, lsn)?;
         self.land(state, next.clone(), lsn, &changes)?;
+        apart.done();
         Ok(lsn)
     }
 
@@ -481,6 +471,7 @@ impl Store {
             for (k, bytes) in self.index.scan(&prefix, &after_prefix(&prefix), usize::MAX)? {
                 let waiting: WaitingRow = row(&k, &bytes)?;
                 let mut state = self.apply.lock();
+                self.check_usable()?;
                 self.append_local(&mut state, &[Fact::Ready(waiting.version.object, waiting.version.id)])?;
                 ready.push(waiting.version.id);
             }
@@ -527,6 +518,7 @@ impl Store {
         if !named {
             // It stands alone by now: off the list, so that nobody asks again.
             let mut state = self.apply.lock();
+            self.check_usable()?;
             let object = self.object_row(ino, None)?.ok_or(FsError::NotFound)?.object;
             self.append_local(&mut state, &[Fact::NoTwin(object)])?;
         }
@@ -591,7 +583,7 @@ fn continues(last: Option<&(Piece, u32)>, last_len: u64, new: Option<&(Piece, u3
     }
 }
 
-fn objects_in(fact: &Fact) -> Vec<ObjectId> {
+pub(super) fn objects_in(fact: &Fact) -> Vec<ObjectId> {
     match fact {
         Fact::Create(c) => vec![c.object],
         Fact::Link(l) => vec![l.parent, l.object],

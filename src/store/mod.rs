@@ -14,6 +14,7 @@ mod moves;
 mod names;
 mod open;
 mod ops;
+mod parcels;
 mod pieces;
 mod read;
 mod state;
@@ -140,6 +141,34 @@ struct Op<'t, 'i> {
     subject: (ObjectId, Ino),
 }
 
+/// While it lives, log and index may be apart.
+struct Apart<'a>(&'a Store);
+
+impl Apart<'_> {
+    fn done(self) {}
+}
+
+impl Drop for Apart<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.break_with(&Error::Poisoned { why: "a panic while a record was applied".into() });
+        }
+    }
+}
+
+/// The payload of an operation.
+fn record_of(facts: &Vec<Fact>) -> Result<Prepared> {
+    let bytes = crate::format::code::encode(facts);
+    if bytes.len() > limits::RECORD_BYTES - limits::BLOCK_BYTES as usize {
+        return Err(Error::BadRequest(format!(
+            "{} facts of {} bytes are too much for one record",
+            facts.len(),
+            bytes.len()
+        )));
+    }
+    Ok(Prepared::record(bytes))
+}
+
 impl Op<'_, '_> {
     fn fact(&mut self, fact: Fact) -> Result<()> {
         self.apply.nth_fact(self.facts.len(), &fact)?;
@@ -249,13 +278,13 @@ impl Store {
     /// Makes an operation: checks and facts in `make`, then one record, then the index. Nothing happens if
     /// `make` fails or adds no fact.
     fn run<T>(&self, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
-        self.check_usable()?;
         let mut state = self.apply.lock();
+        self.check_usable()?;
         let mut next = state.clone();
         let stamp = next.tick(&*self.clock);
         let lsn = self.log.last_lsn().next();
         let mut txn = Txn::new(&*self.index, lsn);
-        let apply = Apply { txn: &mut txn, state: &mut next, stamp, part: 0 };
+        let apply = Apply { txn: &mut txn, state: &mut next, stamp, part: 0, created: None };
         let mut op = Op { apply, facts: Vec::new(), subject: (ObjectId::default(), Ino::new(0)) };
         let out = make(&mut op)?;
         let Op { facts, subject, .. } = op;
@@ -265,7 +294,7 @@ impl Store {
         let local = facts.iter().any(Fact::is_local);
         debug_assert!(facts.iter().all(|f| f.is_local() == local), "a record crosses whole or not at all");
         let seq = if local { 0 } else { self.next_sequence(&mut txn, &mut next)? };
-        let payload = Prepared::record(crate::format::code::encode(&facts));
+        let payload = record_of(&facts)?;
         let mut record = Record::new(Kind::Operation, &payload);
         (record.object, record.ino) = subject;
         (record.seq, record.stamp, record.arg) = (seq, stamp.hlc, facts.len() as u64);
@@ -302,10 +331,31 @@ impl Store {
             *self.stores.write() = Arc::clone(&next.stores);
         }
         *state = next;
-        if self.index.unflushed_bytes() >= self.options.memtable_bytes {
-            self.rotate(state, lsn)?;
+        if self.index.unflushed_bytes() >= self.options.memtable_bytes
+            && let Err(e) = self.rotate(state, lsn)
+        {
+            // The operation itself has happened. Without space the memtable waits; maintenance tries again.
+            tracing::warn!("the index could not be written out: {e}");
+            if !matches!(e, Error::NoSpace { .. }) {
+                self.break_with(&e);
+            }
         }
         Ok(())
+    }
+
+    /// Stops the store should this thread panic before a record that it appended was applied.
+    fn until_applied(&self) -> Apart<'_> {
+        Apart(self)
+    }
+
+    fn check_lsn(&self, got: Lsn, expected: Lsn) -> Result<()> {
+        if got == expected {
+            return Ok(());
+        }
+        let why = format!("a record got LSN {got} where {expected} was next");
+        let e = Error::Poisoned { why };
+        self.break_with(&e);
+        Err(e)
     }
 
     fn rotate(&self, state: &State, lsn: Lsn) -> Result<()> {
@@ -390,36 +440,48 @@ impl Store {
         self.wake.1.notify_all();
     }
 
-    /// Runs [`maintain`](Self::maintain) and [`hash_versions`](Self::hash_versions) on a thread of its own, at least once a second, until the store is
-    /// closed or let go.
+    /// Runs [`maintain`](Self::maintain) at least twice a second on a thread of its own, and
+    /// [`hash_versions`](Self::hash_versions) on another, until the store is closed or let go.
     ///
     /// # Errors
     /// If no thread can be had.
     pub fn start_maintenance(self: &Arc<Self>) -> Result<()> {
+        self.repeat("segfs-store", |store| Ok(store.maintain()? && store.index.waiting_memtables() > 0))?;
+        self.repeat("segfs-hash", Self::hash_versions)
+    }
+
+    /// Does something again and again on a thread; at once where it says that there is more.
+    fn repeat(self: &Arc<Self>, name: &str, work: fn(&Self) -> Result<bool>) -> Result<()> {
         let weak = Arc::downgrade(self);
-        std::thread::Builder::new()
-            .name("segfs-store".into())
-            .spawn(move || {
-                while let Some(store) = weak.upgrade() {
-                    let busy = match store.maintain().and_then(|did| Ok(store.hash_versions()? || did)) {
-                        Ok(busy) => busy && store.index.waiting_memtables() > 0,
-                        Err(e) => {
-                            tracing::error!("{e}");
-                            store.break_with(&e);
-                            return;
-                        }
-                    };
-                    let mut stop = store.wake.0.lock();
-                    if !*stop && !busy {
-                        let second = std::time::Duration::from_millis(limits::COMMIT_INTERVAL_MS);
-                        store.wake.1.wait_for(&mut stop, second);
+        let run = move || {
+            while let Some(store) = weak.upgrade() {
+                let busy = match work(&store) {
+                    Ok(busy) => busy,
+                    // Space comes back when something is deleted.
+                    Err(e @ Error::NoSpace { .. }) => {
+                        tracing::warn!("{e}");
+                        false
                     }
-                    if *stop {
+                    Err(e) => {
+                        tracing::error!("{e}");
+                        store.break_with(&e);
                         return;
                     }
+                };
+                let mut stop = store.wake.0.lock();
+                if !*stop && !busy {
+                    let pause = std::time::Duration::from_millis(limits::COMMIT_INTERVAL_MS);
+                    store.wake.1.wait_for(&mut stop, pause);
                 }
-            })
-            .map_err(|e| Error::io("starting a thread", e))?;
-        Ok(())
+                if *stop {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name(name.into())
+            .spawn(run)
+            .map(drop)
+            .map_err(|e| Error::io("starting a thread", e))
     }
 }

@@ -168,8 +168,8 @@ impl Apply<'_, '_> {
     /// Is `dir` the directory `top`, or below it?
     pub(super) fn is_within(&mut self, dir: Ino, top: Ino) -> Result<bool> {
         let mut at = self.canonical(dir)?;
-        loop {
-            if at == top {
+        for step in 0.. {
+            if at == top || step > crate::base::limits::DEPTH {
                 return Ok(true);
             }
             let Some(row) = self.txn.object_if_any(at)? else { return Ok(false) };
@@ -178,6 +178,7 @@ impl Apply<'_, '_> {
                 None => return Ok(false),
             }
         }
+        Ok(false)
     }
 
     /// Gives a directory another place in its register; [`Apply::settle`] follows.

@@ -40,7 +40,10 @@ impl Apply<'_, '_> {
         self.txn.put_object(dir, dir_row, Keep::History)?;
         match row.attributes.kind {
             ObjectKind::Directory
-                if row.attributes.link.is_some() || new.gone.is_some() || self.is_late()? =>
+                if row.attributes.link.is_some()
+                    || new.gone.is_some()
+                    || self.created != Some(child)
+                    || self.is_late()? =>
             {
                 self.move_dir(child, new)
             }

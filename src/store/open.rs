@@ -35,6 +35,8 @@ use super::{
 pub(super) const SUPERBLOCK: &str = "STORE";
 pub(super) const LOCK: &str = "LOCK";
 pub(super) const INDEX: &str = "index";
+/// Where an index that can't be used waits until the log has made another one.
+const INDEX_ASIDE: &str = "index.aside";
 /// Rows that almost every request asks for.
 const CACHED: &[u8] = &[kind::LINK, kind::OBJECT];
 
@@ -89,32 +91,47 @@ impl Store {
         let superblock = read_superblock(&*disk, path)?;
         let lock = take_lock(&*disk, path)?;
         let index_path = path.join(INDEX);
-        let (index, unusable) = match SortedIndex::open(&index_path, options.cache_bytes) {
+        let aside = path.join(INDEX_ASIDE);
+        let opened = SortedIndex::open(&index_path, options.cache_bytes);
+        let (index, unusable) = match opened {
             Ok(index) => (index, None),
-            // Only what is damaged is thrown away; no right to read it, say, is not its fault.
+            // Only what is damaged is replaced; no right to read it, say, is not its fault.
             Err(e @ Error::Damaged(_)) => {
-                crate::index::destroy(&index_path)?;
+                crate::index::set_aside(&index_path, &aside)?;
                 (SortedIndex::open(&index_path, options.cache_bytes)?, Some(e.to_string()))
             }
             Err(e) => return Err(e),
         };
+        let replaced = unusable.is_some();
         let parts = Parts {
             disk,
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             index: Arc::new(index),
         };
-        match Self::assemble(parts, superblock, lock, path, options.clone(), unusable) {
-            Err(Assembly::Index(fault)) => {
+        let opened = match Self::assemble(parts, superblock, lock, path, options.clone(), unusable) {
+            Err(Assembly::Index(fault)) if !replaced => {
                 let IndexFault { parts, superblock, lock, why } = *fault;
                 drop(parts.index);
-                crate::index::destroy(&index_path)?;
+                crate::index::set_aside(&index_path, &aside)?;
                 let index = Arc::new(SortedIndex::open(&index_path, options.cache_bytes)?);
                 let parts = Parts { index, ..parts };
                 Self::assemble(parts, superblock, lock, path, options, Some(why))
-                    .map_err(Assembly::into_error)
             }
-            other => other.map_err(Assembly::into_error),
+            other => other,
+        };
+        match opened {
+            Ok(store) => {
+                crate::index::destroy(&aside)?;
+                Ok(store)
+            }
+            Err(e) => {
+                // The log can't make another one: what there was may still be needed.
+                if aside.exists() {
+                    crate::index::set_aside(&aside, &index_path)?;
+                }
+                Err(e.into_error())
+            }
         }
     }
 
@@ -251,8 +268,12 @@ impl Store {
             recovered: Recovered { log: recovery, rebuilt, superblock_damage, minted: 0 },
             _lock: lock,
         };
-        store.recovered.minted = store.finish_interrupted()?;
-        store.finish_exchange()?;
+        // Without space for it, what was interrupted stays as it is until the next opening.
+        match store.finish_interrupted().and_then(|n| store.finish_exchange().map(|()| n)) {
+            Ok(minted) => store.recovered.minted = minted,
+            Err(e @ Error::NoSpace { .. }) => tracing::warn!("{e}"),
+            Err(e) => return Err(e.into()),
+        }
         Ok(store)
     }
 
@@ -451,7 +472,9 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
     if record.flags & flags::MOVED != 0 {
         return txn.put(key::moved(record.lsn), &place, Keep::Amend);
     }
-    let number = state.number(head.origin.store).ok_or_else(|| {
+    // Bytes that are only stored may come before anything else of their store.
+    let detached = record.kind == Kind::Extent && record.flags & flags::DETACHED != 0;
+    let number = state.number(head.origin.store).or(detached.then_some(0)).ok_or_else(|| {
         let why = format!("store {} has no number yet", head.origin.store);
         Damage::segment(record.location.segment, record.location.offset, Some(record.lsn), why)
     })?;
@@ -465,7 +488,9 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
             };
             txn.put(key::extent(&id), &ExtentRow { extent: record.lsn, location: place }, Keep::Amend)
         }
-        Kind::Extent => Apply { txn, state, stamp, part: 0 }.extent(head.object, head.arg, place),
+        Kind::Extent => {
+            Apply { txn, state, stamp, part: 0, created: None }.extent(head.object, head.arg, place)
+        }
         Kind::Operation => {
             let facts: Vec<Fact> = crate::format::code::decode(record.payload).map_err(|e| {
                 Damage::segment(record.location.segment, record.location.offset, Some(record.lsn), e.0)
@@ -476,7 +501,7 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
             } else if head.origin.seq > 0 {
                 note_own(txn, state, head.origin.incarnation, head.origin.seq)?;
             }
-            Apply { txn, state, stamp, part: 0 }.facts(&facts)
+            Apply { txn, state, stamp, part: 0, created: None }.facts(&facts)
         }
         Kind::Base | Kind::BatchEnd | Kind::Footer => Ok(()),
     }

@@ -75,7 +75,7 @@ pub struct SetAttributes {
     pub accessed: Option<Time>,
 }
 
-fn check_name(name: &[u8]) -> Result<()> {
+pub(super) fn check_name(name: &[u8]) -> Result<()> {
     if name.len() > limits::NAME_BYTES {
         return Err(FsError::NameTooLong.into());
     }
@@ -455,6 +455,8 @@ impl Store {
             for link in op.apply.links_of(ino)? {
                 if let Some(register) = op.apply.register(link, ino)?
                     && register.gone.is_some()
+                    && register.placed.is_none()
+                    && knew_gone.len() < limits::KNEW_GONE
                 {
                     let (hlc, store) = op.apply.state.rank(register.stamp);
                     knew_gone.push((link, hlc, store));
@@ -494,11 +496,11 @@ impl Store {
     }
 }
 
-/// The creation time in a version id, ns since 1970.
-pub(super) fn created_of(id: VersionId) -> u64 {
+/// The creation time in a version id, ns since 1970; none if it is beyond what 64 bits hold.
+pub(super) fn created_of(id: VersionId) -> Option<u64> {
     let (high, low) = ((id.get() >> 64) as u64, id.get() as u64);
     let within = ((high & 0xfff) << 8) | ((low >> 54) & 0xff);
-    (high >> 16) * 1_000_000 + within
+    (high >> 16).checked_mul(1_000_000)?.checked_add(within)
 }
 
 /// A directory can't become part of itself.

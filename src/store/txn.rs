@@ -11,7 +11,7 @@ use crate::{
         code::{self, Decode, Encode},
         rows::{LinkRow, ObjectRow, Superseded, after_prefix, key, kind},
     },
-    index::{Change, Index},
+    index::{Change, Index, check_keys},
 };
 
 /// Does a change leave the row it replaces in the history?
@@ -199,6 +199,8 @@ impl<'a> Txn<'a> {
             let (Some(keep), Some(row)) = (slot.keep, &slot.row) else { continue };
             note(&mut changes, self.lsn, key::object(ino), slot.before, Some(code::encode(row)), keep)?;
         }
+        // Whatever the index would refuse must be refused before the record is in the log.
+        check_keys(&changes)?;
         Ok(changes)
     }
 }

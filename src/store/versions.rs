@@ -112,7 +112,8 @@ impl Apply<'_, '_> {
         let mut included = false;
         for at in old {
             let Some(head) = self.txn.get::<VersionRow>(&key::version(ino, at))? else { continue };
-            included |= v.vector.within(&head.vector);
+            // Two versions with one vector come of a store that was set back: neither includes the other.
+            included |= v.vector.within(&head.vector) && !head.vector.within(&v.vector);
             if !head.vector.within(&v.vector) || v.vector.within(&head.vector) {
                 heads.push((head.created_ns, head.id, at));
             }
@@ -205,7 +206,7 @@ impl Apply<'_, '_> {
     /// new one. Returned as the content that it has now.
     fn branch_for(&mut self, ino: Ino, content: &mut Content, base: Option<Lsn>) -> Result<Content> {
         let Some(at) = base else {
-            if content.ordinal == 0 && !content.draft {
+            if content.ordinal == 0 && !content.draft && content.branches <= 1 {
                 content.branches = content.branches.max(1);
                 return Ok(Content { branches: content.branches, ..Content::default() });
             }
@@ -237,6 +238,29 @@ impl Apply<'_, '_> {
             branches: content.branches,
             ..Content::default()
         })
+    }
+
+    /// Turns from a draft to what the versions say, on a branch of its own: the draft's chunks stay behind.
+    pub(super) fn leave_draft(&mut self, ino: Ino, content: &mut Content) -> Result<()> {
+        let head = match content.head {
+            Some(at) => self.txn.get::<VersionRow>(&key::version(ino, at))?.map(|v| (at, v)),
+            None => None,
+        };
+        let base = head.as_ref().map(|(at, v)| BranchBase { branch: v.branch, at: *at });
+        let left = key::branch(ino, content.branch);
+        let left_base = self.txn.get::<BranchRow>(&left)?.and_then(|b| b.base);
+        let branch = self.new_branch(ino, content, base)?;
+        // No version ends here, so none can be continued on the branch that holds the draft.
+        self.txn.put(left, &BranchRow { base: left_base, tip: self.txn.lsn() }, Keep::Amend)?;
+        content.draft = false;
+        (content.size, content.allocated, content.tip) = (0, 0, Lsn::default());
+        content.cuts.clear();
+        (content.modified, content.modified_stamp) = (Time::default(), Stamp::default());
+        if let Some((at, v)) = head {
+            show(content, &v, at);
+        }
+        content.branch = branch;
+        Ok(())
     }
 
     fn new_branch(&mut self, ino: Ino, content: &mut Content, base: Option<BranchBase>) -> Result<u32> {

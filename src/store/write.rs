@@ -14,7 +14,9 @@ use crate::{
     log::Record,
 };
 
-use super::{Store, apply::Apply, content::BranchView, pieces::chunks_of, txn::Txn};
+use parking_lot::MutexGuard;
+
+use super::{Store, apply::Apply, content::BranchView, pieces::chunks_of, state::State, txn::Txn};
 
 /// More pieces than this in one block, and the next write to it rewrites the block as one.
 const BLOCK_PIECES: usize = 8;
@@ -39,15 +41,25 @@ impl Store {
     }
 
     fn write_extent(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<Lsn> {
+        if (data.len() as u64) < limits::BLOCK_BYTES {
+            // What stands beside the bytes may be written again with them, so nobody may change it meanwhile.
+            let state = self.apply.lock();
+            let (offset, data) =
+                self.whole_block(ino, offset, data)?.unwrap_or_else(|| (offset, data.to_vec()));
+            return self.append_extent(state, ino, offset, &Prepared::extent(data, false));
+        }
+        let payload = Prepared::extent(data.to_vec(), false);
+        self.append_extent(self.apply.lock(), ino, offset, &payload)
+    }
+
+    fn append_extent(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        ino: Ino,
+        offset: u64,
+        payload: &Prepared,
+    ) -> Result<Lsn> {
         self.check_usable()?;
-        let whole = if (data.len() as u64) < limits::BLOCK_BYTES {
-            self.whole_block(ino, offset, data)?
-        } else {
-            None
-        };
-        let (offset, data) = whole.unwrap_or_else(|| (offset, data.to_vec()));
-        let payload = Prepared::extent(data, false);
-        let mut state = self.apply.lock();
         let mut next = state.clone();
         let stamp = next.tick(&*self.clock);
         let lsn = self.log.last_lsn().next();
@@ -60,15 +72,15 @@ impl Store {
         for (chunk, ..) in chunks_of(offset, u64::from(payload.raw_len())) {
             txn.get::<ChunkRow>(&key::chunk(ino, row.content.branch, chunk))?;
         }
-        let mut record = Record::new(Kind::Extent, &payload);
+        let mut record = Record::new(Kind::Extent, payload);
         record.object = row.object;
         record.ino = ino;
         record.stamp = stamp.hlc;
         record.arg = offset;
-        let appended = self.log.append(&[record])?;
-        let (got, location) = appended[0];
-        debug_assert_eq!(got, lsn);
-        let applied = Apply { txn: &mut txn, state: &mut next, stamp, part: 0 }
+        let apart = self.until_applied();
+        let (got, location) = self.log.append(&[record])?[0];
+        self.check_lsn(got, lsn)?;
+        let applied = Apply { txn: &mut txn, state: &mut next, stamp, part: 0, created: None }
             .extent(row.object, offset, Location::from(location))
             .and_then(|()| txn.finish());
         match applied {
@@ -78,6 +90,7 @@ impl Store {
                 return Err(e);
             }
         }
+        apart.done();
         Ok(lsn)
     }
 
@@ -155,19 +168,21 @@ impl Store {
         if to.1.checked_add(len).is_none_or(|end| end > limits::FILE_BYTES) {
             return Err(FsError::FileTooLarge.into());
         }
+        // The source's end as it is now: what a copy within one file appends is no part of it.
+        let len = len.min(self.view().attributes(from.0)?.size.saturating_sub(from.1));
+        if from.0 == to.0 && from.1 < to.1 + len && to.1 < from.1 + len {
+            return Err(FsError::Invalid.into());
+        }
         let mut done = 0;
-        let mut lsn = self.log.last_lsn();
-        while done < len {
+        loop {
             // A record holds so many chunks; a longer range takes several.
             let part = (len - done).min(256 * CHUNK_BYTES);
-            let (at, n) = self.clone_part((from.0, from.1 + done), (to.0, to.1 + done), part)?;
-            lsn = at;
+            let (lsn, n) = self.clone_part((from.0, from.1 + done), (to.0, to.1 + done), part)?;
             done += n;
-            if n < part {
-                break;
+            if n == 0 || done >= len {
+                return Ok((lsn, done));
             }
         }
-        Ok((lsn, done))
     }
 
     fn clone_part(&self, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<(Lsn, u64)> {
@@ -209,6 +224,11 @@ impl Store {
                 }
                 if at < start + n {
                     holes.push((to.1 + done + u64::from(at - start), u64::from(start + n - at)));
+                }
+                if placed.len() + holes.len() > limits::CHANGES_PER_RECORD {
+                    // Enough for one record; the caller goes on behind it.
+                    len = done + u64::from(n);
+                    break;
                 }
             }
             op.subject = (target.object, to.0);

@@ -154,6 +154,8 @@ impl Host {
                 Ok(Ran::Agreed)
             }
             (Err(no), Err(Error::Fs(e))) if e == no => Ok(Ran::Agreed),
+            // A store that has stopped says so before it looks at what is asked.
+            (Err(_), Err(e @ Error::Poisoned { .. })) => Ok(Ran::Failed(e)),
             (Ok(next), Err(e)) if !matches!(e, Error::Fs(_) | Error::BadRequest(_)) => {
                 // What it appended before it failed may reach the disk all the same.
                 for s in next {

@@ -506,6 +506,12 @@ impl Snapshot {
         }
         let (mut next, _) = self.record(wall);
         let o = next.edit(ino);
+        if o.draft {
+            // What no version has is given up.
+            let last = o.versions.last();
+            o.bytes_modified = last.map_or((Time::default(), 0), |v| (Time::from_ns(v.stamp), v.stamp));
+            o.bytes = last.map_or_else(Default::default, |v| Arc::clone(&v.bytes));
+        }
         (o.draft, o.reaped) = (false, true);
         Some(next)
     }

@@ -82,10 +82,7 @@ const STEPS: &[Step] = &[
         name: "agreement",
         what: "thousands of worlds of three stores agree",
         slow: true,
-        action: Cargo(
-            &["test", "--test", "it", "--", "sim::agree"],
-            &[("SEGFS_AGREE_SEEDS", "4000")],
-        ),
+        action: Cargo(&["test", "--test", "it", "--", "sim::agree"], &[("SEGFS_AGREE_SEEDS", "4000")]),
     },
     Step {
         name: "deny",

@@ -1,0 +1,115 @@
+//! What a parcel of another store may say. Whoever sends it may be hostile: everything is checked before any of it
+//! reaches the log.
+
+use crate::{
+    base::{Error, LinkId, ObjectId, Result, StoreId, limits},
+    format::facts::{Changes, Fact, ObjectKind, Source, Version},
+};
+
+use super::{
+    exchange::Parcel,
+    ops::{check_name, created_of},
+};
+
+/// Checks a parcel on its own.
+///
+/// # Errors
+/// [`Error::BadRequest`] that says what no store would send.
+pub(super) fn check(parcel: &Parcel, facts: &[Fact], now_ns: u64) -> Result<()> {
+    let latest = now_ns.saturating_add(limits::AHEAD_NS);
+    let found = if parcel.origin.seq == 0 || facts.is_empty() {
+        Some("they have no number, or there are none")
+    } else if parcel.facts.len() > limits::RECORD_BYTES / 2 {
+        Some("too many for one record")
+    } else if parcel.stamp > latest {
+        Some("stamped more than a day ahead; is that host's clock right?")
+    } else {
+        facts.iter().find_map(|f| wrong_fact(f, latest)).or_else(|| wrong_contents(parcel, facts))
+    };
+    match found {
+        Some(why) => Err(Error::BadRequest(format!("facts {:?}: {why}", parcel.origin))),
+        None => Ok(()),
+    }
+}
+
+fn wrong_fact(fact: &Fact, latest: u64) -> Option<&'static str> {
+    match fact {
+        Fact::Create(c) => wrong_object(c.object)
+            .or((c.kind == ObjectKind::Unknown).then_some("an object of no kind"))
+            .or((c.target.len() > limits::SYMLINK_BYTES).then_some("a symlink's target is too long"))
+            .or((c.mode > 0o7777).then_some("mode bits that do not exist")),
+        Fact::Link(l) => wrong_link(l.link, l.object, &l.name),
+        Fact::Gone(g) => wrong_link(g.link, g.object, &g.name),
+        Fact::Mode(_, mode) => (*mode > 0o7777).then_some("mode bits that do not exist"),
+        Fact::Modified(_, t) => (t.nanos >= 1_000_000_000).then_some("a time that does not exist"),
+        Fact::Xattr(_, name, value) => {
+            let bad = name.is_empty()
+                || name.len() > limits::XATTR_NAME_BYTES
+                || name.contains(&0)
+                || value.as_ref().is_some_and(|v| v.len() > limits::XATTR_BYTES);
+            bad.then_some("an extended attribute that can't be")
+        }
+        Fact::Version(v) => wrong_version(v, latest),
+        Fact::Alias(from, to) => {
+            wrong_object(*from).or((from == to).then_some("a directory that is another name for itself"))
+        }
+        Fact::Tag(name, _) => check_name(name).is_err().then_some("a tag that can't be"),
+        Fact::Owner(..) | Fact::Retain(..) | Fact::Hold(..) => None,
+        _ => Some("a fact that never leaves its store"),
+    }
+}
+
+fn wrong_object(object: ObjectId) -> Option<&'static str> {
+    (object == ObjectId::ROOT).then_some("the root is nobody's to make, move or rename")
+}
+
+fn wrong_link(link: LinkId, object: ObjectId, name: &[u8]) -> Option<&'static str> {
+    wrong_object(object)
+        .or((link == LinkId::primary(ObjectId::ROOT)).then_some("the root has no link"))
+        .or(check_name(name).is_err().then_some("a name that no file can have"))
+}
+
+fn wrong_version(v: &Version, latest: u64) -> Option<&'static str> {
+    if created_of(v.id) != Some(v.created_ns) {
+        return Some("a version id that contradicts its creation time");
+    }
+    if v.created_ns > latest || v.changed_ns > latest {
+        return Some("a version made more than a day ahead; is that host's clock right?");
+    }
+    let counters = v.vector.iter().any(|(_, n): (StoreId, u64)| n >= limits::COUNTER);
+    let bad = v.size > limits::FILE_BYTES
+        || v.mode > 0o7777
+        || v.modified.nanos >= 1_000_000_000
+        || v.knew_gone.len() > limits::KNEW_GONE
+        || v.vector.is_empty()
+        || counters;
+    bad.then_some("a version that can't be")
+}
+
+/// Each version has its content, each content its version, and no object more than one.
+fn wrong_contents(parcel: &Parcel, facts: &[Fact]) -> Option<&'static str> {
+    let versions: Vec<&Version> =
+        facts.iter().filter_map(|f| if let Fact::Version(v) = f { Some(v) } else { None }).collect();
+    for (n, v) in versions.iter().enumerate() {
+        if versions[..n].iter().any(|o| o.object == v.object || o.id == v.id) {
+            return Some("two versions of one object");
+        }
+        let of: Vec<_> = parcel.contents.iter().filter(|c| c.version == v.id).collect();
+        let [content] = of[..] else { return Some("a version without its content") };
+        if content.object != v.object || content.base == Some(v.id) || !fits(content, v.size) {
+            return Some("a content that is not of its version");
+        }
+    }
+    (parcel.contents.len() != versions.len()).then_some("a content without its version")
+}
+
+fn fits(content: &Changes, size: u64) -> bool {
+    content.ranges.iter().all(|r| {
+        let end = r.offset.checked_add(r.len);
+        let within = match r.source {
+            Source::Hole => end.is_some(),
+            Source::Extent(..) => r.len <= limits::EXTENT_BYTES as u64 && end.is_some_and(|e| e <= size),
+        };
+        r.len > 0 && within
+    })
+}
