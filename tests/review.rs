@@ -7,7 +7,7 @@ use segfs::{
     },
     store::{NewObject, Options, Parcel, Store},
 };
-use std::{path::Path, time::Instant};
+use std::path::Path;
 fn options() -> Options {
     Options { background: false, segment_bytes: 8 << 20, ..Options::default() }
 }
@@ -16,9 +16,6 @@ fn new(dir: &Path, name: &str) -> Store {
 }
 fn create(s: &Store, dir: Ino, name: &str) -> Ino {
     s.create_object(dir, name.as_bytes(), &NewObject::file(0o644, Owner::default())).unwrap().1.ino
-}
-fn mkdir(s: &Store, dir: Ino, name: &str) -> Ino {
-    s.create_object(dir, name.as_bytes(), &NewObject::directory(0o755, Owner::default())).unwrap().1.ino
 }
 fn file(s: &Store, dir: Ino, name: &str, data: &[u8]) -> Ino {
     let ino = create(s, dir, name);
@@ -212,29 +209,6 @@ fn r07_two_writers_of_one_block_lose_nothing() {
         }
     });
     assert_eq!(lost, 0, "writes that vanished");
-}
-
-#[test]
-fn r08_making_a_file_does_not_read_every_move() {
-    let (_d, a, b) = two();
-    file(&b, Ino::FIRST, "f", b"x");
-    give(&b, &a); // two-way from now on
-    let time = |n: u32| {
-        let t = Instant::now();
-        for i in 0..100 {
-            create(&a, Ino::FIRST, &format!("n{n}-{i}"));
-        }
-        t.elapsed() / 100
-    };
-    let before = time(0);
-    for i in 0..10_000 {
-        mkdir(&a, Ino::FIRST, "d");
-        a.rmdir(Ino::FIRST, b"d").unwrap();
-        let _ = i;
-    }
-    let after = time(1);
-    println!("create: {before:?}, after 10,000 mkdir+rmdir: {after:?}");
-    assert!(after < before * 10);
 }
 
 #[test]
