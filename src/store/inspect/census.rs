@@ -8,7 +8,10 @@ use crate::{
     format::{
         Codec, Kind, Location,
         facts::ObjectKind,
-        rows::{ChangesRow, ChunkRow, Content, Cut, MetaRow, ObjectRow, Superseded, after_prefix, key, kind},
+        rows::{
+            ChangesRow, ChunkRow, Content, Cut, MetaRow, ObjectRow, Superseded, VersionRow, after_prefix,
+            key, kind,
+        },
     },
     index::{Index, Order},
     log::Standing,
@@ -239,7 +242,14 @@ fn owner_of(index: &dyn Index, ino: Ino) -> Result<Owner> {
 fn use_of(index: &dyn Index, o: &Owner, ino: Ino, k: &[u8], from: Lsn) -> Result<Option<Use>> {
     let branch = k.get(9..13).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
     if branch != Some(o.content.branch) {
-        return Ok(Some(Use::History));
+        // What no version of its branch came after was given up with its draft.
+        let mut seen = Ok(false);
+        let end = after_prefix(&key::version(ino, Lsn::MAX));
+        index.walk(&key::version(ino, from), &end, Order::Forward, &mut |k, bytes| {
+            seen = row::<VersionRow>(k, bytes).map(|v| Some(v.branch) == branch);
+            matches!(seen, Ok(false))
+        })?;
+        return Ok(seen?.then_some(Use::History));
     }
     let chunk = key::last_number(k).unwrap_or(0);
     if o.reachable && !is_cut(&o.content.cuts, chunk, from) {
