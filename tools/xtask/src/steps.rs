@@ -70,21 +70,6 @@ const STEPS: &[Step] = &[
         action: Cargo(&["test", "--features", "planted-bugs"], &[]),
     },
     Step {
-        name: "crashes",
-        what: "a million simulated crashes",
-        slow: true,
-        action: Cargo(
-            &["test", "--test", "it", "--", "sim::store::worlds"],
-            &[("SEGFS_SIM_STATES", "1000000")],
-        ),
-    },
-    Step {
-        name: "agreement",
-        what: "thousands of worlds of three stores agree",
-        slow: true,
-        action: Cargo(&["test", "--test", "it", "--", "sim::agree"], &[("SEGFS_AGREE_SEEDS", "4000")]),
-    },
-    Step {
         name: "deny",
         what: "licences, sources and bans of dependencies",
         slow: true,
