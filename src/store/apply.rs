@@ -278,7 +278,8 @@ impl Apply<'_, '_> {
     }
 }
 
-fn unknown() -> Attributes {
+/// Attributes of which nothing is known yet.
+pub(super) fn unknown() -> Attributes {
     Attributes {
         kind: ObjectKind::Unknown,
         mode: 0,

@@ -299,8 +299,9 @@ impl Store {
         (record.object, record.ino) = subject;
         (record.seq, record.stamp, record.arg) = (seq, stamp.hlc, facts.len() as u64);
         let changes = txn.finish()?;
+        let apart = self.until_applied();
         match self.log.append(&[record]) {
-            Ok(appended) => debug_assert_eq!(appended[0].0, lsn),
+            Ok(appended) => self.check_lsn(appended[0].0, lsn)?,
             Err(e) => {
                 if planted(Bug::ApplyWithoutAppend) {
                     self.land(&mut state, next, lsn, &changes)?;
@@ -309,6 +310,7 @@ impl Store {
             }
         }
         self.land(&mut state, next, lsn, &changes)?;
+        apart.done();
         Ok((lsn, out))
     }
 

@@ -16,7 +16,7 @@ use crate::{
     disk::{Disk, Engine, RealDisk},
     format::{
         Kind, Superblock,
-        facts::{Fact, ObjectKind, Owner, Time, version_flags},
+        facts::{Fact, ObjectKind, version_flags},
         flags,
         rows::{Attributes, Content, ExtentRow, MetaRow, ObjectRow, Stamp, after_prefix, key, kind},
     },
@@ -26,7 +26,7 @@ use crate::{
 
 use super::{
     Options, Store,
-    apply::Apply,
+    apply::{Apply, unknown},
     base,
     state::State,
     txn::{Keep, Txn, row},
@@ -399,27 +399,7 @@ pub(super) fn load_state(index: &dyn Index, id: StoreId) -> Result<State> {
 }
 
 fn root_attributes() -> Attributes {
-    Attributes {
-        kind: ObjectKind::Directory,
-        mode: 0o755,
-        mode_stamp: Stamp::default(),
-        owner: Owner::default(),
-        owner_stamp: Stamp::default(),
-        modified: Time::default(),
-        modified_stamp: Stamp::default(),
-        changed: 0,
-        born: 0,
-        device: 0,
-        target: Vec::new(),
-        links: 2,
-        entries: 0,
-        link: None,
-        more_links: false,
-        xattrs: 0,
-        alias: None,
-        markers: false,
-        contested: false,
-    }
+    Attributes { kind: ObjectKind::Directory, mode: 0o755, links: 2, ..unknown() }
 }
 
 /// Replays with a thread beside that writes the index out, if threads are allowed. `replay` is handed what to
