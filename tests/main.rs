@@ -1,5 +1,6 @@
 //! All integration tests, in one binary.
 
+mod badinput;
 mod disk;
 mod format;
 mod index;

@@ -1,6 +1,6 @@
 //! What a person is told when something does not work: what, why, and what to do next.
 
-use std::{path::Path, process::ExitCode};
+use std::{io, path::Path, process::ExitCode};
 
 use segfs::base::Error;
 
@@ -44,11 +44,26 @@ impl Failure {
                 let place = at.map_or_else(String::new, |m| format!(", mounted on {}", m.dir.display()));
                 Self::new(IN_USE, what, format!("{holder} has it open{place}"), "segfs status")
             }
+            Error::NotAStore { .. } if path.join("STORE").exists() => {
+                Self::new(DAMAGE, what, e.to_string(), format!("segtool verify {shown}"))
+            }
             Error::NotAStore { .. } => Self::usage(what, e.to_string(), "segfs init STORE"),
-            Error::Damaged(_) => Self::new(DAMAGE, what, e.to_string(), format!("segtool verify {shown}")),
+            Error::Damaged(d) => {
+                let next = d.advice.clone().unwrap_or_else(|| format!("segtool verify {shown}"));
+                Self::new(DAMAGE, what, d.finding(), next)
+            }
             Error::BadRequest(_) => Self::usage(what, e.to_string(), "choose an empty directory, or a store"),
             Error::Newer { .. } => Self::new(FAILED, what, e.to_string(), "segfs --version"),
             Error::NoSpace { .. } => Self::new(FAILED, what, e.to_string(), "free some space on that disk"),
+            Error::Io { source, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                let next = "mount it with `-o ro`, or see that you may write to its directory";
+                Self::new(FAILED, what, e.to_string(), next)
+            }
             Error::Fs(_) | Error::Io { .. } | Error::Poisoned { .. } => {
                 Self::new(FAILED, what, e.to_string(), "see the reason, and run the command again")
             }

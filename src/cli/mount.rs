@@ -10,8 +10,9 @@ use std::{
 
 use nix::sys::signal::{SigSet, Signal};
 use segfs::{
+    base::Damage,
     fuse,
-    store::{Options, Store},
+    store::{Options, Recovered, Store},
     vfs::Vfs,
 };
 
@@ -53,7 +54,7 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
     signals.thread_block().map_err(|e| system("signals can't be waited for", &io::Error::from(e)))?;
 
     let made_dir = prepare_mountpoint(&args.mountpoint, &args.store)?;
-    let opened = open_store(&args.store).and_then(|(store, made)| {
+    let opened = open_store(&args.store, options.read_only).and_then(|(store, made)| {
         serve(&store, args, &options).map(|(vfs, mount)| (store, made, vfs, mount))
     });
     let (store, made_store, vfs, mount) = opened.inspect_err(|_| {
@@ -133,8 +134,12 @@ fn prepare_mountpoint(dir: &Path, store: &Path) -> Outcome<bool> {
 }
 
 /// Opens the store, or makes it where there is nothing: then true.
-fn open_store(path: &Path) -> Outcome<(Arc<Store>, bool)> {
+fn open_store(path: &Path, read_only: bool) -> Outcome<(Arc<Store>, bool)> {
     let failed = |e| Failure::of_store(&e, path);
+    if read_only {
+        let store = Store::open(path, Options { read_only, ..Options::default() }).map_err(failed)?;
+        return Ok((Arc::new(store), false));
+    }
     let nothing_there = match std::fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_none(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => true,
@@ -168,6 +173,7 @@ fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, j
         if recovered.log.replayed > 0 {
             say(&format!("recovered   {} records since the last clean stop", recovered.log.replayed));
         }
+        tell_damage(recovered);
         let stop = if args.say_ready { "" } else { "Ctrl-C, or " };
         say(&format!("stop it     {stop}segfs umount {}", dir.display()));
     }
@@ -177,6 +183,28 @@ fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, j
         if let Ok(null) = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()) {
             let _ = rustix::stdio::dup2_stdout(&null);
             let _ = rustix::stdio::dup2_stderr(&null);
+        }
+    }
+}
+
+/// How many of a kind are told one by one.
+const TOLD: usize = 10;
+
+/// Says what opening the store found to be wrong.
+fn tell_damage(recovered: &Recovered) {
+    for why in &recovered.superblock_damage {
+        let done = if recovered.superblock_mended { "; it was written anew" } else { "" };
+        say(&format!("damaged     STORE, {why}{done}"));
+    }
+    for (kind, list) in [
+        ("missing", recovered.missing.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        ("damaged", recovered.log.damages.iter().map(Damage::finding).collect()),
+    ] {
+        for line in list.iter().take(TOLD) {
+            say(&format!("{kind}     {line}"));
+        }
+        if list.len() > TOLD {
+            say(&format!("{kind}     and {} more; see segtool verify", list.len() - TOLD));
         }
     }
 }
