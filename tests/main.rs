@@ -9,4 +9,5 @@ mod review;
 mod segtool;
 mod sim;
 mod store;
+mod suites;
 mod tidy;

@@ -1,10 +1,12 @@
 //! xtask: the checks and tests of this repository, run as `cargo xtask test`.
 //!
 //! `steps` holds the table of what is run, `system` the table of programs that tests need from the system,
-//! `tools` the cargo subcommands that are built into `target/tools`, `fuzz` the short fuzzing run.
+//! `tools` the cargo programs that are built into `target/tools`, `fuzz` the short fuzzing run, `suites` the long tests of
+//! real mounts.
 
 mod fuzz;
 mod steps;
+mod suites;
 mod system;
 mod tools;
 
