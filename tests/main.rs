@@ -2,6 +2,7 @@
 
 mod badinput;
 mod disk;
+mod exchange;
 mod format;
 mod index;
 mod mount;
@@ -9,4 +10,5 @@ mod review;
 mod segtool;
 mod sim;
 mod store;
+mod suites;
 mod tidy;

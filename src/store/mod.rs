@@ -11,6 +11,7 @@ mod exchange;
 mod hashes;
 pub mod inspect;
 mod missing;
+mod moments;
 mod moves;
 mod names;
 mod open;
@@ -46,6 +47,7 @@ use crate::{
 use apply::Apply;
 pub use exchange::{Fetch, Knowledge, Parcel};
 pub use missing::Missing;
+pub use moments::Tag;
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes};
 pub use read::{Attributes, Entry, Extent, VersionInfo, View};

@@ -59,9 +59,7 @@ pub(super) fn read(disk: &dyn Disk, path: &Path, writing: bool) -> Result<Read> 
     let copy = |i: usize| bytes.get(i * 4096..((i + 1) * 4096).min(n)).unwrap_or_default();
     let (best, wrong) = Superblock::choose(copy(0), copy(1));
     let Some(superblock) = best else {
-        return Err(not(format!(
-            "both copies in {SUPERBLOCK} are damaged; bring that file back from a copy of the store"
-        )));
+        return Err(not(format!("both copies in {SUPERBLOCK} are damaged")));
     };
     let newer = newer(&superblock, writing);
     match newer {

@@ -28,14 +28,14 @@ fn what_is_no_store_is_not_opened() {
     let store = dir.path().join("store");
     fs::create_dir(&store).unwrap();
     fs::write(store.join("notes.txt"), "remember the milk").unwrap();
-    refused(&store, 2, &["not a segfs store", "no file STORE", "segfs init"], not_a_store);
+    refused(&store, 2, &["not a segfs store", "no file STORE"], not_a_store);
     says(&run(&["init", store.to_str().unwrap()]), 2, &["not empty", "empty directory"]);
     says(&run(&["status", store.to_str().unwrap()]), 3, &["neither"]);
     assert_eq!(fs::read_dir(&store).unwrap().count(), 1);
     let store = closed(dir.path().join("a").as_path());
     for bytes in [&b""[..], b"SEGFSST1", &[7; 8192], &[0; 100_000]] {
         fs::write(store.join("STORE"), bytes).unwrap();
-        refused(&store, 5, &["not a segfs store", "both copies in STORE", "copy of the store"], not_a_store);
+        refused(&store, 5, &["both copies in STORE are damaged"], not_a_store);
     }
 }
 
@@ -47,10 +47,10 @@ fn what_is_newer_is_refused_by_name() {
     let s = Superblock::decode(&old[..4096]).unwrap();
     let write = |s: &Superblock| fs::write(store.join("STORE"), s.encode().repeat(2)).unwrap();
     write(&Superblock { version: 7, ..s.clone() });
-    refused(&store, 1, &["format version 7", "knows 1", "newer segfs"], newer);
+    refused(&store, 1, &["format version 7", "knows 1"], newer);
     assert!(matches!(Store::open(&store, reading()), Err(Error::Newer { .. })));
     write(&Superblock { incompatible: 1 << 40, ..s.clone() });
-    refused(&store, 1, &["incompatible features", "bits 40", "newer segfs"], newer);
+    refused(&store, 1, &["incompatible features", "bits 40"], newer);
     assert!(matches!(Store::open(&store, reading()), Err(Error::Newer { .. })));
     // What an older program may read, but not write.
     write(&Superblock { read_only_compatible: 0b101, ..s.clone() });

@@ -82,10 +82,10 @@ fn a_read_only_directory_is_named_and_can_be_read() {
                 "LOCK: Read-only file system",
                 "f0 right",
                 "writing: read-only",
-                "next: mount it with `-o ro`",
+                "next: `segfs mount -o ro`",
                 "f5",
                 "touch: cannot touch",
-                "store/new can't be used",
+                "store/new did not work",
             ],
         );
         same(&before, &tree(&store), "it");
@@ -149,13 +149,13 @@ fn who_holds_the_store_is_named() {
     let (path, mnt) = (store.to_str().unwrap(), dir.path().join("mnt"));
     for options in [&[][..], &["-o", "ro"]] {
         let words = [&["mount"], options, &[path, mnt.to_str().unwrap()]].concat();
-        says(&run(&words), 7, &[&pid, "segfs status"]);
+        says(&run(&words), 7, &[&pid, "end that process"]);
     }
     assert!(!mnt.exists());
     let done = run(&["status", path]);
     assert!(String::from_utf8_lossy(&done.stdout).contains(&pid), "{done:?}");
     let done = Command::new(segtool()).args(["index", "rebuild", path]).output().unwrap();
-    says(&done, 7, &[&pid, "segfs umount"]);
+    says(&done, 7, &[&pid, "end that process"]);
     same(&before, &tree(&store), "it");
     drop(held);
     drop(Store::open(&store, options()).unwrap());
