@@ -85,11 +85,15 @@ impl Files {
         }
     }
 
-    /// Looks which spare files are there.
-    pub(super) fn load_spares(&self) -> Result<()> {
+    /// Looks which spare files are there. A copy of a store may lack the directory; who writes needs it.
+    pub(super) fn load_spares(&self, read_only: bool) -> Result<()> {
         match self.disk.list(segment::SPARE_DIRECTORY.as_ref()) {
             Ok(names) => *self.spare.lock() = names,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && read_only => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let made = self.disk.create_dir(segment::SPARE_DIRECTORY.as_ref());
+                made.map_err(|e| Error::io("making spare/", e))?;
+            }
             Err(e) => return Err(Error::io("listing spare/", e)),
         }
         Ok(())

@@ -119,7 +119,7 @@ pub(super) fn recover(
     for l in &links {
         files.insert(Arc::new(Segment::new(l.header.clone(), extent(l))));
     }
-    files.load_spares()?;
+    files.load_spares(read_only)?;
     let tail = Tail {
         next_lsn: r.last_lsn.get() + 1,
         next_id,
