@@ -49,6 +49,15 @@ impl Watch {
     }
 }
 
+/// What looking at moments came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// Disks that a crash left and that were opened.
+    pub states: u64,
+    /// Openings that were themselves cut short by a crash.
+    pub cut_openings: u64,
+}
+
 /// Watches a disk.
 pub fn watch(disk: &SimDisk, watch: &Arc<Mutex<Watch>>) {
     let watch = Arc::clone(watch);
@@ -70,11 +79,11 @@ impl Moment {
         if rng.percent(40) { self.flushed.last() } else { self.flushed.get(n) }
     }
 
-    /// Opens the image and holds it against the model; says how many crash states that were.
-    pub fn check(&self, site: &Site, model: &Model) -> Result<u64, String> {
+    /// Opens the image and holds it against the model.
+    pub fn check(&self, site: &Site, model: &Model) -> Result<Seen, String> {
         let mut rng = Rng::new(self.seed ^ 0xc4a5);
         let index = self.index(&mut rng);
-        let mut states = 1;
+        let mut seen = Seen { states: 1, cut_openings: 0 };
         let found = {
             let host = self.open(&self.image, index, site, model, self.acked)?;
             host.check(&mut rng, 1, Rule::Exact)?;
@@ -86,14 +95,20 @@ impl Moment {
                 return Err(format!("without its index the store ends at {}, not {found}", host.model.lsn()));
             }
             host.check(&mut rng, 1, Rule::Exact).map_err(|e| format!("index gone: {e}"))?;
-            states += 1;
+            seen.states += 1;
         }
         match rng.below(10) {
-            0 => states += self.cut_again(index, site, model, found, &mut rng)?,
-            1 => states += self.go_on(index, site, model, found, &mut rng)?,
+            0 => {
+                seen.states += 2;
+                seen.cut_openings += u64::from(self.cut_again(index, site, model, found, &mut rng)?);
+            }
+            1 => {
+                seen.states += 2;
+                self.go_on(index, site, model, found, &mut rng)?;
+            }
             _ => {}
         }
-        Ok(states)
+        Ok(seen)
     }
 
     fn open(
@@ -128,7 +143,8 @@ impl Moment {
         Ok(host)
     }
 
-    /// Another power cut while the store is opened, mints what was open and writes its first records.
+    /// Another power cut while the store is opened, mints what was open and writes its first records. True: it came
+    /// before the store was open.
     fn cut_again(
         &self,
         index: Option<&FlushedState>,
@@ -136,15 +152,17 @@ impl Moment {
         model: &Model,
         found: u64,
         rng: &mut Rng,
-    ) -> Result<u64, String> {
+    ) -> Result<bool, String> {
         let disk = self.image.written_image();
         let cut = disk.counts().operations + rng.below(16);
         disk.set_faults(Faults { power_cut: Some(cut), ..Faults::default() });
         let mut fork = model.fork(found);
         let minting = Site { seed: rng.next(), ..site.minting(rng.percent(70)) };
         let mut acked = found;
+        let mut in_opening = false;
         match Host::open(disk.clone(), index, &minting, fork.clone()) {
             Err(_) => {
+                in_opening = disk.take_struck().powerless > 0;
                 for next in fork.now().mint(site.wall_ns) {
                     fork.push(next);
                 }
@@ -170,7 +188,7 @@ impl Moment {
                 .map_err(|e| format!("second crash, first at {found}: {e}"))?;
             host.check(rng, 1, Rule::Exact).map_err(|e| format!("second crash: {e}"))?;
         }
-        Ok(2)
+        Ok(in_opening)
     }
 
     /// Life goes on after the crash, with what was open made into versions.
@@ -181,7 +199,7 @@ impl Moment {
         model: &Model,
         found: u64,
         rng: &mut Rng,
-    ) -> Result<u64, String> {
+    ) -> Result<(), String> {
         let disk = self.image.written_image();
         let fork = model.fork(found);
         let minting = Site { seed: rng.next(), ..site.minting(true) };
@@ -200,6 +218,6 @@ impl Moment {
         let index = flushed.last().filter(|_| rng.percent(50));
         let again = self.open(&disk.crash_image(rng.next()), index, site, &host.model, acked)?;
         again.check(rng, 1, Rule::Exact).map_err(|e| format!("the life after: {e}"))?;
-        Ok(2)
+        Ok(())
     }
 }

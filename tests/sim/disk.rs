@@ -45,6 +45,32 @@ pub struct Counts {
     pub syncs: u64,
 }
 
+/// How often each fault has struck since somebody asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Struck {
+    pub failed_syncs: u64,
+    pub failed_writes: u64,
+    pub misplaced_writes: u64,
+    pub lost_writes: u64,
+    /// Writes and reservations for which there was no space.
+    pub full: u64,
+    /// Operations that came after the power was cut.
+    pub powerless: u64,
+    pub flipped_bits: u64,
+}
+
+impl std::ops::AddAssign for Struck {
+    fn add_assign(&mut self, o: Self) {
+        self.failed_syncs += o.failed_syncs;
+        self.failed_writes += o.failed_writes;
+        self.misplaced_writes += o.misplaced_writes;
+        self.lost_writes += o.lost_writes;
+        self.full += o.full;
+        self.powerless += o.powerless;
+        self.flipped_bits += o.flipped_bits;
+    }
+}
+
 /// What an observer is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -74,6 +100,7 @@ struct State {
     locks: BTreeMap<String, String>,
     faults: Faults,
     counts: Counts,
+    struck: Struck,
     rng: Rng,
 }
 
@@ -100,8 +127,9 @@ impl SimDisk {
     }
 
     fn with(names: Names, files: BTreeMap<FileId, Slot>, next_id: FileId, seed: u64) -> Self {
-        let (faults, counts, rng) = (Faults::default(), Counts::default(), Rng::new(seed));
-        let state = State { names, files, next_id, locks: BTreeMap::new(), faults, counts, rng };
+        let (faults, counts, struck) = (Faults::default(), Counts::default(), Struck::default());
+        let (locks, rng) = (BTreeMap::new(), Rng::new(seed));
+        let state = State { names, files, next_id, locks, faults, counts, struck, rng };
         Self { inner: Arc::new(Inner { state: Mutex::new(state), observer: Mutex::new(None) }) }
     }
 
@@ -113,6 +141,11 @@ impl SimDisk {
     /// How much was asked of this disk.
     pub fn counts(&self) -> Counts {
         self.inner.state.lock().counts
+    }
+
+    /// Which faults have struck since this was asked last.
+    pub fn take_struck(&self) -> Struck {
+        std::mem::take(&mut self.inner.state.lock().struck)
     }
 
     /// Is told of each sync. It may use the disk; what it does itself is not observed.
@@ -171,6 +204,7 @@ impl SimDisk {
         let mut state = self.inner.state.lock();
         let id = state.find(&normal(path).expect("a path")).expect("a file to damage");
         state.slot(id).file.flip(offset, bit);
+        state.struck.flipped_bits += 1;
     }
 
     fn observe(&self, event: Event<'_>) {
@@ -210,7 +244,7 @@ impl State {
 
     /// Counts an operation that is about to happen.
     fn operation(&mut self) -> io::Result<()> {
-        self.powered()?;
+        self.powered().inspect_err(|_| self.struck.powerless += 1)?;
         self.counts.operations += 1;
         Ok(())
     }
@@ -218,7 +252,9 @@ impl State {
     /// Counts a sync; does this one fail?
     fn sync_fails(&mut self) -> bool {
         self.counts.syncs += 1;
-        self.faults.fail_sync == Some(self.counts.syncs - 1)
+        let fails = self.faults.fail_sync == Some(self.counts.syncs - 1);
+        self.struck.failed_syncs += u64::from(fails);
+        fails
     }
 
     fn find(&self, path: &str) -> io::Result<FileId> {
@@ -260,6 +296,7 @@ impl State {
         let number = Some(self.counts.writes - 1);
         let some = self.rng.below((bytes.len() / SECTOR) as u64 + 1) as usize * SECTOR;
         if self.faults.fail_write == number {
+            self.struck.failed_writes += 1;
             self.slot(id).file.write(&bytes[..some], offset);
             return Err(eio("write error"));
         }
@@ -271,6 +308,7 @@ impl State {
             return Err(full);
         }
         if self.faults.lose_write == number {
+            self.struck.lost_writes += 1;
             self.slot(id).file.lose_write(bytes, offset);
         } else if self.faults.misplace_write == number {
             let last = self.files[&id].file.written().len.max(end).saturating_sub(bytes.len() as u64);
@@ -279,6 +317,7 @@ impl State {
                 // As far away as can be, be it at the start or behind the end.
                 to = if offset == 0 { end.next_multiple_of(SECTOR as u64) } else { 0 };
             }
+            self.struck.misplaced_writes += 1;
             self.slot(id).file.lose_write(bytes, offset);
             self.slot(id).file.write(bytes, to);
         } else {
@@ -300,6 +339,7 @@ impl State {
         let has = self.files[&id].file.allocated;
         let needs = len.next_multiple_of(BLOCK).saturating_sub(has);
         if needs > self.space().free_bytes {
+            self.struck.full += 1;
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.slot(id).file.allocated = has + needs;

@@ -10,7 +10,11 @@ use std::{
     time::Instant,
 };
 
-use super::world::{Outcome, Plan, run};
+use super::{
+    crashes::Seen,
+    disk::Struck,
+    world::{Outcome, Plan, run},
+};
 
 const STATES: u64 = 60_000;
 const FIRST_SEED: u64 = 1;
@@ -45,6 +49,7 @@ fn worlds() {
     }
     let enough = env("SEGFS_SIM_STATES").unwrap_or(STATES);
     let (next, states, operations) = (AtomicU64::new(FIRST_SEED), AtomicU64::new(0), AtomicU64::new(0));
+    let struck = Mutex::new((Struck::default(), Seen::default()));
     let failures = Mutex::new(Vec::new());
     let started = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(8);
@@ -54,7 +59,10 @@ fn worlds() {
                 while states.load(Relaxed) < enough && failures.lock().unwrap().len() < 3 {
                     match live(next.fetch_add(1, Relaxed)) {
                         Ok(o) => {
-                            states.fetch_add(o.states, Relaxed);
+                            states.fetch_add(o.seen.states, Relaxed);
+                            let mut all = struck.lock().unwrap();
+                            all.0 += o.struck;
+                            all.1.cut_openings += o.seen.cut_openings;
                             operations.fetch_add(o.operations, Relaxed);
                         }
                         Err(e) => failures.lock().unwrap().push(e),
@@ -70,8 +78,30 @@ fn worlds() {
         operations.into_inner(),
         states as f64 / seconds
     );
+    let (struck, seen) = struck.into_inner().unwrap();
+    println!("{struck:?}, {} openings cut short", seen.cut_openings);
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    // Fewer are chance.
+    if states > 30_000 {
+        enough_struck(states, &struck, &seen);
+    }
+}
+
+/// In 100,000 crash states each fault strikes at least so often, so that none can fall silent unnoticed.
+fn enough_struck(states: u64, struck: &Struck, seen: &Seen) {
+    for (name, times, at_least) in [
+        ("failed syncs", struck.failed_syncs, 30),
+        ("failed writes", struck.failed_writes, 30),
+        ("misplaced writes", struck.misplaced_writes, 20),
+        ("lost writes", struck.lost_writes, 20),
+        ("full disk", struck.full, 100),
+        ("power cuts", struck.powerless, 20),
+        ("flipped bits", struck.flipped_bits, 3000),
+        ("crashes while opening", seen.cut_openings, 600),
+    ] {
+        assert!(times * 100_000 >= at_least * states, "{name}: only {times} in {states} crash states");
+    }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use segfs::{base::Error, disk::Disk, index::FlushedState, store::Options};
 
 use super::{
     compare::Rule,
-    crashes::{Moment, Watch, watch},
-    disk::{Faults, SimDisk},
+    crashes::{Moment, Seen, Watch, watch},
+    disk::{Faults, SimDisk, Struck},
     host::{Host, Ran, Site, lsn},
     model::Model,
     rng::Rng,
@@ -29,8 +29,10 @@ pub struct Plan {
 /// What a world came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outcome {
-    pub states: u64,
+    pub seen: Seen,
     pub operations: u64,
+    /// Faults that struck.
+    pub struck: Struck,
     /// Of all bytes ever on the disk at the end of a life.
     pub fingerprint: u64,
 }
@@ -198,6 +200,7 @@ impl World {
                 break;
             }
         }
+        self.outcome.struck += self.host.disk.take_struck();
         self.outcome.fingerprint = self.outcome.fingerprint.rotate_left(7) ^ self.host.disk.fingerprint();
         if tampered { self.end_tampered() } else { self.end() }
     }
@@ -302,7 +305,9 @@ impl World {
         let moments = std::mem::take(&mut self.watch.lock().moments);
         let site = self.site.minting(false);
         for m in &moments {
-            self.outcome.states += m.check(&site, &self.host.model)?;
+            let seen = m.check(&site, &self.host.model)?;
+            self.outcome.seen.states += seen.states;
+            self.outcome.seen.cut_openings += seen.cut_openings;
         }
         Ok(())
     }
@@ -348,7 +353,8 @@ impl World {
             let index = flushed.last().filter(|_| self.rng.percent(60));
             let site = Site { seed: self.rng.next(), ..self.site.minting(false) };
             let tell = |e: String| format!("{what} (index at {:?}): {e}", index.map(FlushedState::lsn));
-            self.outcome.states += 1;
+            self.outcome.seen.states += 1;
+            self.outcome.struck += image.take_struck();
             let host = match Host::open(image, index, &site, self.host.model.clone()) {
                 Ok(host) => host,
                 Err(Error::Damaged(_) | Error::NotAStore { .. }) => continue,
@@ -377,7 +383,7 @@ impl World {
         let index = index.last().filter(|_| self.rng.percent(50));
         let disk = self.host.disk.written_image();
         let model = self.host.model.clone();
-        self.outcome.states += 1;
+        self.outcome.seen.states += 1;
         match Host::open(disk, index, &self.site.minting(false), model) {
             Ok(host) => host.check(&mut self.rng, 3, Rule::RightOrError),
             Err(Error::Damaged(_) | Error::NotAStore { .. }) => Ok(()),
