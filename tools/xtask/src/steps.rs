@@ -65,6 +65,24 @@ const STEPS: &[Step] = &[
     Step { name: "test", what: "all tests", slow: false, action: Cargo(&["test", "--workspace"], &[]) },
     Step { name: "posix", what: "pjdfstest and fsx on a mount", slow: true, action: Call(suites::posix) },
     Step {
+        name: "simulation",
+        what: "a million crash states, and thousands of worlds of three stores",
+        slow: true,
+        action: Cargo(
+            &[
+                "test",
+                "--test",
+                "it",
+                "--",
+                "sim::store::",
+                "sim::agree::",
+                "--nocapture",
+                "--test-threads=1",
+            ],
+            &[("SEGFS_SIM_STATES", "1000000"), ("SEGFS_AGREE_SEEDS", "3000")],
+        ),
+    },
+    Step {
         name: "planted",
         what: "each bug planted on purpose is caught",
         slow: true,
