@@ -356,6 +356,16 @@ pub struct Superseded {
     pub row: Vec<u8>,
 }
 
+impl Superseded {
+    /// The encoding of a superseded row, without a copy of the row.
+    #[must_use]
+    pub fn encoded(until: Lsn, row: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(row.len() + 16);
+        super::code::encode_into(&(until, row), &mut out);
+        out
+    }
+}
+
 /// What stands at a name. The first entry shows; more than one only after a conflict.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct LinkRow {

@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// What one read fetches at least, in bytes.
+const READ_BYTES: usize = 256 << 10;
+
 /// A frame with a valid envelope.
 #[derive(Clone, Debug)]
 pub struct ScannedFrame {
@@ -112,7 +115,7 @@ impl Scan {
     pub fn new(file: Arc<dyn DiskFile>, header: &SegmentHeader, from: u64, limit: u64) -> Self {
         let limit = limit.min(file.len().unwrap_or(limit));
         Self {
-            window: Window::new(file, limit),
+            window: Window::new(file, limit, READ_BYTES),
             segment: header.segment,
             seed: header.seed(),
             at: from.max(BLOCK_BYTES),

@@ -371,7 +371,7 @@ impl Store {
             // Whoever fills memory faster than it can be written out helps.
             self.flush_index(lsn)?;
         } else {
-            self.wake.1.notify_one();
+            self.wake.1.notify_all();
         }
         Ok(())
     }
@@ -407,6 +407,12 @@ impl Store {
     /// # Errors
     /// What fails; the store has stopped writing then.
     pub fn maintain(&self) -> Result<bool> {
+        let did = self.write_back()?;
+        Ok(self.index.compact()? || did)
+    }
+
+    /// Commits what waits, and writes out the index.
+    fn write_back(&self) -> Result<bool> {
         let mut did = false;
         if self.log.durable_lsn() < self.log.last_lsn() {
             self.log.commit()?;
@@ -417,7 +423,7 @@ impl Store {
             self.index.flush_to(self.log.durable_lsn())?;
             did = true;
         }
-        Ok(self.index.compact()? || did)
+        Ok(did)
     }
 
     fn rank(&self, s: Stamp) -> (u64, StoreId) {
@@ -442,13 +448,15 @@ impl Store {
         self.wake.1.notify_all();
     }
 
-    /// Runs [`maintain`](Self::maintain) at least twice a second on a thread of its own, and
+    /// Does what [`maintain`](Self::maintain) does at least twice a second, writing and merging on a thread each, and
     /// [`hash_versions`](Self::hash_versions) on another, until the store is closed or let go.
     ///
     /// # Errors
     /// If no thread can be had.
     pub fn start_maintenance(self: &Arc<Self>) -> Result<()> {
-        self.repeat("segfs-store", |store| Ok(store.maintain()? && store.index.waiting_memtables() > 0))?;
+        self.repeat("segfs-store", |store| Ok(store.write_back()? && store.index.waiting_memtables() > 0))?;
+        // A merge takes long; what waits for a flush must not wait for it.
+        self.repeat("segfs-merge", |store| store.index.compact())?;
         self.repeat("segfs-hash", Self::hash_versions)
     }
 
