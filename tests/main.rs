@@ -1,5 +1,6 @@
 //! All integration tests, in one binary.
 
+mod bounds;
 mod disk;
 mod format;
 mod index;

@@ -11,7 +11,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use quick_cache::{Weighter, unsync::{Cache, DefaultLifecycle}};
+use quick_cache::{
+    Weighter,
+    unsync::{Cache, DefaultLifecycle},
+};
 
 use super::{Change, Index, IndexStats, Order, Value};
 use crate::base::{Lsn, Result};

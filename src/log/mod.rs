@@ -18,6 +18,7 @@ mod tail;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::{
     ops::Range,
@@ -46,6 +47,7 @@ use crate::{
 };
 use files::Files;
 use tail::Tail;
+use wait::Marks;
 
 /// How a log works.
 #[derive(Clone, Copy, Debug)]
@@ -177,6 +179,7 @@ struct Inner {
     incarnation: Incarnation,
     opts: LogOptions,
     tail: Mutex<Tail>,
+    marks: Marks,
     /// Told whenever `busy` falls, the durable mark moves, or the log stops.
     changed: Condvar,
     /// Told when the background thread has something to do.
@@ -245,6 +248,7 @@ impl Log {
             store,
             incarnation,
             opts,
+            marks: Marks::new(tail.durable_lsn),
             tail: Mutex::new(tail),
             changed: Condvar::new(),
             work: Condvar::new(),
@@ -275,7 +279,7 @@ impl Log {
     /// Every record up to here is durable.
     #[must_use]
     pub fn durable_lsn(&self) -> Lsn {
-        self.inner.tail.lock().durable_lsn
+        self.inner.marks.durable()
     }
 
     /// The most bytes that the frames of one [`append`](Self::append) may take together.

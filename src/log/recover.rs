@@ -20,7 +20,9 @@ use crate::{
     },
     disk::{Disk, DiskFile},
     format::{BodyHeader, FooterBuilder, Kind, Malformed, SegmentHeader, flags, pad_block, segment_header},
-    segment::{self, Batch, Found, Location, Scan, Window, parse_name, read_header, read_record, read_trailer},
+    segment::{
+        self, Batch, Found, Location, Scan, Window, parse_name, read_header, read_record, read_trailer,
+    },
 };
 
 /// What one read of small records fetches at least, in bytes; between large extents more would be read in vain.
@@ -118,6 +120,7 @@ pub(super) fn recover(
         dirty: false,
         busy: false,
         waiters: 0,
+        sleepers: Vec::new(),
         cohort: 0,
         commits: 0,
         closed: false,

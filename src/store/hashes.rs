@@ -112,13 +112,14 @@ pub(super) fn hash_of_view(
     let mut data: Vec<(u64, u64)> = Vec::new();
     let per_chunk = CHUNK_BYTES / LEAF_BYTES;
     if size > 0 {
-        for chunk in view.chunks(index, 0, (size - 1) / CHUNK_BYTES)? {
+        view.each_chunk(index, 0, (size - 1) / CHUNK_BYTES, &mut |chunk| {
             let (first, end) = (chunk * per_chunk, (chunk + 1) * per_chunk);
             match data.last_mut() {
                 Some(last) if last.1 == first => last.1 = end,
                 _ => data.push((first, end)),
             }
-        }
+            Ok(true)
+        })?;
     }
     hash::content(size, &data, &mut |leaf, out| {
         view.read(index, size, leaf * LEAF_BYTES, out, fetch).map(drop)

@@ -441,7 +441,7 @@ impl<'a> View<'a> {
         if offset >= size {
             return Ok(found);
         }
-        for chunk in view.chunks(self.index(), offset / CHUNK_BYTES, (size - 1) / CHUNK_BYTES)? {
+        view.each_chunk(self.index(), offset / CHUNK_BYTES, (size - 1) / CHUNK_BYTES, &mut |chunk| {
             for p in view.chunk(self.index(), chunk)? {
                 let start = chunk * CHUNK_BYTES + u64::from(p.start);
                 let (from, to) = (start.max(offset), (start + u64::from(p.len)).min(size));
@@ -455,11 +455,12 @@ impl<'a> View<'a> {
                         skip,
                     });
                 }
-                if found.len() == limit {
-                    return Ok(found);
+                if found.len() >= limit {
+                    return Ok(false);
                 }
             }
-        }
+            Ok(true)
+        })?;
         Ok(found)
     }
 

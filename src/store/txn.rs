@@ -87,6 +87,14 @@ impl<'a> Txn<'a> {
         self.slot(key)?.now().map(|bytes| row(key, bytes)).transpose()
     }
 
+    /// As [`get`](Self::get), without keeping what it read: for looking at many rows once.
+    pub(super) fn peek<T: Decode<()>>(&self, key: &[u8]) -> Result<Option<T>> {
+        match self.slots.get(key).filter(|s| s.loaded || s.change.is_some()) {
+            Some(slot) => slot.now().map(|bytes| row(key, bytes)).transpose(),
+            None => self.index.get(key)?.map(|bytes| row(key, &bytes)).transpose(),
+        }
+    }
+
     pub(super) fn has(&mut self, key: &[u8]) -> Result<bool> {
         Ok(self.slot(key)?.now().is_some())
     }
