@@ -422,8 +422,9 @@ pub struct ObjectRow {
     pub content: Content,
 }
 
-/// The part of an object's row that has history.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+/// The part of an object's row that has history. Its encoding leaves out what follows from something else
+/// (`docs/FORMAT.md` section 8).
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attributes {
     /// What it is.
     pub kind: ObjectKind,

@@ -6,7 +6,7 @@ use std::{
     hash::{BuildHasher, Hasher},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
 };
 
@@ -20,6 +20,8 @@ use super::{Change, Index, IndexStats, Order, Value};
 use crate::base::{Lsn, Result};
 
 const SHARDS: usize = 16;
+/// Rows of which it is known whether they were asked for lately.
+const ASKED: usize = 1 << 17;
 /// What an entry costs beside its bytes, roughly, in bytes.
 const ENTRY_BYTES: u64 = 96;
 
@@ -97,6 +99,9 @@ pub struct CachedIndex {
     shards: Vec<Shard>,
     /// Chooses the shard; each shard has another one.
     chooser: Seeded,
+    /// A byte of the hash of the row that was asked for last, for each value of other bits. Only what is asked for
+    /// again is kept: a walk through everything would else pay for each row that it pushes out another.
+    asked: Vec<AtomicU8>,
     /// Odd while changes are being applied. A row that was read before a change must not be kept after it.
     generation: AtomicU64,
 }
@@ -115,28 +120,40 @@ impl CachedIndex {
             kinds,
             shards: (0..SHARDS).map(|_| shard()).collect(),
             chooser: Seeded::new(),
+            asked: std::iter::repeat_with(AtomicU8::default).take(ASKED).collect(),
             generation: AtomicU64::new(0),
         }
     }
 
-    fn shard(&self, key: &[u8]) -> Option<&Shard> {
+    /// Where a row is kept, if it may be, and its hash.
+    fn shard(&self, key: &[u8]) -> Option<(&Shard, u64)> {
         if !self.kinds.contains(key.first()?) {
             return None;
         }
         let mut hasher = self.chooser.build_hasher();
         hasher.write(key);
-        self.shards.get((hasher.finish() >> 40) as usize % SHARDS)
+        let hash = hasher.finish();
+        Some((self.shards.get((hash >> 40) as usize % SHARDS)?, hash))
+    }
+
+    /// Was this row asked for before, and no other since whose hash is like it?
+    fn is_asked_again(&self, hash: u64) -> bool {
+        let tag = (hash >> 56) as u8 | 1;
+        self.asked[hash as usize % ASKED].swap(tag, Relaxed) == tag
     }
 }
 
 impl Index for CachedIndex {
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        let Some(shard) = self.shard(key) else { return self.inner.get(key) };
+        let Some((shard, hash)) = self.shard(key) else { return self.inner.get(key) };
         if let Some(found) = shard.lock().get(key) {
             return Ok(Some(found.clone()));
         }
         let before = self.generation.load(SeqCst);
         let Some(found) = self.inner.get(key)? else { return Ok(None) };
+        if !self.is_asked_again(hash) {
+            return Ok(Some(found));
+        }
         // A copy of its own: what came from disk would hold on to its whole block.
         let found = Value::from(&found[..]);
         let mut shard = shard.lock();
@@ -150,7 +167,7 @@ impl Index for CachedIndex {
         self.generation.fetch_add(1, SeqCst);
         let applied = self.inner.apply(lsn, changes);
         for Change { key, value } in changes {
-            let Some(shard) = self.shard(key) else { continue };
+            let Some((shard, _)) = self.shard(key) else { continue };
             let mut shard = shard.lock();
             match value {
                 // What nobody read is not taken in: the memtable has it, and most rows are never read again soon.
@@ -228,6 +245,20 @@ mod tests {
                 assert_eq!(index.get(&key).unwrap(), None);
             }
         }
+    }
+
+    #[test]
+    fn what_is_asked_for_again_is_kept() {
+        let index = cached();
+        index.apply(Lsn::new(1), &[Change::put([1, 7], [5; 100])]).unwrap();
+        let held = |times: u32| {
+            (0..times).for_each(|_| assert_eq!(&index.get(&[1, 7]).unwrap().unwrap()[..], [5; 100]));
+            index.stats().cache_bytes
+        };
+        assert_eq!(held(1), 0);
+        assert!(held(1) >= 100);
+        index.apply(Lsn::new(2), &[Change::remove([1, 7])]).unwrap();
+        assert_eq!((index.get(&[1, 7]).unwrap(), index.stats().cache_bytes), (None, 0));
     }
 
     #[test]

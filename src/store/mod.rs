@@ -71,8 +71,8 @@ impl Default for Options {
         Self {
             segment_bytes: limits::SEGMENT_BYTES,
             background: true,
-            cache_bytes: 48 << 20,
-            row_cache_bytes: 32 << 20,
+            cache_bytes: 96 << 20,
+            row_cache_bytes: 16 << 20,
             memtable_bytes: 8 << 20,
             mint_interrupted: true,
         }
