@@ -300,7 +300,7 @@ impl Store {
         let stamp = next.tick(&*self.clock);
         let lsn = self.log.last_lsn().next();
         let mut txn = Txn::new(&*self.index, lsn);
-        let apply = Apply { txn: &mut txn, state: &mut next, stamp, part: 0, created: None };
+        let apply = Apply::new(&mut txn, &mut next, stamp);
         let mut op = Op { apply, facts: Vec::new(), subject: (ObjectId::default(), Ino::new(0)) };
         let out = make(&mut op)?;
         let Op { facts, subject, .. } = op;

@@ -490,9 +490,7 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
             };
             txn.put(key::extent(&id), &ExtentRow { extent: record.lsn, location: place }, Keep::Amend)
         }
-        Kind::Extent => {
-            Apply { txn, state, stamp, part: 0, created: None }.extent(head.object, head.arg, place)
-        }
+        Kind::Extent => Apply::new(txn, state, stamp).extent(head.object, head.arg, place),
         Kind::Operation => {
             let facts: Vec<Fact> = crate::format::code::decode(record.payload).map_err(|e| {
                 Damage::segment(record.location.segment, record.location.offset, Some(record.lsn), e.0)
@@ -503,7 +501,7 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
             } else if head.origin.seq > 0 {
                 note_own(txn, state, head.origin.incarnation, head.origin.seq)?;
             }
-            Apply { txn, state, stamp, part: 0, created: None }.facts(&facts)
+            Apply::new(txn, state, stamp).facts(&facts)
         }
         Kind::Base | Kind::BatchEnd | Kind::Footer => Ok(()),
     }
