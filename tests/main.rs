@@ -6,6 +6,7 @@ mod index;
 mod mount;
 mod review;
 mod segtool;
+mod serve;
 mod sim;
 mod store;
 mod tidy;

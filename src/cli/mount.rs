@@ -11,6 +11,7 @@ use std::{
 use nix::sys::signal::{SigSet, Signal};
 use segfs::{
     fuse,
+    serve::{Control, SOCKET, Served},
     store::{Options, Store},
     vfs::Vfs,
 };
@@ -54,7 +55,7 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
         .thread_block()
         .map_err(|e| Failure::system("signals can't be waited for", &io::Error::from(e)))?;
 
-    let made_dir = prepare_mountpoint(&args.mountpoint, &args.store)?;
+    let made_dir = prepare_mountpoint(&args.mountpoint, &args.store, json)?;
     let opened = open_store(&args.store).and_then(|(store, made)| {
         serve(&store, args, &options).map(|(vfs, mount)| (store, made, vfs, mount))
     });
@@ -63,12 +64,16 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
             let _ = std::fs::remove_dir(&args.mountpoint);
         }
     })?;
+    let control = control(&store, &vfs, &mount, args);
     announce(args, &store, made_store, made_dir, json);
-    let waited = wait(mount, signals, &mounts::absolute(&args.mountpoint));
+    let waited = wait(mount, signals, &mounts::absolute(&args.mountpoint), json);
     vfs.release_all();
-    store.close().map_err(|e| Failure::of_store(&e, &args.store))?;
+    let closed = store.close();
+    // It answers to the end, and is gone before the store's lock is.
+    drop(control);
+    closed.map_err(|e| Failure::of_store(&e, &args.store))?;
     waited.map_err(|e| Failure::system("the mount ended", &e))?;
-    say(&format!("unmounted; everything is in {}", args.store.display()));
+    note(json, &format!("unmounted; everything is in {}", args.store.display()));
     Ok(())
 }
 
@@ -93,7 +98,7 @@ fn remount(args: &MountArgs, options: &fuse::Options) -> Outcome<()> {
 }
 
 /// Checks the mountpoint, clearing a dead mount off it and making it if it is not there: then true.
-fn prepare_mountpoint(dir: &Path, store: &Path) -> Outcome<bool> {
+fn prepare_mountpoint(dir: &Path, store: &Path, json: bool) -> Outcome<bool> {
     let what = format!("{} can't be mounted on", dir.display());
     if !Path::new("/dev/fuse").exists() {
         let why = "this system has no /dev/fuse";
@@ -101,7 +106,19 @@ fn prepare_mountpoint(dir: &Path, store: &Path) -> Outcome<bool> {
     }
     if mounts::is_dead(dir) {
         mounts::take_down(dir, true).map_err(|e| Failure::system(&what, &e))?;
-        say(&format!("cleared a dead mount off {}", dir.display()));
+        note(json, &format!("cleared a dead mount off {}", dir.display()));
+    }
+    // The table knows, without asking a mount that may not answer.
+    if mounts::is_mountpoint(dir) {
+        let why = mounts::on(dir).map_or_else(
+            || "another filesystem is mounted there".to_owned(),
+            |m| format!("the store {} is mounted there already", m.store.display()),
+        );
+        let next = mounts::on(dir).map_or_else(
+            || "choose an empty directory".to_owned(),
+            |m| format!("segfs umount {}", m.dir.display()),
+        );
+        return Err(Failure::new(IN_USE, what, why, next));
     }
     let (here, there) = (mounts::absolute(dir), mounts::absolute(store));
     if here.starts_with(&there) || there.starts_with(&here) {
@@ -117,13 +134,6 @@ fn prepare_mountpoint(dir: &Path, store: &Path) -> Outcome<bool> {
             Err(Failure::usage(what, "it is not a directory", "choose an empty directory"))
         }
         Err(e) => Err(Failure::system(&what, &e)),
-        Ok(_) if mounts::is_mountpoint(dir) => {
-            let why = mounts::on(dir).map_or_else(
-                || "another filesystem is mounted there".to_owned(),
-                |m| format!("the store {} is mounted there already", m.store.display()),
-            );
-            Err(Failure::new(IN_USE, what, why, format!("segfs umount {}", dir.display())))
-        }
         Ok(mut entries) => {
             if entries.next().is_some() {
                 let why = "it is not empty, and what is in it would be hidden";
@@ -158,10 +168,29 @@ fn serve(store: &Arc<Store>, args: &MountArgs, options: &fuse::Options) -> Outco
     Ok((vfs, mount))
 }
 
+/// Opens the control socket. Without one the mount works all the same, but can't be asked.
+fn control(store: &Arc<Store>, vfs: &Arc<Vfs>, mount: &fuse::Mount, args: &MountArgs) -> Option<Control> {
+    let served = Served::new(Arc::clone(store), Arc::clone(vfs), mount.requests(), &args.mountpoint);
+    Control::start(served)
+        .inspect_err(|e| {
+            let place = args.store.join(SOCKET);
+            eprintln!(
+                "segfs: no control socket at {} ({e}): segfs status can't ask this mount",
+                place.display()
+            );
+        })
+        .ok()
+}
+
 fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, json: bool) {
     let (dir, path) = (mounts::absolute(&args.mountpoint), mounts::absolute(&args.store));
     if json {
-        say(&serde_json::json!({"mountpoint": dir, "store": path, "id": store.id().to_string()}).to_string());
+        say(&serde_json::json!({
+            "mountpoint": dir.display().to_string(),
+            "store": path.display().to_string(),
+            "id": store.id().to_string(),
+        })
+        .to_string());
     } else {
         let new = |made| if made { " (new)" } else { "" };
         say(&format!("store       {}{}", path.display(), new(made_store)));
@@ -184,7 +213,7 @@ fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, j
 }
 
 /// Waits until the mount is over; ends it when a signal asks for it.
-fn wait(mount: fuse::Mount, signals: SigSet, dir: &Path) -> io::Result<()> {
+fn wait(mount: fuse::Mount, signals: SigSet, dir: &Path, json: bool) -> io::Result<()> {
     let (send, events) = mpsc::sync_channel(4);
     let on_signal = send.clone();
     std::thread::Builder::new()
@@ -199,11 +228,12 @@ fn wait(mount: fuse::Mount, signals: SigSet, dir: &Path) -> io::Result<()> {
     }
     match mounts::take_down(dir, false) {
         Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-            say(&format!(
+            let text = format!(
                 "{} is in use: waiting up to {} s for open files; again to stop now",
                 dir.display(),
                 GRACE.as_secs()
-            ));
+            );
+            note(json, &text);
             mounts::take_down(dir, true)?;
         }
         other => other?,
@@ -239,6 +269,13 @@ fn in_background(args: &MountArgs, json: bool) -> Outcome<()> {
     // It has said why.
     let code = child.wait().map_err(failed)?.code().unwrap_or(1);
     std::process::exit(code);
+}
+
+/// Says something by the way: with `--json` that is not wanted.
+fn note(json: bool, line: &str) {
+    if !json {
+        say(line);
+    }
 }
 
 /// Prints a line; nobody may be listening any more.

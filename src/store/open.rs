@@ -265,6 +265,7 @@ impl Store {
             broken: Mutex::new(None),
             wake: (Mutex::new(false), Condvar::new()),
             flushing: Mutex::new(()),
+            activity: super::Activity::default(),
             recovered: Recovered { log: recovery, rebuilt, superblock_damage, minted: 0 },
             _lock: lock,
         };
