@@ -1,6 +1,7 @@
 //! All integration tests, in one binary.
 
 mod disk;
+mod exchange;
 mod format;
 mod index;
 mod mount;
@@ -9,4 +10,5 @@ mod segtool;
 mod serve;
 mod sim;
 mod store;
+mod suites;
 mod tidy;
