@@ -1,8 +1,10 @@
 //! The command line: arguments to calls of the library, errors to messages and exit codes.
 
+mod doctor;
 mod failure;
 mod mount;
 mod mounts;
+mod place;
 mod status;
 mod umount;
 
@@ -56,8 +58,14 @@ enum Command {
     /// Show what is mounted, or how a store stands.
     #[command(after_help = "Examples:\n  segfs status\n  segfs status --json ./mnt")]
     Status {
-        /// A mountpoint or a store; without, all mounts.
+        /// A mountpoint, a path inside one, or a store; without, all mounts.
         at: Option<PathBuf>,
+    },
+    /// Look at this machine: what stands in the way of mounting, or of speed, and what to do about it.
+    #[command(after_help = "Examples:\n  segfs doctor\n  segfs doctor --json /srv/store")]
+    Doctor {
+        /// Where a store is or will be; without, here.
+        store: Option<PathBuf>,
     },
 }
 
@@ -120,6 +128,7 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Outcome<()> {
         Command::Mount(args) => mount::run(args, cli.json),
         Command::Init { store } => init(store, out),
         Command::Umount { dir, lazy } => umount::run(dir, *lazy),
+        Command::Doctor { store } => doctor::run(store.as_deref(), out),
         Command::Status { at } => status::run(at.as_deref(), out),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, mpsc},
     time::Duration,
@@ -10,6 +10,7 @@ use std::{
 
 use nix::sys::signal::{SigSet, Signal};
 use segfs::{
+    base::Error,
     fuse,
     serve::{Control, SOCKET, Served},
     store::{Options, Store},
@@ -18,8 +19,9 @@ use segfs::{
 
 use super::{
     MountArgs,
-    failure::{FAILED, Failure, IN_USE, NOT_FOUND, Outcome},
+    failure::{FAILED, Failure, IN_USE, NOT_FOUND, Outcome, Progress},
     mounts,
+    place::{self, Made},
 };
 
 /// What the process in the background says once the mount answers.
@@ -55,17 +57,19 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
         .thread_block()
         .map_err(|e| Failure::system("signals can't be waited for", &io::Error::from(e)))?;
 
-    let made_dir = prepare_mountpoint(&args.mountpoint, &args.store, json)?;
-    let opened = open_store(&args.store).and_then(|(store, made)| {
-        serve(&store, args, &options).map(|(vfs, mount)| (store, made, vfs, mount))
-    });
-    let (store, made_store, vfs, mount) = opened.inspect_err(|_| {
-        if made_dir {
-            let _ = std::fs::remove_dir(&args.mountpoint);
-        }
-    })?;
+    let made_dir = place::prepare(&args.mountpoint, &args.store, &options, &|line| note(json, line))?;
+    let opened =
+        open_store(&args.store, json).and_then(|(store, made)| match serve(&store, args, &options) {
+            Ok((vfs, mount)) => Ok((store, made, vfs, mount)),
+            Err(failure) => {
+                drop(store);
+                made.undo();
+                Err(failure)
+            }
+        });
+    let (store, made_store, vfs, mount) = opened.inspect_err(|_| made_dir.undo())?;
     let control = control(&store, &vfs, &mount, args);
-    announce(args, &store, made_store, made_dir, json);
+    announce(args, &store, made_store.0.is_some(), made_dir.any(), json);
     let waited = wait(mount, signals, &mounts::absolute(&args.mountpoint), json);
     vfs.release_all();
     let closed = store.close();
@@ -94,66 +98,62 @@ fn remount(args: &MountArgs, options: &fuse::Options) -> Outcome<()> {
     let Some(there) = mounts::on(&args.mountpoint) else {
         return Err(Failure::new(NOT_FOUND, what, "no segfs is mounted there", "segfs status"));
     };
-    mounts::change(&there.dir, options).map_err(|e| Failure::system(&what, &e))
+    mounts::change(&there.dir, options).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => {
+            let next = format!(
+                "run it as root; or segfs umount {0}, and mount it with other options",
+                there.dir.display()
+            );
+            Failure::usage(&what, "only root may change a mount", next)
+        }
+        io::ErrorKind::ResourceBusy => {
+            let next = format!("fuser -vm {}, to see by whom; then again", there.dir.display());
+            Failure::new(IN_USE, &what, "files in it are open for writing", next)
+        }
+        _ => Failure::system(&what, &e),
+    })
 }
 
-/// Checks the mountpoint, clearing a dead mount off it and making it if it is not there: then true.
-fn prepare_mountpoint(dir: &Path, store: &Path, json: bool) -> Outcome<bool> {
-    let what = format!("{} can't be mounted on", dir.display());
-    if !Path::new("/dev/fuse").exists() {
-        let why = "this system has no /dev/fuse";
-        return Err(Failure::new(FAILED, what, why, "modprobe fuse, as root"));
-    }
-    if mounts::is_dead(dir) {
-        mounts::take_down(dir, true).map_err(|e| Failure::system(&what, &e))?;
-        note(json, &format!("cleared a dead mount off {}", dir.display()));
-    }
-    // The table knows, without asking a mount that may not answer.
-    if mounts::is_mountpoint(dir) {
-        let why = mounts::on(dir).map_or_else(
-            || "another filesystem is mounted there".to_owned(),
-            |m| format!("the store {} is mounted there already", m.store.display()),
-        );
-        let next = mounts::on(dir).map_or_else(
-            || "choose an empty directory".to_owned(),
-            |m| format!("segfs umount {}", m.dir.display()),
-        );
-        return Err(Failure::new(IN_USE, what, why, next));
-    }
-    let (here, there) = (mounts::absolute(dir), mounts::absolute(store));
-    if here.starts_with(&there) || there.starts_with(&here) {
-        let why = "the store and the mountpoint lie inside each other";
-        return Err(Failure::usage(what, why, "choose two separate directories"));
-    }
-    match std::fs::read_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(dir).map_err(|e| Failure::system(&what, &e))?;
-            Ok(true)
+/// A store that was made on the way: its directory, and those around it that were made too.
+struct MadeStore(Option<(PathBuf, Made)>);
+
+impl MadeStore {
+    /// Takes it away again: its directory was empty before, or not there.
+    fn undo(&self) {
+        let Some((path, made)) = &self.0 else { return };
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
+            #[allow(clippy::disallowed_methods)] // the edge
+            let _ = if is_dir {
+                std::fs::remove_dir_all(entry.path())
+            } else {
+                std::fs::remove_file(entry.path())
+            };
         }
-        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-            Err(Failure::usage(what, "it is not a directory", "choose an empty directory"))
-        }
-        Err(e) => Err(Failure::system(&what, &e)),
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                let why = "it is not empty, and what is in it would be hidden";
-                return Err(Failure::usage(what, why, "choose an empty directory"));
-            }
-            Ok(false)
-        }
+        made.undo();
     }
 }
 
-/// Opens the store, or makes it where there is nothing: then true.
-fn open_store(path: &Path) -> Outcome<(Arc<Store>, bool)> {
+/// Opens the store, or makes it where there is nothing.
+fn open_store(path: &Path, json: bool) -> Outcome<(Arc<Store>, MadeStore)> {
     let failed = |e| Failure::of_store(&e, path);
     let nothing_there = match std::fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_none(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => true,
-        Err(e) => return Err(Failure::system(format!("the store {} can't be used", path.display()), &e)),
+        Err(e) => return Err(failed(Error::io(format!("opening {}", path.display()), e))),
     };
-    let store = if nothing_there { super::create(path) } else { Store::open(path, Options::default()) };
-    Ok((Arc::new(store.map_err(failed)?), nothing_there))
+    if !nothing_there {
+        let progress = Progress::new("recovering the store", json);
+        let told = |done, total| progress.tell(done, total);
+        let store = Store::open_told(path, Options::default(), &told).map_err(failed)?;
+        return Ok((Arc::new(store), MadeStore(None)));
+    }
+    let made = MadeStore(Some((path.to_owned(), Made::missing(path))));
+    let store = super::create(path).map_err(|e| {
+        made.undo();
+        failed(e)
+    })?;
+    Ok((Arc::new(store), made))
 }
 
 fn serve(store: &Arc<Store>, args: &MountArgs, options: &fuse::Options) -> Outcome<(Arc<Vfs>, fuse::Mount)> {
@@ -163,7 +163,13 @@ fn serve(store: &Arc<Store>, args: &MountArgs, options: &fuse::Options) -> Outco
     let mount = fuse::Mount::new(&vfs, &args.mountpoint, &source, options).map_err(|e| {
         let _ = store.close();
         let what = format!("{} can't be mounted on", args.mountpoint.display());
-        Failure::new(FAILED, what, e.to_string(), "run as root, or install fusermount3 (package fuse3)")
+        let why = e.to_string().trim().replace('\n', "; ");
+        match e.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Failure::usage(what, why, "run it as root; what is missing for a user: segfs doctor")
+            }
+            _ => Failure::new(FAILED, what, why, "segfs doctor"),
+        }
     })?;
     Ok((vfs, mount))
 }

@@ -65,6 +65,8 @@ pub struct ReplayRecord<'a> {
     pub location: Location,
     /// An extent whose bytes are damaged: it counts, and reading it fails.
     pub damaged: bool,
+    /// The last record that there will be, for showing progress; 0 if that is not known.
+    pub until: Lsn,
 }
 
 /// A segment that may belong to the log.
@@ -433,6 +435,7 @@ pub(super) fn replay(
                 payload: &payload,
                 location,
                 damaged: f.wrong.is_some(),
+                until: r.last_lsn,
             })?;
         }
     }

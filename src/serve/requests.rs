@@ -102,6 +102,7 @@ fn digest(served: &Served, _: &Value, progress: &Paced<'_>) -> Outcome<Value> {
     let kind = |(kind, of): (&u8, &crate::store::inspect::KindDigest)| json!({"kind": kind, "rows": of.rows, "hash": hex(&of.hash)});
     Ok(json!({
         "lsn": digest.lsn.get(),
+        "durable_lsn": digest.durable.get(),
         "kinds": digest.kinds.iter().map(kind).collect::<Vec<_>>(),
     }))
 }

@@ -28,6 +28,7 @@ use super::{
     Options, Store,
     apply::{Apply, unknown},
     base,
+    inspect::Progress,
     state::State,
     txn::{Keep, Txn, row},
 };
@@ -74,7 +75,7 @@ impl Store {
         let disk = RealDisk::create(path, Engine::Auto)
             .map_err(|e| Error::io(format!("making {}", path.display()), e))?;
         Self::format(&disk, &options, &SystemClock, &SystemRandom, path)?;
-        Self::open_disk(Arc::new(disk), path, options)
+        Self::open_disk(Arc::new(disk), path, options, &|_, _| {})
     }
 
     /// Opens the store in a directory.
@@ -82,12 +83,20 @@ impl Store {
     /// # Errors
     /// [`Error::NotAStore`], [`Error::InUse`], [`Error::Newer`], [`Error::Damaged`], or what the system says.
     pub fn open(path: &Path, options: Options) -> Result<Self> {
-        let disk = RealDisk::open(path, Engine::Auto)
-            .map_err(|e| Error::io(format!("opening {}", path.display()), e))?;
-        Self::open_disk(Arc::new(disk), path, options)
+        Self::open_told(path, options, &|_, _| {})
     }
 
-    fn open_disk(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Self> {
+    /// As [`open`](Self::open); while the log is replayed, `progress` is told how many records are done, and of how many.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub fn open_told(path: &Path, options: Options, progress: Progress<'_>) -> Result<Self> {
+        let disk = RealDisk::open(path, Engine::Auto)
+            .map_err(|e| Error::io(format!("opening {}", path.display()), e))?;
+        Self::open_disk(Arc::new(disk), path, options, progress)
+    }
+
+    fn open_disk(disk: Arc<dyn Disk>, path: &Path, options: Options, progress: Progress<'_>) -> Result<Self> {
         let superblock = read_superblock(&*disk, path)?;
         let lock = take_lock(&*disk, path)?;
         let index_path = path.join(INDEX);
@@ -109,14 +118,15 @@ impl Store {
             random: Arc::new(SystemRandom),
             index: Arc::new(index),
         };
-        let opened = match Self::assemble(parts, superblock, lock, path, options.clone(), unusable) {
+        let opened = match Self::assemble(parts, superblock, lock, path, options.clone(), unusable, progress)
+        {
             Err(Assembly::Index(fault)) if !replaced => {
                 let IndexFault { parts, superblock, lock, why } = *fault;
                 drop(parts.index);
                 crate::index::set_aside(&index_path, &aside)?;
                 let index = Arc::new(SortedIndex::open(&index_path, options.cache_bytes)?);
                 let parts = Parts { index, ..parts };
-                Self::assemble(parts, superblock, lock, path, options, Some(why))
+                Self::assemble(parts, superblock, lock, path, options, Some(why), progress)
             }
             other => other,
         };
@@ -180,7 +190,7 @@ impl Store {
         let path = Path::new("");
         let superblock = read_superblock(&*parts.disk, path)?;
         let lock = take_lock(&*parts.disk, path)?;
-        Self::assemble(parts, superblock, lock, path, options, None).map_err(Assembly::into_error)
+        Self::assemble(parts, superblock, lock, path, options, None, &|_, _| {}).map_err(Assembly::into_error)
     }
 
     fn assemble(
@@ -190,6 +200,7 @@ impl Store {
         path: &Path,
         options: Options,
         rebuilt: Option<String>,
+        progress: Progress<'_>,
     ) -> Result<Self, Assembly> {
         let id = superblock.store;
         let index_fault = |parts: Parts, lock, why: String| {
@@ -227,6 +238,8 @@ impl Store {
                             return Err(Damage::segment(l.segment, l.offset, Some(next), why).into());
                         }
                         next = record.lsn.next();
+                        let total = record.until.get().saturating_sub(from.get());
+                        progress(record.lsn.get().saturating_sub(from.get()), total);
                     }
                     if replay(&*index, &mut state, memtable_bytes, &record)? { rotated() } else { Ok(()) }
                 },

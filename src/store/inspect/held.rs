@@ -28,6 +28,8 @@ pub struct KindDigest {
 pub struct Digest {
     /// As of this record.
     pub lsn: Lsn,
+    /// What the log held durably when it was made: not before `lsn`, and where a batch ends.
+    pub durable: Lsn,
     /// By the first byte of the key.
     pub kinds: BTreeMap<u8, KindDigest>,
 }
@@ -46,10 +48,10 @@ impl Hashing {
         }
     }
 
-    fn done(self, lsn: Lsn) -> Digest {
+    fn done(self, lsn: Lsn, durable: Lsn) -> Digest {
         let digest =
             |(rows, hasher): (u64, blake3::Hasher)| KindDigest { rows, hash: hasher.finalize().into() };
-        Digest { lsn, kinds: self.kinds.into_iter().map(|(kind, of)| (kind, digest(of))).collect() }
+        Digest { lsn, durable, kinds: self.kinds.into_iter().map(|(kind, of)| (kind, digest(of))).collect() }
     }
 }
 
@@ -96,7 +98,7 @@ impl Store {
         drop(state);
         hashing.row(&meta_key, &meta);
         self.log.wait_durable(lsn)?;
-        Ok(hashing.done(lsn))
+        Ok(hashing.done(lsn, self.log.durable_lsn()))
     }
 }
 
@@ -135,6 +137,6 @@ impl Inspection {
             true
         })?;
         hashing.row(&meta_key, &meta);
-        Ok(Some(hashing.done(lsn)))
+        Ok(Some(hashing.done(lsn, self.log().last_lsn())))
     }
 }

@@ -80,7 +80,7 @@ impl Inspection {
     }
 
     /// As [`open`](Self::open), where the process that holds the store says that everything up to `durable` is durable:
-    /// the log is then read up to there. While nobody holds it, that does not matter.
+    /// the log is then read up to there. It has to be where a batch ends; a batch that goes on behind it is left out. While nobody holds it, that does not matter.
     ///
     /// # Errors
     /// As of [`open`](Self::open).

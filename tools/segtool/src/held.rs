@@ -90,5 +90,6 @@ pub fn digest(store: &Path, json: bool) -> Option<Digest> {
         let of = KindDigest { rows: kind["rows"].as_u64()?, hash };
         kinds.insert(u8::try_from(kind["kind"].as_u64()?).ok()?, of);
     }
-    Some(Digest { lsn: Lsn::new(answer["lsn"].as_u64()?), kinds })
+    let lsn = |name: &str| answer[name].as_u64().map(Lsn::new);
+    Some(Digest { lsn: lsn("lsn")?, durable: lsn("durable_lsn")?, kinds })
 }

@@ -172,7 +172,7 @@ pub fn open(store: &Path, json: bool) -> Result<(Inspection, Option<Digest>), Fa
     }
     match held::digest(store, json) {
         None => Ok((inspection, None)),
-        Some(told) => Ok((Inspection::open_told(store, told.lsn).map_err(of)?, Some(told))),
+        Some(told) => Ok((Inspection::open_told(store, told.durable).map_err(of)?, Some(told))),
     }
 }
 
