@@ -9,6 +9,7 @@ mod kill;
 mod mount;
 mod review;
 mod segtool;
+mod serve;
 mod sim;
 mod store;
 mod stores;

@@ -7,7 +7,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -24,6 +24,7 @@ use crate::{
 };
 
 use super::{
+    Requests,
     convert::{attributes, caller, file_type, ino, kind, node, set_time},
     errno::{self, Code},
 };
@@ -70,15 +71,19 @@ const WANTED: &[InitFlags] = &[
 /// The filesystem as fuser drives it.
 pub(super) struct Adapter {
     vfs: Arc<Vfs>,
+    requests: Arc<Requests>,
 }
 
 impl Adapter {
-    pub(super) fn new(vfs: Arc<Vfs>) -> Self {
-        Self { vfs }
+    pub(super) fn new(vfs: Arc<Vfs>, requests: Arc<Requests>) -> Self {
+        Self { vfs, requests }
     }
 
     fn run<T>(&self, request: impl FnOnce(&Vfs) -> Result<T>) -> Result<T, Code> {
-        caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why))
+        self.requests.begun.fetch_add(1, Relaxed);
+        let answer = caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why));
+        self.requests.ended.fetch_add(1, Relaxed);
+        answer
     }
 
     fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Vfs) -> Result<crate::vfs::Attributes>) {

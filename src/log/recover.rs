@@ -75,6 +75,8 @@ pub struct ReplayRecord<'a> {
     pub wrong: Option<Malformed>,
     /// Where frames could not be read between the record before and this one.
     pub gap: Option<&'a Damage>,
+    /// The last record that there will be, for showing progress; 0 if that is not known.
+    pub until: Lsn,
 }
 
 /// A segment that may belong to the log.
@@ -472,6 +474,7 @@ pub(super) fn replay(
                 location,
                 wrong: f.wrong,
                 gap: gap.as_ref(),
+                until: r.last_lsn,
             })?;
         }
     }

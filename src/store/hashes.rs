@@ -64,6 +64,7 @@ impl Store {
         let mut left = ROUND_BYTES;
         let waiting = self.index.scan(&[kind::UNHASHED], &after_prefix(&[kind::UNHASHED]), 64)?;
         let any = !waiting.is_empty();
+        let _doing = any.then(|| self.activity.begin(super::Work::Hashing));
         for (k, _) in waiting {
             let (Some(ino), Some(at)) = (key::ino_of(&k), key::last_number(&k).map(Lsn::new)) else {
                 continue;

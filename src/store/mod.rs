@@ -4,6 +4,7 @@
 //! of facts, is appended to the log, and is applied to the index, in the same way in which a crash replays it
 //! and a peer's facts arrive. Reads take no lock.
 
+mod activity;
 mod apply;
 mod base;
 mod content;
@@ -44,6 +45,8 @@ use crate::{
     log::{Log, LogOptions, Record},
 };
 
+use activity::Activity;
+pub use activity::Work;
 use apply::Apply;
 pub use exchange::{Fetch, Knowledge, Parcel};
 pub use missing::Missing;
@@ -118,6 +121,8 @@ pub struct Store {
     wake: (Mutex<bool>, Condvar),
     /// Serialises index flushes.
     flushing: Mutex<()>,
+    /// What goes on beside answering.
+    activity: Activity,
     recovered: Recovered,
     _lock: Box<dyn Send + Sync>,
 }
@@ -139,6 +144,10 @@ pub struct Status {
     pub objects: u64,
     /// Versions held.
     pub versions: u64,
+    /// Objects and versions are known; if not, they are zero: operations held the store all the while.
+    pub counts_known: bool,
+    /// What goes on beside answering, each in a word.
+    pub working: Vec<&'static str>,
     /// The log: how writes reach the disk, batches, syncs, bytes.
     pub log: crate::log::Status,
     /// The index.
@@ -197,6 +206,18 @@ impl Store {
         self.id
     }
 
+    /// Its directory, as it was named.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Was it opened to be read only?
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.options.read_only
+    }
+
     /// What opening it found.
     #[must_use]
     pub fn recovered(&self) -> &Recovered {
@@ -240,17 +261,35 @@ impl Store {
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> Status {
-        let meta = self.apply.lock().meta.clone();
+        let state = self.apply.lock();
+        let counts = (state.meta.objects, state.meta.versions);
+        drop(state);
+        self.status_with(Some(counts))
+    }
+
+    /// How it stands, without waiting longer than this for operations under way, whatever holds them up.
+    #[must_use]
+    pub fn status_within(&self, patience: std::time::Duration) -> Status {
+        let state = self.apply.try_lock_for(patience);
+        let counts = state.as_ref().map(|s| (s.meta.objects, s.meta.versions));
+        drop(state);
+        self.status_with(counts)
+    }
+
+    fn status_with(&self, counts: Option<(u64, u64)>) -> Status {
         let log = self.log.status();
         let stopped = self.broken.lock().clone().or_else(|| log.poisoned.clone());
+        let (objects, versions) = counts.unwrap_or_default();
         Status {
             id: self.id,
             path: self.path.clone(),
             last_lsn: self.log.last_lsn(),
             durable_lsn: self.log.durable_lsn(),
             flushed_lsn: self.index.flushed_lsn(),
-            objects: meta.objects,
-            versions: meta.versions,
+            objects,
+            versions,
+            counts_known: counts.is_some(),
+            working: self.activity.now(),
             log,
             index: self.index.stats(),
             stopped,
@@ -394,6 +433,7 @@ impl Store {
 
     fn flush_index(&self, upto: Lsn) -> Result<()> {
         let _one = self.flushing.lock();
+        let _doing = self.activity.begin(Work::Flushing);
         if planted(Bug::FlushBeforeDurable) {
             return self.index.flush();
         }
@@ -436,9 +476,11 @@ impl Store {
         }
         if self.index.waiting_memtables() > 0 {
             let _one = self.flushing.lock();
+            let _doing = self.activity.begin(Work::Flushing);
             self.index.flush_to(self.log.durable_lsn())?;
             did = true;
         }
+        let _doing = self.activity.begin(Work::Merging);
         Ok(self.index.compact()? || did)
     }
 

@@ -141,9 +141,9 @@ impl Vfs {
         }
     }
 
-    /// Files open now.
+    /// Files open now; not known if whoever holds the table does not let go of it within `patience`.
     #[must_use]
-    pub fn open_files(&self) -> usize {
-        self.files.lock().handles.len()
+    pub fn open_files(&self, patience: std::time::Duration) -> Option<usize> {
+        Some(self.files.try_lock_for(patience)?.handles.len())
     }
 }

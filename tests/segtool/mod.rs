@@ -4,6 +4,7 @@ mod damage;
 mod help;
 mod input;
 mod live;
+mod mounted;
 mod output;
 
 use std::{
