@@ -70,11 +70,13 @@ const WANTED: &[InitFlags] = &[
 /// The filesystem as fuser drives it.
 pub(super) struct Adapter {
     vfs: Arc<Vfs>,
+    /// The kernel collects writes and hands them over later: asked for, and after the handshake, so it is.
+    writeback: bool,
 }
 
 impl Adapter {
-    pub(super) fn new(vfs: Arc<Vfs>) -> Self {
-        Self { vfs }
+    pub(super) fn new(vfs: Arc<Vfs>, writeback: bool) -> Self {
+        Self { vfs, writeback }
     }
 
     fn run<T>(&self, request: impl FnOnce(&Vfs) -> Result<T>) -> Result<T, Code> {
@@ -143,6 +145,10 @@ impl Filesystem for Adapter {
             // A kernel that has not got it gets along without.
             let _ = config.add_capabilities(*wanted);
         }
+        self.writeback = self.writeback && config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE).is_ok();
+        if self.writeback {
+            self.vfs.expect_late_writes();
+        }
         // Each of these says on failure what it would take.
         let _ = config.set_max_write(REQUEST_BYTES);
         if let Err(most) = config.set_max_readahead(REQUEST_BYTES) {
@@ -180,7 +186,7 @@ impl Filesystem for Adapter {
         size: Option<u64>,
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
+        ctime: Option<SystemTime>,
         fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
@@ -196,6 +202,8 @@ impl Filesystem for Adapter {
             accessed: atime.map(set_time),
             modified: mtime.map(set_time),
             handle: fh.map(|h| h.0),
+            // Only with the writeback cache is the change time the kernel's own.
+            kept_by_kernel: ctime.is_some(),
         };
         match self.run(|vfs| vfs.set_attributes(caller(req), ino(node), &set)) {
             Ok(a) => reply.attr(&LIFETIME, &attributes(&a)),
@@ -293,7 +301,7 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let how = open_how(OpenFlags(flags));
-        match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), mode, umask)) {
+        match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), (mode, umask), how)) {
             Ok((a, handle)) => {
                 reply.created(&LIFETIME, &attributes(&a), GENERATION, FileHandle(handle), open_flags(how));
             }
@@ -540,6 +548,11 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        if self.writeback {
+            // What the kernel has collected is not here yet and would pass for a hole. Once told that this is not
+            // done here, it takes the whole file for data.
+            return reply.error(errno::NOT_IMPLEMENTED);
+        }
         let what = match whence {
             libc::SEEK_DATA => Seek::Data,
             libc::SEEK_HOLE => Seek::Hole,

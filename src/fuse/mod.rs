@@ -35,7 +35,8 @@ impl Mount {
         config.mount_options = mount_options(source, options);
         config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(THREADS);
-        let session = fuser::Session::new(Adapter::new(Arc::clone(vfs)), mountpoint, &config)?;
+        let adapter = Adapter::new(Arc::clone(vfs), options.writeback);
+        let session = fuser::Session::new(adapter, mountpoint, &config)?;
         let notifier = session.notifier();
         vfs.on_side_effect(move |ino| {
             // Attributes alone: that takes no lock that a request could hold.

@@ -7,6 +7,7 @@ mod crash;
 mod dirs;
 mod permissions;
 mod versions;
+mod writeback;
 
 use std::{
     fs,
@@ -30,9 +31,13 @@ struct Mounted {
 
 impl Mounted {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(options: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let mut mounted = Self { root, daemon: None };
-        mounted.mount(&[]);
+        mounted.mount(options);
         mounted
     }
 
