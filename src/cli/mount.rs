@@ -153,6 +153,7 @@ fn serve(store: &Arc<Store>, args: &MountArgs, options: &fuse::Options) -> Outco
         let what = format!("{} can't be mounted on", args.mountpoint.display());
         Failure::new(FAILED, what, e.to_string(), "run as root, or install fusermount3 (package fuse3)")
     })?;
+    mounts::read_ahead(&args.mountpoint);
     Ok((vfs, mount))
 }
 

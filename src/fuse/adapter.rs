@@ -24,6 +24,7 @@ use crate::{
 };
 
 use super::{
+    REQUEST_BYTES,
     convert::{attributes, caller, file_type, ino, kind, node, set_time},
     errno::{self, Code},
 };
@@ -31,8 +32,6 @@ use super::{
 /// How long the kernel may believe names and attributes: long, since every change goes through it or is told
 /// to it.
 const LIFETIME: Duration = Duration::from_secs(3600);
-/// The largest read or write in one request, in bytes.
-const REQUEST_BYTES: u32 = 1 << 20;
 /// Requests that the kernel may have under way in the background.
 const BACKGROUND: u16 = 64;
 /// Entries that are fetched at once for a listing.

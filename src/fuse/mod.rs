@@ -17,6 +17,8 @@ use adapter::Adapter;
 
 pub use options::{KNOWN as KNOWN_OPTIONS, Options, UnknownOption};
 
+/// The largest read or write in one request, in bytes.
+pub const REQUEST_BYTES: u32 = 1 << 20;
 /// Threads that take requests: as many as measured best.
 const THREADS: usize = 2;
 
