@@ -75,7 +75,7 @@ struct MountArgs {
     store: PathBuf,
     /// An empty directory; made if it is not there.
     mountpoint: PathBuf,
-    /// Mount options, separated by commas: ro, allow_other, nodev, nosuid, noexec, sync, ...
+    /// Mount options, separated by commas: ro, allow_other, nodev, nosuid, noexec, sync, writeback, ...
     #[arg(short, long = "option", value_name = "OPTIONS")]
     o: Vec<String>,
     /// Return once the mount answers, and go on in the background.

@@ -179,6 +179,7 @@ fn serve(store: &Arc<Store>, args: &MountArgs, options: &fuse::Options) -> Outco
             _ => Failure::new(FAILED, what, why, "segfs doctor"),
         }
     })?;
+    mounts::read_ahead(&args.mountpoint);
     Ok((vfs, mount))
 }
 

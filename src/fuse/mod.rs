@@ -24,6 +24,8 @@ use adapter::Adapter;
 
 pub use options::{KNOWN as KNOWN_OPTIONS, Options, UnknownOption};
 
+/// The largest read or write in one request, in bytes.
+pub const REQUEST_BYTES: u32 = 1 << 20;
 /// Threads that take requests: as many as measured best.
 const THREADS: usize = 2;
 
@@ -66,7 +68,7 @@ impl Mount {
         config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(THREADS);
         let requests = Arc::new(Requests::default());
-        let adapter = Adapter::new(Arc::clone(vfs), Arc::clone(&requests));
+        let adapter = Adapter::new(Arc::clone(vfs), Arc::clone(&requests), options.writeback);
         let session = fuser::Session::new(adapter, mountpoint, &config)?;
         let notifier = session.notifier();
         vfs.on_side_effect(move |ino| {

@@ -255,13 +255,15 @@ impl Store {
     }
 
     pub(super) fn commit_flagged(&self, ino: Ino, flags: u32) -> Result<(Lsn, Option<VersionId>)> {
+        let early = self.hash_early(ino);
         self.run(|op| {
             let row = op.apply.txn.object_if_any(ino)?.ok_or(FsError::NotFound)?;
             if !row.content.draft || row.attributes.links == 0 {
                 return Ok(None);
             }
             op.subject = (row.object, ino);
-            let version = self.next_version(op, ino, flags)?;
+            let hash = early.filter(|(content, _)| *content == row.content).map(|(_, hash)| hash);
+            let version = self.next_version(op, ino, flags, hash)?;
             let id = version.id;
             op.fact(Fact::Version(version))?;
             Ok(Some(id))
