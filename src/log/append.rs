@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     base::{
-        Error, Lsn, Result, SegmentId,
+        Error, FsError, Lsn, Result, SegmentId,
         limits::{BLOCK_BYTES, TAIL_BYTES},
     },
     format::{
@@ -57,6 +57,9 @@ impl Inner {
     }
 
     pub(super) fn append(&self, records: &[Record<'_>], log: &Log) -> Result<Vec<(Lsn, Location)>> {
+        if self.opts.read_only {
+            return Err(FsError::ReadOnly.into());
+        }
         let mut bytes = 0;
         for r in records {
             check(r)?;
@@ -239,6 +242,9 @@ impl Inner {
     }
 
     pub(super) fn retire(&self, ids: &[SegmentId]) -> Result<()> {
+        if self.opts.read_only {
+            return Err(FsError::ReadOnly.into());
+        }
         self.tail.lock().check()?;
         self.files.retire(ids)
     }
