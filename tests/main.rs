@@ -2,6 +2,7 @@
 
 mod disk;
 mod format;
+mod history;
 mod index;
 mod mount;
 mod review;

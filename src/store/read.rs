@@ -219,7 +219,11 @@ impl<'a> View<'a> {
         self.at
     }
 
-    fn index(&self) -> &'a dyn Index {
+    pub(super) fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    pub(super) fn index(&self) -> &'a dyn Index {
         &*self.store.index
     }
 
@@ -555,25 +559,7 @@ impl<'a> View<'a> {
         let start = key::version(ino, after.map_or(Lsn::new(0), Lsn::next));
         let end = key::version(ino, self.at.map_or(Lsn::MAX, Lsn::next));
         let rows = self.index().scan(&start, &end, limit)?;
-        rows.iter()
-            .map(|(k, bytes)| {
-                let v: VersionRow = row(k, bytes)?;
-                Ok(VersionInfo {
-                    id: v.id,
-                    ordinal: v.ordinal,
-                    lsn: Lsn::new(key::last_number(k).unwrap_or(0)),
-                    created_ns: v.created_ns,
-                    parents: v.parents,
-                    vector: v.vector,
-                    size: v.size,
-                    modified: v.modified,
-                    mode: v.mode,
-                    owner: v.owner,
-                    hash: v.hash,
-                    flags: v.flags,
-                })
-            })
-            .collect()
+        rows.iter().map(|(k, bytes)| version_info(k, bytes)).collect()
     }
 
     /// Heads of an object: versions that no other one includes. More than one: a conflict.
@@ -583,6 +569,24 @@ impl<'a> View<'a> {
     pub fn heads(&self, ino: Ino) -> Result<Vec<Lsn>> {
         Ok(self.object(ino)?.content.heads)
     }
+}
+
+pub(super) fn version_info(k: &[u8], bytes: &[u8]) -> Result<VersionInfo> {
+    let v: VersionRow = row(k, bytes)?;
+    Ok(VersionInfo {
+        id: v.id,
+        ordinal: v.ordinal,
+        lsn: Lsn::new(key::last_number(k).unwrap_or(0)),
+        created_ns: v.created_ns,
+        parents: v.parents,
+        vector: v.vector,
+        size: v.size,
+        modified: v.modified,
+        mode: v.mode,
+        owner: v.owner,
+        hash: v.hash,
+        flags: v.flags,
+    })
 }
 
 fn entry(k: &[u8], bytes: &[u8]) -> Result<Entry> {
