@@ -1,6 +1,7 @@
 //! All integration tests, in one binary.
 
 mod disk;
+mod exchange;
 mod format;
 mod history;
 mod index;

@@ -11,6 +11,7 @@ mod exchange;
 mod hashes;
 pub mod inspect;
 mod lineage;
+mod moments;
 mod moves;
 mod names;
 mod open;
@@ -45,6 +46,7 @@ use crate::{
 use apply::Apply;
 pub use exchange::{Fetch, Knowledge, Parcel};
 pub use lineage::{Gone, History, Past};
+pub use moments::Tag;
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes};
 pub use read::{Attributes, Entry, Extent, VersionInfo, View};
