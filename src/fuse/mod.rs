@@ -12,7 +12,7 @@ use std::{io, path::Path, sync::Arc};
 
 use fuser::{Config, MountOption, SessionACL};
 
-use crate::vfs::Vfs;
+use crate::vfs::{Front, Vfs};
 use adapter::Adapter;
 
 pub use options::{KNOWN as KNOWN_OPTIONS, Options, UnknownOption};
@@ -35,7 +35,8 @@ impl Mount {
         config.mount_options = mount_options(source, options);
         config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(THREADS);
-        let session = fuser::Session::new(Adapter::new(Arc::clone(vfs)), mountpoint, &config)?;
+        let front = Front::new(Arc::clone(vfs), options.history);
+        let session = fuser::Session::new(Adapter::new(Arc::new(front)), mountpoint, &config)?;
         let notifier = session.notifier();
         vfs.on_side_effect(move |ino| {
             // Attributes alone: that takes no lock that a request could hold.

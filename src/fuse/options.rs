@@ -1,5 +1,7 @@
 //! Mount options: those of mount(8) that mean something here.
 
+use crate::vfs::Shown;
+
 /// How to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // mount options are that
@@ -22,6 +24,8 @@ pub struct Options {
     pub no_access_times: bool,
     /// Not a new mount: an existing one is changed.
     pub remount: bool,
+    /// Where history shows.
+    pub history: Shown,
 }
 
 /// A mount option that nobody knows.
@@ -46,6 +50,7 @@ impl Options {
             directories_synchronous: false,
             no_access_times: false,
             remount: false,
+            history: Shown::Hidden,
         }
     }
 
@@ -71,6 +76,9 @@ impl Options {
                 "dirsync" => self.directories_synchronous = true,
                 "noatime" => self.no_access_times = true,
                 "remount" => self.remount = true,
+                "history=hidden" => self.history = Shown::Hidden,
+                "history=visible" => self.history = Shown::Visible,
+                "history=off" => self.history = Shown::Off,
                 "atime" | "relatime" => self.no_access_times = false,
                 "defaults" | "auto" | "noauto" | "user" | "users" | "nofail" | "_netdev" => {}
                 _ if is_for_others(option) => {}

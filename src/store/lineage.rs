@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    read::{VersionInfo, View, version_info},
+    read::{VersionInfo, View},
     txn::{row, row_at, since},
 };
 
@@ -81,7 +81,34 @@ pub struct History<'a> {
     next: Option<(Lineage, Place)>,
 }
 
+/// What is known of a history, to go on with later: [`History::pause`], [`View::resume`].
+#[derive(Debug, Clone)]
+pub struct Paused {
+    parts: Vec<Part>,
+    next: Option<(Lineage, Place)>,
+}
+
 impl<'a> View<'a> {
+    /// Goes on with a history: it ends where it ended when it was paused.
+    #[must_use]
+    pub fn resume(&self, paused: Paused) -> History<'a> {
+        History { view: *self, parts: paused.parts, next: paused.next }
+    }
+
+    /// Has an object a name?
+    ///
+    /// # Errors
+    /// What reading the index says.
+    pub fn is_named(&self, ino: Ino) -> Result<bool> {
+        let object = self.store().object_row(ino, self.lsn())?;
+        Ok(ino == Ino::FIRST
+            || object.is_some_and(|o| match o.attributes.kind {
+                ObjectKind::Unknown => false,
+                ObjectKind::Directory => o.attributes.link.is_some_and(|l| l.placed.is_some()),
+                _ => o.attributes.links > 0,
+            }))
+    }
+
     /// The history of a name in a directory: what stands there at the view's LSN, or stood there last. None if
     /// nothing ever did, or it is of a kind that has no versions.
     ///
@@ -265,7 +292,7 @@ impl<'a> View<'a> {
         let (Some((fk, first)), Some((lk, last))) = (first, self.index().last(&start, &end)?) else {
             return Ok(None);
         };
-        let (mut low, last) = (version_info(&fk, &first)?, version_info(&lk, &last)?);
+        let (mut low, last) = (self.store().version_info(&fk, &first)?, self.store().version_info(&lk, &last)?);
         if low.ordinal > ordinal {
             return Ok(None);
         }
@@ -286,7 +313,7 @@ impl<'a> View<'a> {
                 .index()
                 .last(&key::version(ino, low.lsn), &key::version(ino, Lsn::new(cut).next()))?
                 .ok_or_else(|| Damage::file("index", 0, "a version vanished"))?;
-            let v = version_info(&below.0, &below.1)?;
+            let v = self.store().version_info(&below.0, &below.1)?;
             if v.ordinal <= ordinal {
                 (low, from) = (v, cut);
             } else {
@@ -302,6 +329,18 @@ impl History<'_> {
     #[must_use]
     pub fn newest(&self) -> u64 {
         self.parts.first().map_or(0, |p| p.before.saturating_add(p.upto))
+    }
+
+    /// Versions in it before the first of the object that has the name now.
+    #[must_use]
+    pub fn before_own(&self) -> u64 {
+        self.parts.first().map_or(0, |p| p.before)
+    }
+
+    /// What is known of it, without the store.
+    #[must_use]
+    pub fn pause(self) -> Paused {
+        Paused { parts: self.parts, next: self.next }
     }
 
     /// The object that has the name now, or had it last.
@@ -345,7 +384,7 @@ impl History<'_> {
             let rows = self.view.index().scan(&key::version(part.ino, start), &end, left + 1)?;
             let mut versions = Vec::with_capacity(rows.len());
             for (k, bytes) in &rows {
-                let v = version_info(k, bytes)?;
+                let v = self.view.store().version_info(k, bytes)?;
                 if v.ordinal <= part.upto {
                     versions.push(v);
                 }
@@ -377,12 +416,12 @@ impl History<'_> {
             let Some(first) = self.view.version_upto(part.ino, local)? else { continue };
             let end = key::version(part.ino, Lsn::MAX);
             let later = self.view.index().scan(&key::version(part.ino, first.lsn.next()), &end, 1)?.pop();
-            let later = later.map(|(k, bytes)| version_info(&k, &bytes)).transpose()?;
+            let later = later.map(|(k, bytes)| self.view.store().version_info(&k, &bytes)).transpose()?;
             let mut until = later.filter(|v| v.ordinal <= part.upto).map(|v| v.lsn).or(part.until);
             let (start, end) =
                 (key::version(part.ino, Lsn::new(0)), key::version(part.ino, first.lsn.next()));
             for (k, bytes) in self.view.index().scan_back(&start, &end, limit - found.len())? {
-                let v = version_info(&k, &bytes)?;
+                let v = self.view.store().version_info(&k, &bytes)?;
                 let lsn = v.lsn;
                 found.push(part.past(v, until));
                 until = Some(lsn);

@@ -45,11 +45,11 @@ use crate::{
 
 use apply::Apply;
 pub use exchange::{Fetch, Knowledge, Parcel};
-pub use lineage::{Gone, History, Past};
+pub use lineage::{Gone, History, Past, Paused};
 pub use moments::Tag;
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes};
-pub use read::{Attributes, Entry, Extent, VersionInfo, View};
+pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
 use state::State;
 use txn::Txn;
 

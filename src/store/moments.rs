@@ -66,6 +66,23 @@ impl Store {
     }
 }
 
+impl Store {
+    /// When something changed last, not later than a moment (both ns since 1970); none: nothing had by then.
+    ///
+    /// # Errors
+    /// What reading the index says.
+    pub fn changed_upto(&self, moment_ns: u64) -> Result<Option<u64>> {
+        let pending = self.apply.lock().meta.moments;
+        if let Some(found) = pending.last_upto(moment_ns) {
+            return Ok(Some(found));
+        }
+        let next = after_prefix(&key::moments(moment_ns));
+        let Some((k, bytes)) = self.index.last(&[kind::MOMENTS], &next)? else { return Ok(None) };
+        let rises: MomentsRow = row(&k, &bytes)?;
+        Ok(rises.last_upto(key::last_number(&k).unwrap_or(0), moment_ns))
+    }
+}
+
 impl View<'_> {
     /// A tag; none if there is none by this name.
     ///
