@@ -10,4 +10,5 @@ mod review;
 mod segtool;
 mod sim;
 mod store;
+mod suites;
 mod tidy;

@@ -20,7 +20,7 @@ use fuser::{
 
 use crate::{
     base::{FsError, Result},
-    vfs::{Allocate, Asker, Front, ObjectKind, OpenHow, Rename, Seek, Setting},
+    vfs::{Allocate, Asker, Front, ObjectKind, Rename, Seek, Setting},
 };
 
 use super::{
@@ -49,12 +49,12 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Capabilities that are used where the kernel has them.
+/// Capabilities that are used where the kernel has them. Not FUSE_ATOMIC_O_TRUNC: with it, opening a running
+/// program with O_TRUNC cuts it off before the kernel finds that it may not be written to.
 const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_MAX_PAGES,
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_HANDLE_KILLPRIV,
@@ -130,16 +130,11 @@ fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Re
     }
 }
 
-fn open_how(flags: OpenFlags) -> OpenHow {
-    let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
-    OpenHow { write, truncate: flags.0 & libc::O_TRUNC != 0 }
-}
-
 /// What the kernel may do with an open file: keep its pages (nobody else writes), and not tell of closes that
 /// can't matter.
-fn open_flags(how: OpenHow) -> FopenFlags {
-    let flags = FopenFlags::FOPEN_KEEP_CACHE;
-    if how.write || how.truncate { flags } else { flags | FopenFlags::FOPEN_NOFLUSH }
+fn open_flags(flags: OpenFlags) -> FopenFlags {
+    let keep = FopenFlags::FOPEN_KEEP_CACHE;
+    if flags.acc_mode() == OpenAccMode::O_RDONLY { keep | FopenFlags::FOPEN_NOFLUSH } else { keep }
 }
 
 impl Filesystem for Adapter {
@@ -285,9 +280,9 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let how = open_how(flags);
-        match self.run(|vfs| vfs.open(asker(req, &in_group(req)), ino(node), how)) {
-            Ok(handle) => reply.opened(FileHandle(handle), open_flags(how)),
+        let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
+        match self.run(|vfs| vfs.open(asker(req, &in_group(req)), ino(node), write)) {
+            Ok(handle) => reply.opened(FileHandle(handle), open_flags(flags)),
             Err(e) => reply.error(e),
         }
     }
@@ -302,10 +297,10 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let how = open_how(OpenFlags(flags));
+        let flags = open_flags(OpenFlags(flags));
         match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), mode, umask)) {
             Ok((a, handle)) => {
-                reply.created(&LIFETIME, &attributes(&a), GENERATION, FileHandle(handle), open_flags(how));
+                reply.created(&LIFETIME, &attributes(&a), GENERATION, FileHandle(handle), flags);
             }
             Err(e) => reply.error(e),
         }

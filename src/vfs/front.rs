@@ -6,7 +6,7 @@ use std::{ops::Deref, sync::Arc};
 use crate::base::{FsError, Ino, Result};
 
 use super::{
-    Attributes, Caller, Listed, ObjectKind, OpenHow, Rename, Setting, Vfs,
+    Attributes, Caller, Listed, ObjectKind, Rename, Setting, Vfs,
     content::{Allocate, Seek},
     history::{self, Asker, History, Shown, is_virtual},
 };
@@ -199,11 +199,11 @@ impl Front {
     ///
     /// # Errors
     /// [`FsError::ReadOnly`] for history, if it is to be written.
-    pub fn open(&self, asker: Asker<'_>, ino: Ino, how: OpenHow) -> Result<u64> {
+    pub fn open(&self, asker: Asker<'_>, ino: Ino, write: bool) -> Result<u64> {
         if !is_virtual(ino) {
-            return self.vfs.open(asker.caller, ino, how);
+            return self.vfs.open(ino);
         }
-        if how.write || how.truncate {
+        if write {
             return Err(FsError::ReadOnly.into());
         }
         self.history.open(asker, ino)?;

@@ -30,7 +30,6 @@ pub use crate::{
 pub use attributes::{SetTime, Setting};
 pub use content::{Allocate, Seek};
 pub use dirs::Listed;
-pub use files::OpenHow;
 pub use front::Front;
 pub use history::{Asker, NAME as HISTORY_NAME, Shown, ago, canonical, parse_moment, version_file};
 
