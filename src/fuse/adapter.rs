@@ -382,14 +382,7 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdir(
-        &self,
-        _req: &Request,
-        dir: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
+    fn readdir(&self, _req: &Request, dir: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let mut at = offset;
         let done = self.run(|vfs| {
             loop {
@@ -425,14 +418,10 @@ impl Filesystem for Adapter {
                 let Some(last) = page.last() else { return Ok(()) };
                 at = last.cookie;
                 for e in &page {
-                    let name = OsStr::from_bytes(&e.name);
-                    let (to, a) = match vfs.listed_attributes(e)? {
-                        Some(a) => (node(e.ino), attributes(&a)),
-                        // Inode 0: the kernel looks it up itself.
-                        None if vfs.is_past(e.ino) => (INodeNo(0), listed(e)),
-                        None => continue,
-                    };
-                    if reply.add(to, e.cookie, name, &LIFETIME, &a, GENERATION) {
+                    let Some(a) = vfs.listed_attributes(ino(dir), e)? else { continue };
+                    let (name, lifetime) = (OsStr::from_bytes(&e.name), self.lifetime(a.ino));
+                    if reply.add(node(a.ino), e.cookie, name, &lifetime, &attributes(&a), GENERATION) {
+                        vfs.not_listed(e);
                         return Ok(());
                     }
                 }
@@ -606,11 +595,6 @@ impl Adapter {
 /// Who asks, for what only history checks itself.
 fn asker<'a>(req: &Request, in_group: &'a dyn Fn(u32) -> bool) -> Asker<'a> {
     Asker { caller: caller(req), in_group }
-}
-
-/// The attributes of an entry of which the kernel is told no more than a listing shows.
-fn listed(entry: &crate::vfs::Listed) -> fuser::FileAttr {
-    fuser::FileAttr { ino: node(entry.ino), kind: file_type(entry.kind), ..nothing() }
 }
 
 /// The attributes in the answer that there is nothing.

@@ -33,7 +33,8 @@ pub(super) fn in_group(req: &fuser::Request) -> impl Fn(u32) -> bool + use<> {
 fn groups_of(pid: u32) -> Vec<u32> {
     use rustix::fs::{Mode, OFlags, open};
     let mut status = vec![0; 16 << 10];
-    let Ok(file) = open(format!("/proc/{pid}/status"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+    let Ok(file) = open(format!("/proc/{pid}/status"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    else {
         return Vec::new();
     };
     let len = rustix::io::read(&file, &mut status).unwrap_or(0);

@@ -81,7 +81,7 @@ pub struct History<'a> {
     next: Option<(Lineage, Place)>,
 }
 
-/// What is known of a history, to go on with later: [`History::pause`], [`View::resume`].
+/// What is known of a history, for the next time that it is asked: [`History::pause`], [`History::learn`].
 #[derive(Debug, Clone)]
 pub struct Paused {
     parts: Vec<Part>,
@@ -89,12 +89,6 @@ pub struct Paused {
 }
 
 impl<'a> View<'a> {
-    /// Goes on with a history: it ends where it ended when it was paused.
-    #[must_use]
-    pub fn resume(&self, paused: Paused) -> History<'a> {
-        History { view: *self, parts: paused.parts, next: paused.next }
-    }
-
     /// Has an object a name?
     ///
     /// # Errors
@@ -132,7 +126,7 @@ impl<'a> View<'a> {
         if let Some(last) = history.parts.first_mut() {
             last.until = last.until.or(Some(marker.from));
         }
-        Ok(history.parts.first().is_some().then_some(history))
+        Ok((!history.parts.is_empty()).then_some(history))
     }
 
     fn history_of_entry(&self, entry: &LinkEntry, place: Place) -> Result<Option<History<'a>>> {
@@ -292,7 +286,8 @@ impl<'a> View<'a> {
         let (Some((fk, first)), Some((lk, last))) = (first, self.index().last(&start, &end)?) else {
             return Ok(None);
         };
-        let (mut low, last) = (self.store().version_info(&fk, &first)?, self.store().version_info(&lk, &last)?);
+        let (mut low, last) =
+            (self.store().version_info(&fk, &first)?, self.store().version_info(&lk, &last)?);
         if low.ordinal > ordinal {
             return Ok(None);
         }
@@ -337,6 +332,19 @@ impl History<'_> {
         self.parts.first().map_or(0, |p| p.before)
     }
 
+    /// Takes over what was known of the same history before, as far as it still holds. Only what stands at the name
+    /// now can have changed.
+    pub fn learn(&mut self, paused: Paused) {
+        let same = |a: &Part, b: &Part| (a.ino, a.before, a.until) == (b.ino, b.before, b.until);
+        let Some((head, old)) = self.parts.first().zip(paused.parts.first()) else { return };
+        if same(head, old) && self.parts.len() < paused.parts.len() {
+            let head = head.clone();
+            self.parts = paused.parts;
+            self.parts[0] = head;
+            self.next = paused.next;
+        }
+    }
+
     /// What is known of it, without the store.
     #[must_use]
     pub fn pause(self) -> Paused {
@@ -364,10 +372,7 @@ impl History<'_> {
     /// What reading the index says.
     pub fn from(&mut self, ordinal: u64, limit: usize) -> Result<Vec<Past>> {
         let wanted = ordinal.max(1);
-        let mut n = 0;
-        while self.part(n)?.is_some_and(|p| p.before >= wanted) {
-            n += 1;
-        }
+        let n = self.part_below(wanted)?;
         let mut found = Vec::new();
         for n in (0..(n + 1).min(self.parts.len())).rev() {
             if found.len() >= limit {
@@ -404,7 +409,7 @@ impl History<'_> {
     pub fn before(&mut self, ordinal: Option<u64>, limit: usize) -> Result<Vec<Past>> {
         let mut upto = ordinal.map_or(self.newest(), |o| o.saturating_sub(1).min(self.newest()));
         let mut found = Vec::new();
-        let mut n = 0;
+        let mut n = self.part_below(upto)?;
         while found.len() < limit && upto > 0 {
             let Some(part) = self.part(n)? else { break };
             n += 1;
@@ -428,6 +433,17 @@ impl History<'_> {
             }
         }
         Ok(found)
+    }
+
+    /// The newest part that begins before this version.
+    fn part_below(&mut self, ordinal: u64) -> Result<usize> {
+        loop {
+            let n = self.parts.partition_point(|p| p.before >= ordinal.max(1));
+            if n < self.parts.len() || self.next.is_none() {
+                return Ok(n);
+            }
+            self.extend()?;
+        }
     }
 
     /// The part with this number from the newest on.

@@ -20,6 +20,8 @@ struct Handle {
     ino: Ino,
     /// Changed content, so that its release makes a version.
     wrote: bool,
+    /// Opened for writing.
+    write: bool,
 }
 
 #[derive(Default)]
@@ -32,9 +34,9 @@ struct Opened {
 }
 
 impl Files {
-    fn add(&mut self, ino: Ino) -> u64 {
+    fn add(&mut self, ino: Ino, write: bool) -> u64 {
         self.last += 1;
-        self.handles.insert(self.last, Handle { ino, wrote: false });
+        self.handles.insert(self.last, Handle { ino, wrote: false, write });
         self.inodes.entry(ino).or_default().handles += 1;
         self.last
     }
@@ -60,6 +62,15 @@ impl Files {
         due
     }
 
+    /// A handle that was opened to write the file and has not yet: one that was opened with `O_TRUNC`, if the file
+    /// is cut to nothing now. The kernel asks for that without naming the handle, as it does for truncate(2).
+    pub(super) fn about_to_write(&self, ino: Ino) -> Option<u64> {
+        if !self.inodes.contains_key(&ino) {
+            return None;
+        }
+        self.handles.iter().find(|(_, h)| h.ino == ino && h.write && !h.wrote).map(|(handle, _)| *handle)
+    }
+
     /// Notes that a handle changes content; true the first time.
     pub(super) fn wrote(&mut self, handle: u64) -> bool {
         self.handles.get_mut(&handle).is_some_and(|h| !std::mem::replace(&mut h.wrote, true))
@@ -71,17 +82,17 @@ impl Vfs {
     ///
     /// # Errors
     /// [`FsError::Stale`] for a file that was given up, or what the store says.
-    pub fn open(&self, ino: Ino) -> Result<u64> {
+    pub fn open(&self, ino: Ino, write: bool) -> Result<u64> {
         let mut files = self.files.lock();
         if !files.inodes.contains_key(&ino) && self.attributes(ino)?.links == 0 {
             return Err(FsError::Stale.into());
         }
-        Ok(files.add(ino))
+        Ok(files.add(ino, write))
     }
 
     /// A handle for a file that was just made.
     pub(super) fn opened_new(&self, ino: Ino) -> u64 {
-        self.files.lock().add(ino)
+        self.files.lock().add(ino, true)
     }
 
     /// Some descriptor of the handle was closed. Makes no version (a shell closes duplicates before it

@@ -201,7 +201,7 @@ impl Front {
     /// [`FsError::ReadOnly`] for history, if it is to be written.
     pub fn open(&self, asker: Asker<'_>, ino: Ino, write: bool) -> Result<u64> {
         if !is_virtual(ino) {
-            return self.vfs.open(ino);
+            return self.vfs.open(ino, write);
         }
         if write {
             return Err(FsError::ReadOnly.into());
@@ -250,13 +250,7 @@ impl Front {
     ///
     /// # Errors
     /// [`FsError::NotSupported`] from history: whoever copies falls back to reading and writing.
-    pub fn copy_range(
-        &self,
-        caller: Caller,
-        from: (Ino, u64),
-        to: (Ino, u64, u64),
-        len: u64,
-    ) -> Result<u64> {
+    pub fn copy_range(&self, caller: Caller, from: (Ino, u64), to: (Ino, u64, u64), len: u64) -> Result<u64> {
         writable(to.0)?;
         if is_virtual(from.0) {
             return Err(FsError::NotSupported.into());
@@ -269,7 +263,11 @@ impl Front {
     /// # Errors
     /// As of [`Vfs::open_dir`].
     pub fn open_dir(&self, asker: Asker<'_>, dir: Ino) -> Result<u64> {
-        if is_virtual(dir) { Ok(self.history.open_dir(asker, dir)? | OF_HISTORY) } else { self.vfs.open_dir(dir) }
+        if is_virtual(dir) {
+            Ok(self.history.open_dir(asker, dir)? | OF_HISTORY)
+        } else {
+            self.vfs.open_dir(dir)
+        }
     }
 
     /// As [`Vfs::release_dir`].
@@ -304,12 +302,24 @@ impl Front {
         Ok(page)
     }
 
-    /// As [`Vfs::listed_attributes`]; none too for what history lists: the kernel looks that up when it is needed.
+    /// As [`Vfs::listed_attributes`], for an entry of this directory. What history lists counts as looked up by the
+    /// kernel, as its protocol has it; [`not_listed`](Self::not_listed) takes that back.
     ///
     /// # Errors
     /// What the store says.
-    pub fn listed_attributes(&self, entry: &Listed) -> Result<Option<Attributes>> {
-        if is_virtual(entry.ino) { Ok(None) } else { self.vfs.listed_attributes(entry) }
+    pub fn listed_attributes(&self, dir: Ino, entry: &Listed) -> Result<Option<Attributes>> {
+        if is_virtual(entry.ino) {
+            self.history.listed_attributes(dir, entry)
+        } else {
+            self.vfs.listed_attributes(entry)
+        }
+    }
+
+    /// The kernel was not told of this entry in the end.
+    pub fn not_listed(&self, entry: &Listed) {
+        if is_virtual(entry.ino) && !matches!(&entry.name[..], b"." | b"..") {
+            self.history.forget(entry.ino, 1);
+        }
     }
 
     /// An extended attribute's value.

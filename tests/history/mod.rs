@@ -1,4 +1,6 @@
 //! History: the versions of a name, moments as trees, and the commands that show them.
 #![allow(clippy::disallowed_methods)] // this is the outside: real files, real time
 
+mod habits;
 mod lineage;
+mod paths;

@@ -7,7 +7,6 @@ use parking_lot::Mutex;
 use crate::{
     base::{FsError, Ino, Result},
     format::facts::ObjectKind,
-    store::Paused,
 };
 
 use super::{
@@ -27,8 +26,9 @@ const PAGE: usize = 256;
 const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3600 * SECOND;
 const DAY: u64 = 24 * HOUR;
-/// The most moments that `at` lists: an hour of minutes, a day of hours, a month of days, ten years of months.
-const MOMENTS: usize = 60 + 24 + 31 + 120;
+/// The most moments that `at` lists: a minute of seconds, an hour of minutes, a day of hours, a month of days, ten
+/// years of months.
+const MOMENTS: usize = 60 + 60 + 24 + 31 + 120;
 
 /// A listing under way.
 pub(super) struct Scan {
@@ -39,8 +39,6 @@ pub(super) struct Scan {
     names: Vec<Vec<u8>>,
     /// From this one on they are names that are gone.
     gone_from: Option<usize>,
-    /// The history whose versions are listed.
-    history: Option<Paused>,
 }
 
 impl History {
@@ -56,7 +54,7 @@ impl History {
             Node::Top(_) | Node::List(..) | Node::Versions { .. } => {}
             _ => return Err(FsError::NotADirectory.into()),
         }
-        let scan = Scan { node, short: Vec::new(), names: Vec::new(), gone_from: None, history: None };
+        let scan = Scan { node, short: Vec::new(), names: Vec::new(), gone_from: None };
         let mut scans = self.scans.lock();
         scans.last += 1;
         let handle = scans.last;
@@ -92,7 +90,7 @@ impl History {
         let want = limit.saturating_sub(listed.len());
         let at = cookie.saturating_sub(DOT_DOT);
         match scan.node.clone() {
-            Node::Versions { dir, name } => self.list_versions(&mut scan, dir, &name, at, want, &mut listed)?,
+            Node::Versions { dir, name } => self.list_versions(dir, &name, at, want, &mut listed)?,
             Node::List(dir, List::Versions) => self.list_names(&mut scan, dir, at, want, &mut listed)?,
             Node::List(dir, List::Deleted) => {
                 scan.gone_from = Some(0);
@@ -127,9 +125,8 @@ impl History {
             Node::List(dir, list @ List::At) => {
                 let tags = self.tags(dir, list)?;
                 let now = self.now_ns();
-                let clear = |name: &[u8]| {
-                    std::str::from_utf8(name).is_ok_and(|n| moments::parse(n, now).is_some())
-                };
+                let clear =
+                    |name: &[u8]| std::str::from_utf8(name).is_ok_and(|n| moments::parse(n, now).is_some());
                 scan.short = tags.into_iter().filter(|(name, ..)| !clear(name)).collect();
                 for ns in self.changes()? {
                     let name = moments::canonical(ns);
@@ -139,7 +136,6 @@ impl History {
                 }
             }
             Node::List(dir, List::Conflicts) => scan.short = self.conflicts(dir)?,
-            Node::Versions { dir, ref name } => scan.history = Some(self.history(dir, name)?.pause()),
             _ => {}
         }
         Ok(())
@@ -166,6 +162,7 @@ impl History {
                 found.push(second);
             }
             let step = match now.saturating_sub(changed) {
+                age if age < 60 * SECOND => SECOND,
                 age if age < HOUR => 60 * SECOND,
                 age if age < DAY => HOUR,
                 age if age < 31 * DAY => DAY,
@@ -201,19 +198,15 @@ impl History {
     /// Versions of a name from behind a number on.
     fn list_versions(
         &self,
-        scan: &mut Scan,
         dir: Ino,
         name: &[u8],
         behind: u64,
         want: usize,
         listed: &mut Vec<Listed>,
     ) -> Result<()> {
-        let Some(paused) = scan.history.take() else { return Ok(()) };
-        let mut history = self.view().resume(paused);
-        let found = history.from(behind + 1, want);
-        let kind = self.view().attributes(history.ino()).map_or(ObjectKind::File, |a| a.kind);
-        scan.history = Some(history.pause());
-        listed.extend(found?.iter().map(|past| Listed {
+        let (ino, found) = self.history(dir, name, |h| Ok((h.ino(), h.from(behind + 1, want)?)))?;
+        let kind = self.view().attributes(ino).map_or(ObjectKind::File, |a| a.kind);
+        listed.extend(found.iter().map(|past| Listed {
             name: version_file(name, past.ordinal, past.version.created_ns),
             ino: Nodes::number(&version_node(dir, past)),
             kind,
@@ -258,8 +251,11 @@ impl History {
         let Some(gone_from) = scan.gone_from else { return Ok(()) };
         let after = scan.names.get(gone_from..).and_then(<[_]>::last).cloned();
         for gone in view.gone(dir, after.as_deref(), left)? {
-            let (ino, kind) =
-                if only_gone { (gone.ino, gone.kind) } else { (of(&gone.name), ObjectKind::Directory) };
+            let (ino, kind) = if only_gone {
+                (Nodes::number(&self.deleted(dir, &gone.name)?), gone.kind)
+            } else {
+                (of(&gone.name), ObjectKind::Directory)
+            };
             listed.push(scan.give(gone.name, ino, kind));
         }
         Ok(())

@@ -17,12 +17,12 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 
 use crate::{
-    base::{FsError, Ino, Lsn, Result},
+    base::{Error, FsError, Ino, Lsn, Result},
     format::facts::ObjectKind,
-    store::{Attributes, Past, View},
+    store::{Attributes, Past, Paused, View},
 };
 
-use super::Vfs;
+use super::{Listed, Vfs};
 pub use access::Asker;
 pub use moments::{ago, canonical, parse as parse_moment};
 pub use names::version_file;
@@ -34,6 +34,9 @@ pub(super) use xattrs::PREFIX;
 pub const NAME: &[u8] = b".segfs";
 /// Bits of a mode that history never shows: set-user-id and set-group-id.
 const SET_ID: u32 = 0o6000;
+
+/// Histories of names that are kept in memory.
+const KNOWN: usize = 256;
 
 /// Where history shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,6 +56,8 @@ pub(super) struct History {
     pub(super) shown: Shown,
     nodes: Mutex<Nodes>,
     scans: Mutex<Scans>,
+    /// Histories that were asked for lately.
+    known: Mutex<HashMap<(Ino, Vec<u8>), Paused>>,
 }
 
 #[derive(Default)]
@@ -63,7 +68,7 @@ struct Scans {
 
 impl History {
     pub(super) fn new(vfs: Arc<Vfs>, shown: Shown) -> Self {
-        Self { vfs, shown, nodes: Mutex::default(), scans: Mutex::default() }
+        Self { vfs, shown, nodes: Mutex::default(), scans: Mutex::default(), known: Mutex::default() }
     }
 
     /// The number of a directory's `.segfs`, as listings show it.
@@ -122,10 +127,35 @@ impl History {
     /// What a name in a directory of history shows.
     pub(super) fn lookup(&self, asker: Asker<'_>, dir: Ino, name: &[u8]) -> Result<Attributes> {
         let node = self.node(dir)?;
+        if let Node::Old { ino, .. } = node {
+            self.permit_search(asker, ino)?;
+        }
         if name == b"." {
             return self.tell(node);
         }
-        let found = match node {
+        let found = self.below(node, name)?;
+        self.tell(found)
+    }
+
+    /// Attributes of an entry that was just listed, of which the kernel is told now.
+    pub(super) fn listed_attributes(&self, dir: Ino, entry: &Listed) -> Result<Option<Attributes>> {
+        if matches!(&entry.name[..], b"." | b"..") {
+            let node = if is_virtual(dir) { self.node(dir)? } else { Node::Top(dir) };
+            return Ok(Some(Attributes { ino: entry.ino, ..self.attributes_of(&node)? }));
+        }
+        // The kernel does not keep these where the right to search may be missing: it asks again.
+        let found =
+            if is_virtual(dir) { self.below(self.node(dir)?, &entry.name) } else { Ok(Node::Top(dir)) };
+        match found.and_then(|node| self.tell(node)) {
+            Ok(a) => Ok(Some(a)),
+            Err(Error::Fs(FsError::NotFound)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// What a name in a directory of history stands for.
+    fn below(&self, node: Node, name: &[u8]) -> Result<Node> {
+        Ok(match node {
             Node::Top(dir) => {
                 let list = List::ALL.into_iter().find(|l| l.name().as_bytes() == name);
                 Node::List(dir, list.ok_or(FsError::NotFound)?)
@@ -136,14 +166,13 @@ impl History {
                 Node::Alias { dir, list, name: name.to_vec() }
             }
             Node::List(dir, List::Versions) => {
-                self.history(dir, name)?;
+                self.history(dir, name, |_| Ok(()))?;
                 Node::Versions { dir, name: name.to_vec() }
             }
             Node::List(dir, List::Deleted) => self.deleted(dir, name)?,
             Node::List(dir, List::Conflicts) => self.loser(dir, name)?,
             Node::Versions { dir, name: of } => self.version_named(dir, &of, name)?,
             Node::Old { dir, moment, lsn, ino, .. } => {
-                self.permit_search(asker, ino)?;
                 let found = self.vfs.store.view_at(lsn).lookup(ino, name)?.ino;
                 let fixed = !self.view().is_named(ino)? && !self.view().is_named(found)?;
                 Node::Old { dir, moment, lsn, ino: found, fixed }
@@ -151,8 +180,7 @@ impl History {
             Node::Alias { .. } | Node::Number { .. } | Node::Version { .. } => {
                 return Err(FsError::NotADirectory.into());
             }
-        };
-        self.tell(found)
+        })
     }
 
     /// A name in `at`.
@@ -189,20 +217,35 @@ impl History {
         Ok(Node::Old { dir, moment, lsn, ino: dir, fixed: false })
     }
 
-    /// The history of a name, with the version that is due made first.
-    fn history(&self, dir: Ino, name: &[u8]) -> Result<crate::store::History<'_>> {
-        let found = self.view().history(dir, name)?.ok_or(FsError::NotFound)?;
-        let ino = found.ino();
-        if self.vfs.mint_due(ino)? {
-            return Ok(self.view().history(dir, name)?.ok_or(FsError::NotFound)?);
+    /// Asks the history of a name, with the version that is due made first. What is learned of it is kept for the
+    /// next question: a name that was often saved by renaming has a long chain of objects behind it.
+    fn history<T>(
+        &self,
+        dir: Ino,
+        name: &[u8],
+        ask: impl FnOnce(&mut crate::store::History<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut found = self.view().history(dir, name)?.ok_or(FsError::NotFound)?;
+        if self.vfs.mint_due(found.ino())? {
+            found = self.view().history(dir, name)?.ok_or(FsError::NotFound)?;
         }
-        Ok(found)
+        let known = self.known.lock().remove(&(dir, name.to_vec()));
+        if let Some(known) = known {
+            found.learn(known);
+        }
+        let answer = ask(&mut found);
+        let mut all = self.known.lock();
+        if all.len() >= KNOWN {
+            all.clear();
+        }
+        all.insert((dir, name.to_vec()), found.pause());
+        answer
     }
 
     /// A file among the versions of a name.
     fn version_named(&self, dir: Ino, of: &[u8], file: &[u8]) -> Result<Node> {
         let ordinal = names::ordinal(file).ok_or(FsError::NotFound)?;
-        let past = self.history(dir, of)?.get(ordinal)?.ok_or(FsError::NotFound)?;
+        let past = self.history(dir, of, |h| h.get(ordinal))?.ok_or(FsError::NotFound)?;
         if names::version_file(of, ordinal, past.version.created_ns) == file {
             return Ok(version_node(dir, &past));
         }
@@ -216,9 +259,7 @@ impl History {
     /// A name that is gone: its last version, or, if it never had one, the object as it was last.
     fn deleted(&self, dir: Ino, name: &[u8]) -> Result<Node> {
         let gone = self.view().gone_at(dir, name)?.ok_or(FsError::NotFound)?;
-        if let Some(mut history) = self.view().history(dir, name)?
-            && let Some(last) = history.before(None, 1)?.pop()
-        {
+        if let Some(last) = self.history(dir, name, |h| h.before(None, 1))?.pop() {
             return Ok(version_node(dir, &last));
         }
         let lsn = Lsn::new(gone.lsn.get().saturating_sub(1));
@@ -308,7 +349,7 @@ impl History {
                 Ok(format!("../at/{}", moments::canonical(tag.moment_ns)).into_bytes())
             }
             Node::Number { dir, name, ordinal } => {
-                let past = self.history(*dir, name)?.get(*ordinal)?.ok_or(FsError::NotFound)?;
+                let past = self.history(*dir, name, |h| h.get(*ordinal))?.ok_or(FsError::NotFound)?;
                 Ok(names::version_file(name, *ordinal, past.version.created_ns))
             }
             Node::Version { ino, .. } => self.view().read_link(*ino),
@@ -350,11 +391,5 @@ impl History {
 }
 
 fn version_node(dir: Ino, past: &Past) -> Node {
-    Node::Version {
-        dir,
-        ino: past.ino,
-        lsn: past.version.lsn,
-        ordinal: past.ordinal,
-        until: past.until,
-    }
+    Node::Version { dir, ino: past.ino, lsn: past.version.lsn, ordinal: past.ordinal, until: past.until }
 }

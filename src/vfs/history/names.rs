@@ -50,6 +50,9 @@ mod tests {
         let file = version_file(&long, 7, at);
         assert_eq!(file.len(), 255);
         assert_eq!(ordinal(&file), Some(7));
-        assert_eq!((ordinal(b"12"), ordinal(b"x"), ordinal(b""), ordinal(b".1")), (Some(12), None, None, None));
+        assert_eq!(
+            (ordinal(b"12"), ordinal(b"x"), ordinal(b""), ordinal(b".1")),
+            (Some(12), None, None, None)
+        );
     }
 }

@@ -43,8 +43,7 @@ impl History {
                     let version = self.vfs.store.view_at(lsn).shown_version(ino)?;
                     let version = version.map(|at| self.version_at(ino, at)).transpose()?.flatten();
                     let mut about = self.about(ino, version, None)?;
-                    about.versions =
-                        self.vfs.store.view_at(lsn).history_of(ino)?.map_or(0, |h| h.newest());
+                    about.versions = self.vfs.store.view_at(lsn).history_of(ino)?.map_or(0, |h| h.newest());
                     self.answer(&about, what)
                 }
                 _ => Err(FsError::NoAttribute.into()),
@@ -129,9 +128,9 @@ impl History {
                 }
             },
             b"content_hash" => hex(&version()?.hash.ok_or(FsError::NoAttribute)?),
-            b"birth_time" => {
-                time(u64::try_from(about.born.seconds).unwrap_or(0) * 1_000_000_000 + u64::from(about.born.nanos))
-            }
+            b"birth_time" => time(
+                u64::try_from(about.born.seconds).unwrap_or(0) * 1_000_000_000 + u64::from(about.born.nanos),
+            ),
             // Nothing was thinned out yet: what shows is what was there.
             b"exact" => "1".to_owned(),
             _ => return none(),
@@ -142,26 +141,29 @@ impl History {
     /// Attributes of a list of versions: how many there are, and a page of them as text, one a line, for programs
     /// that would else have to ask for each file.
     fn list_attribute(&self, dir: Ino, name: &[u8], what: &[u8]) -> Result<Vec<u8>> {
-        let mut history = self.history(dir, name)?;
         if what == b"versions" {
-            return Ok(history.newest().to_string().into_bytes());
+            return Ok(self.history(dir, name, |h| Ok(h.newest()))?.to_string().into_bytes());
         }
         let what = std::str::from_utf8(what).unwrap_or_default();
-        let page = if let Some(from) = what.strip_prefix("page.") {
-            history.from(from.parse().map_err(|_| FsError::NoAttribute)?, PAGE)?
+        let number = |n: &str| n.parse::<u64>().map_err(|_| FsError::NoAttribute);
+        let (ino, page) = if let Some(from) = what.strip_prefix("page.") {
+            let from = number(from)?;
+            self.history(dir, name, |h| Ok((h.ino(), h.from(from, PAGE)?)))?
         } else if let Some(before) = what.strip_prefix("before.") {
-            let mut page = history.before(Some(before.parse().map_err(|_| FsError::NoAttribute)?), PAGE)?;
+            let before = number(before)?;
+            let (ino, mut page) =
+                self.history(dir, name, |h| Ok((h.ino(), h.before(Some(before), PAGE)?)))?;
             page.reverse();
-            page
+            (ino, page)
         } else {
             return none();
         };
-        let heads = self.view().heads(history.ino()).unwrap_or_default();
-        let shown = self.view().shown_version(history.ino())?;
+        let heads = self.view().heads(ino).unwrap_or_default();
+        let shown = self.view().shown_version(ino)?;
         let mut text = String::new();
         for past in &page {
             let conflict = heads.len() > 1
-                && past.ino == history.ino()
+                && past.ino == ino
                 && heads.contains(&past.version.lsn)
                 && shown != Some(past.version.lsn);
             line(&mut text, past, conflict);
