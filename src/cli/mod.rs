@@ -1,6 +1,7 @@
 //! The command line: arguments to calls of the library, errors to messages and exit codes.
 
 mod failure;
+mod history;
 mod mount;
 mod mounts;
 mod status;
@@ -59,6 +60,8 @@ enum Command {
         /// A mountpoint or a store; without, all mounts.
         at: Option<PathBuf>,
     },
+    #[command(flatten)]
+    History(history::Command),
 }
 
 #[derive(Args, Clone)]
@@ -73,6 +76,9 @@ struct MountArgs {
     /// Return once the mount answers, and go on in the background.
     #[arg(long)]
     background: bool,
+    /// Mount a moment of the store, read-only: a time, a tag, or a record (LSN:n). Works beside a mount of the present.
+    #[arg(long, value_name = "TIME|TAG|LSN:n")]
+    at: Option<String>,
     /// Says READY on standard output once the mount answers.
     #[arg(long, hide = true)]
     say_ready: bool,
@@ -114,6 +120,7 @@ fn dispatch(cli: &Cli) -> Outcome<()> {
         Command::Mount(args) => mount::run(args, cli.json),
         Command::Init { store } => init(store, cli.json),
         Command::Umount { dir, lazy } => umount::run(dir, *lazy),
+        Command::History(command) => history::run(command, cli.json),
         Command::Status { at } => status::run(at.as_deref(), cli.json),
     }
 }

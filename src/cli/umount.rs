@@ -29,7 +29,8 @@ pub fn run(dir: &Path, lazy: bool) -> Outcome<()> {
             _ => Failure::new(FAILED, what, e.to_string(), "run it as the user who mounted it, or as root"),
         }
     })?;
-    if !lazy {
+    // Where the store is mounted elsewhere too (a moment beside the present), its process goes on.
+    if !lazy && mounts::of_store(&mounted.store).is_none() {
         wait_closed(&mounted.store);
     }
     Ok(())

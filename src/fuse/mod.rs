@@ -35,7 +35,10 @@ impl Mount {
         config.mount_options = mount_options(source, options);
         config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(THREADS);
-        let front = Front::new(Arc::clone(vfs), options.history);
+        let front = match options.at {
+            None => Front::new(Arc::clone(vfs), options.history),
+            Some(when) => Front::of_moment(Arc::clone(vfs), when).map_err(io::Error::other)?,
+        };
         let session = fuser::Session::new(Adapter::new(Arc::new(front)), mountpoint, &config)?;
         let notifier = session.notifier();
         vfs.on_side_effect(move |ino| {

@@ -1,6 +1,6 @@
 //! Mount options: those of mount(8) that mean something here.
 
-use crate::vfs::Shown;
+use crate::vfs::{Shown, When};
 
 /// How to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Options {
     pub remount: bool,
     /// Where history shows.
     pub history: Shown,
+    /// Show this moment, not the present.
+    pub at: Option<When>,
 }
 
 /// A mount option that nobody knows.
@@ -51,6 +53,7 @@ impl Options {
             no_access_times: false,
             remount: false,
             history: Shown::Hidden,
+            at: None,
         }
     }
 

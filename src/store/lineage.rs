@@ -88,6 +88,14 @@ pub struct Paused {
     next: Option<(Lineage, Place)>,
 }
 
+impl Paused {
+    /// Objects that it knows of.
+    #[must_use]
+    pub fn objects(&self) -> usize {
+        self.parts.len()
+    }
+}
+
 impl<'a> View<'a> {
     /// Has an object a name?
     ///

@@ -20,6 +20,17 @@ const OF_HISTORY: u64 = 1 << 62;
 pub struct Front {
     vfs: Arc<Vfs>,
     history: History,
+    /// What shows in place of the root directory: the root as it was.
+    root: Option<Ino>,
+}
+
+/// A moment to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// A time, ns since 1970.
+    Time(u64),
+    /// Right after a record.
+    Record(crate::base::Lsn),
 }
 
 impl Deref for Front {
@@ -30,26 +41,41 @@ impl Deref for Front {
     }
 }
 
-/// Refuses a change of history.
-fn writable(ino: Ino) -> Result<()> {
-    if is_virtual(ino) { Err(FsError::ReadOnly.into()) } else { Ok(()) }
-}
-
-/// Refuses to make or replace something of this name.
-fn makeable(dir: Ino, name: &[u8]) -> Result<()> {
-    writable(dir)?;
-    if name == history::NAME { Err(FsError::Exists.into()) } else { Ok(()) }
-}
-
 impl Front {
     /// A filesystem with its history.
     #[must_use]
     pub fn new(vfs: Arc<Vfs>, shown: Shown) -> Self {
-        Self { history: History::new(Arc::clone(&vfs), shown), vfs }
+        Self { history: History::new(Arc::clone(&vfs), shown), vfs, root: None }
+    }
+
+    /// A filesystem as it was at a moment, and nothing else.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] for a moment before the store existed or after now.
+    pub fn of_moment(vfs: Arc<Vfs>, when: When) -> Result<Self> {
+        let mut front = Self::new(vfs, Shown::Off);
+        front.root = Some(front.history.root_at(when)?);
+        Ok(front)
+    }
+
+    /// The inode that a request is really about.
+    fn of(&self, ino: Ino) -> Ino {
+        if ino == Ino::FIRST { self.root.unwrap_or(ino) } else { ino }
+    }
+
+    /// Refuses a change of history.
+    fn writable(&self, ino: Ino) -> Result<()> {
+        if is_virtual(self.of(ino)) { Err(FsError::ReadOnly.into()) } else { Ok(()) }
+    }
+
+    /// Refuses to make or replace something of this name.
+    fn makeable(&self, dir: Ino, name: &[u8]) -> Result<()> {
+        self.writable(dir)?;
+        if name == history::NAME { Err(FsError::Exists.into()) } else { Ok(()) }
     }
 
     fn is_history(&self, dir: Ino, name: &[u8]) -> bool {
-        is_virtual(dir) || (name == history::NAME && self.history.shown != Shown::Off)
+        is_virtual(self.of(dir)) || (name == history::NAME && self.history.shown != Shown::Off)
     }
 
     /// Refuses to take away or move something of this name.
@@ -60,12 +86,14 @@ impl Front {
     /// May the kernel keep for long what it was told of this inode and of names in this directory?
     #[must_use]
     pub fn is_lasting(&self, ino: Ino) -> bool {
+        let ino = self.of(ino);
         !is_virtual(ino) || self.history.is_fixed(ino)
     }
 
     /// Is this an inode of history?
     #[must_use]
     pub fn is_past(&self, ino: Ino) -> bool {
+        let ino = self.of(ino);
         is_virtual(ino)
     }
 
@@ -81,6 +109,7 @@ impl Front {
     /// # Errors
     /// As of [`Vfs::lookup`].
     pub fn lookup(&self, asker: Asker<'_>, dir: Ino, name: &[u8]) -> Result<Attributes> {
+        let dir = self.of(dir);
         if is_virtual(dir) {
             self.history.lookup(asker, dir, name)
         } else if self.is_history(dir, name) {
@@ -95,6 +124,7 @@ impl Front {
     /// # Errors
     /// As of [`Vfs::attributes`].
     pub fn attributes(&self, ino: Ino) -> Result<Attributes> {
+        let ino = self.of(ino);
         if is_virtual(ino) { self.history.attributes(ino) } else { self.vfs.attributes(ino) }
     }
 
@@ -111,7 +141,7 @@ impl Front {
     /// # Errors
     /// [`FsError::ReadOnly`] for history.
     pub fn set_attributes(&self, caller: Caller, ino: Ino, set: &Setting) -> Result<Attributes> {
-        writable(ino)?;
+        self.writable(ino)?;
         self.vfs.set_attributes(caller, ino, set)
     }
 
@@ -128,7 +158,7 @@ impl Front {
         mode: (u32, u32),
         device: u32,
     ) -> Result<Attributes> {
-        makeable(dir, name)?;
+        self.makeable(dir, name)?;
         self.vfs.make_node(caller, dir, name, kind, mode, device)
     }
 
@@ -137,7 +167,7 @@ impl Front {
     /// # Errors
     /// As of [`make_node`](Self::make_node).
     pub fn make_symlink(&self, caller: Caller, dir: Ino, name: &[u8], target: &[u8]) -> Result<Attributes> {
-        makeable(dir, name)?;
+        self.makeable(dir, name)?;
         self.vfs.make_symlink(caller, dir, name, target)
     }
 
@@ -153,7 +183,7 @@ impl Front {
         mode: u32,
         umask: u32,
     ) -> Result<(Attributes, u64)> {
-        makeable(dir, name)?;
+        self.makeable(dir, name)?;
         self.vfs.create(caller, dir, name, mode, umask)
     }
 
@@ -162,8 +192,8 @@ impl Front {
     /// # Errors
     /// As of [`make_node`](Self::make_node).
     pub fn link(&self, ino: Ino, dir: Ino, name: &[u8]) -> Result<Attributes> {
-        writable(ino)?;
-        makeable(dir, name)?;
+        self.writable(ino)?;
+        self.makeable(dir, name)?;
         self.vfs.link(ino, dir, name)
     }
 
@@ -191,7 +221,7 @@ impl Front {
     /// [`FsError::ReadOnly`] for history, [`FsError::Exists`] for its name.
     pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), how: Rename) -> Result<()> {
         self.removable(from.0, from.1)?;
-        makeable(to.0, to.1)?;
+        self.makeable(to.0, to.1)?;
         self.vfs.rename(from, to, how)
     }
 
@@ -242,7 +272,7 @@ impl Front {
         range: (u64, u64),
         how: Allocate,
     ) -> Result<()> {
-        writable(ino)?;
+        self.writable(ino)?;
         self.vfs.allocate(caller, ino, handle, range, how)
     }
 
@@ -251,7 +281,7 @@ impl Front {
     /// # Errors
     /// [`FsError::NotSupported`] from history: whoever copies falls back to reading and writing.
     pub fn copy_range(&self, caller: Caller, from: (Ino, u64), to: (Ino, u64, u64), len: u64) -> Result<u64> {
-        writable(to.0)?;
+        self.writable(to.0)?;
         if is_virtual(from.0) {
             return Err(FsError::NotSupported.into());
         }
@@ -263,6 +293,7 @@ impl Front {
     /// # Errors
     /// As of [`Vfs::open_dir`].
     pub fn open_dir(&self, asker: Asker<'_>, dir: Ino) -> Result<u64> {
+        let dir = self.of(dir);
         if is_virtual(dir) {
             Ok(self.history.open_dir(asker, dir)? | OF_HISTORY)
         } else {
@@ -308,6 +339,7 @@ impl Front {
     /// # Errors
     /// What the store says.
     pub fn listed_attributes(&self, dir: Ino, entry: &Listed) -> Result<Option<Attributes>> {
+        let dir = self.of(dir);
         if is_virtual(entry.ino) {
             self.history.listed_attributes(dir, entry)
         } else {
@@ -327,6 +359,7 @@ impl Front {
     /// # Errors
     /// As of [`Vfs::xattr`].
     pub fn xattr(&self, asker: Asker<'_>, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        let ino = self.of(ino);
         if is_virtual(ino) {
             self.history.xattr(asker, ino, name)
         } else if name.starts_with(history::PREFIX) {
@@ -341,6 +374,7 @@ impl Front {
     /// # Errors
     /// As of [`Vfs::xattrs`].
     pub fn xattrs(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
+        let ino = self.of(ino);
         if is_virtual(ino) { self.history.xattrs(ino) } else { self.vfs.xattrs(ino) }
     }
 
@@ -356,7 +390,7 @@ impl Front {
         value: &[u8],
         create: Option<bool>,
     ) -> Result<()> {
-        writable(ino)?;
+        self.writable(ino)?;
         if name.starts_with(history::PREFIX) {
             return Err(FsError::NotPermitted.into());
         }
@@ -368,7 +402,7 @@ impl Front {
     /// # Errors
     /// As of [`set_xattr`](Self::set_xattr).
     pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
-        writable(ino)?;
+        self.writable(ino)?;
         if name.starts_with(history::PREFIX) {
             return Err(FsError::NotPermitted.into());
         }

@@ -30,7 +30,7 @@ pub use crate::{
 pub use attributes::{SetTime, Setting};
 pub use content::{Allocate, Seek};
 pub use dirs::Listed;
-pub use front::Front;
+pub use front::{Front, When};
 pub use history::{Asker, NAME as HISTORY_NAME, Shown, ago, canonical, parse_moment, version_file};
 
 /// Who asks.

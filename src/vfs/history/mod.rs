@@ -37,6 +37,8 @@ const SET_ID: u32 = 0o6000;
 
 /// Histories of names that are kept in memory.
 const KNOWN: usize = 256;
+/// Objects in them together, 48 bytes each, past which they are forgotten.
+const KNOWN_OBJECTS: usize = 1 << 19;
 
 /// Where history shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,6 +71,15 @@ struct Scans {
 impl History {
     pub(super) fn new(vfs: Arc<Vfs>, shown: Shown) -> Self {
         Self { vfs, shown, nodes: Mutex::default(), scans: Mutex::default(), known: Mutex::default() }
+    }
+
+    /// The number of the root directory as it was at a moment; known for ever.
+    pub(super) fn root_at(&self, when: super::When) -> Result<Ino> {
+        let name = match when {
+            super::When::Time(ns) => moments::canonical(ns),
+            super::When::Record(lsn) => format!("@LSN:{lsn}"),
+        };
+        Ok(self.tell(self.moment(Ino::FIRST, name.as_bytes())?)?.ino)
     }
 
     /// The number of a directory's `.segfs`, as listings show it.
@@ -235,7 +246,7 @@ impl History {
         }
         let answer = ask(&mut found);
         let mut all = self.known.lock();
-        if all.len() >= KNOWN {
+        if all.len() >= KNOWN || all.values().map(Paused::objects).sum::<usize>() > KNOWN_OBJECTS {
             all.clear();
         }
         all.insert((dir, name.to_vec()), found.pause());
