@@ -7,7 +7,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -24,6 +24,7 @@ use crate::{
 };
 
 use super::{
+    REQUEST_BYTES, Requests,
     convert::{attributes, caller, file_type, in_group, ino, kind, node, set_time},
     errno::{self, Code},
 };
@@ -31,8 +32,6 @@ use super::{
 /// How long the kernel may believe names and attributes: long, since every change goes through it or is told
 /// to it.
 const LIFETIME: Duration = Duration::from_secs(3600);
-/// The largest read or write in one request, in bytes.
-const REQUEST_BYTES: u32 = 1 << 20;
 /// Requests that the kernel may have under way in the background.
 const BACKGROUND: u16 = 64;
 /// Entries that are fetched at once for a listing.
@@ -70,15 +69,21 @@ const WANTED: &[InitFlags] = &[
 /// The filesystem as fuser drives it.
 pub(super) struct Adapter {
     vfs: Arc<Front>,
+    requests: Arc<Requests>,
+    /// The kernel collects writes and hands them over later: asked for, and after the handshake, so it is.
+    writeback: bool,
 }
 
 impl Adapter {
-    pub(super) fn new(vfs: Arc<Front>) -> Self {
-        Self { vfs }
+    pub(super) fn new(vfs: Arc<Front>, requests: Arc<Requests>, writeback: bool) -> Self {
+        Self { vfs, requests, writeback }
     }
 
     fn run<T>(&self, request: impl FnOnce(&Front) -> Result<T>) -> Result<T, Code> {
-        caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why))
+        self.requests.begun.fetch_add(1, Relaxed);
+        let answer = caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why));
+        self.requests.ended.fetch_add(1, Relaxed);
+        answer
     }
 
     fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Front) -> Result<crate::vfs::Attributes>) {
@@ -130,11 +135,16 @@ fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Re
     }
 }
 
+/// Is a file opened to be written to?
+fn writes(flags: OpenFlags) -> bool {
+    flags.acc_mode() != OpenAccMode::O_RDONLY
+}
+
 /// What the kernel may do with an open file: keep its pages (nobody else writes), and not tell of closes that
 /// can't matter.
 fn open_flags(flags: OpenFlags) -> FopenFlags {
     let keep = FopenFlags::FOPEN_KEEP_CACHE;
-    if flags.acc_mode() == OpenAccMode::O_RDONLY { keep | FopenFlags::FOPEN_NOFLUSH } else { keep }
+    if writes(flags) { keep } else { keep | FopenFlags::FOPEN_NOFLUSH }
 }
 
 impl Filesystem for Adapter {
@@ -142,6 +152,10 @@ impl Filesystem for Adapter {
         for wanted in WANTED {
             // A kernel that has not got it gets along without.
             let _ = config.add_capabilities(*wanted);
+        }
+        self.writeback = self.writeback && config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE).is_ok();
+        if self.writeback {
+            self.vfs.expect_late_writes();
         }
         // Each of these says on failure what it would take.
         let _ = config.set_max_write(REQUEST_BYTES);
@@ -185,7 +199,7 @@ impl Filesystem for Adapter {
         size: Option<u64>,
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
+        ctime: Option<SystemTime>,
         fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
@@ -201,6 +215,8 @@ impl Filesystem for Adapter {
             accessed: atime.map(set_time),
             modified: mtime.map(set_time),
             handle: fh.map(|h| h.0),
+            // Only with the writeback cache is the change time the kernel's own.
+            kept_by_kernel: ctime.is_some(),
         };
         match self.run(|vfs| vfs.set_attributes(caller(req), ino(node), &set)) {
             Ok(a) => reply.attr(&LIFETIME, &attributes(&a)),
@@ -280,8 +296,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
-        match self.run(|vfs| vfs.open(asker(req, &in_group(req)), ino(node), write)) {
+        match self.run(|vfs| vfs.open(asker(req, &in_group(req)), ino(node), writes(flags))) {
             Ok(handle) => reply.opened(FileHandle(handle), open_flags(flags)),
             Err(e) => reply.error(e),
         }
@@ -297,8 +312,8 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let flags = open_flags(OpenFlags(flags));
-        match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), mode, umask)) {
+        let (write, flags) = (writes(OpenFlags(flags)), open_flags(OpenFlags(flags)));
+        match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), (mode, umask), write)) {
             Ok((a, handle)) => {
                 reply.created(&LIFETIME, &attributes(&a), GENERATION, FileHandle(handle), flags);
             }
@@ -540,6 +555,11 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        if self.writeback {
+            // What the kernel has collected is not here yet and would pass for a hole. Once told that this is not
+            // done here, it takes the whole file for data.
+            return reply.error(errno::NOT_IMPLEMENTED);
+        }
         let what = match whence {
             libc::SEEK_DATA => Seek::Data,
             libc::SEEK_HOLE => Seek::Hole,

@@ -1,7 +1,7 @@
 //! Moments: from a time to what this store shows for it, and the tags that name times.
 
 use crate::{
-    base::{Lsn, Result},
+    base::{FsError, Lsn, Result},
     format::{
         moments::{MomentsRow, Place},
         rows::{TagRow, after_prefix, key, kind},
@@ -80,6 +80,23 @@ impl Store {
         let Some((k, bytes)) = self.index.last(&[kind::MOMENTS], &next)? else { return Ok(None) };
         let rises: MomentsRow = row(&k, &bytes)?;
         Ok(rises.last_upto(key::last_number(&k).unwrap_or(0), moment_ns))
+    }
+}
+
+impl Store {
+    /// Adds a tag on this moment, or removes one; the tag, if it is there now.
+    ///
+    /// # Errors
+    /// [`FsError::Exists`] for one that is there, [`FsError::NotFound`] for one that is not, and those of
+    /// [`tag`](Self::tag).
+    pub fn set_tag(&self, name: &[u8], on: bool) -> Result<Option<Tag>> {
+        match (on, self.view().tag(name)?) {
+            (true, Some(_)) => return Err(FsError::Exists.into()),
+            (false, None) => return Err(FsError::NotFound.into()),
+            _ => {}
+        }
+        self.tag(name, on)?;
+        self.view().tag(name)
     }
 }
 

@@ -14,14 +14,16 @@ pub(super) struct Files {
     inodes: HashMap<Ino, Opened>,
     /// How many of them have a version due.
     due: usize,
+    /// Writes come late and through any handle that may write, so any of those may have caused them.
+    late_writes: bool,
 }
 
 struct Handle {
     ino: Ino,
+    /// May change content.
+    writes: bool,
     /// Changed content, so that its release makes a version.
     wrote: bool,
-    /// Opened for writing.
-    write: bool,
 }
 
 #[derive(Default)]
@@ -34,16 +36,17 @@ struct Opened {
 }
 
 impl Files {
-    fn add(&mut self, ino: Ino, write: bool) -> u64 {
+    fn add(&mut self, ino: Ino, writes: bool) -> u64 {
         self.last += 1;
-        self.handles.insert(self.last, Handle { ino, wrote: false, write });
+        self.handles.insert(self.last, Handle { ino, writes, wrote: false });
         self.inodes.entry(ino).or_default().handles += 1;
         self.last
     }
 
     /// Takes a handle away: what it was, and whether it was the last one of an orphan.
     fn take(&mut self, handle: u64) -> Option<(Handle, bool)> {
-        let taken = self.handles.remove(&handle)?;
+        let mut taken = self.handles.remove(&handle)?;
+        taken.wrote |= self.late_writes && taken.writes;
         let opened = self.inodes.get_mut(&taken.ino)?;
         opened.handles -= 1;
         let last = opened.handles == 0;
@@ -68,7 +71,7 @@ impl Files {
         if !self.inodes.contains_key(&ino) {
             return None;
         }
-        self.handles.iter().find(|(_, h)| h.ino == ino && h.write && !h.wrote).map(|(handle, _)| *handle)
+        self.handles.iter().find(|(_, h)| h.ino == ino && h.writes && !h.wrote).map(|(handle, _)| *handle)
     }
 
     /// Notes that a handle changes content; true the first time.
@@ -91,8 +94,14 @@ impl Vfs {
     }
 
     /// A handle for a file that was just made.
-    pub(super) fn opened_new(&self, ino: Ino) -> u64 {
-        self.files.lock().add(ino, true)
+    pub(super) fn opened_new(&self, ino: Ino, write: bool) -> u64 {
+        self.files.lock().add(ino, write)
+    }
+
+    /// From now on the kernel collects writes. It hands them over before it tells of a close, but through any handle of
+    /// the file that may write: so each of those makes a version of what is there when it is released.
+    pub fn expect_late_writes(&self) {
+        self.files.lock().late_writes = true;
     }
 
     /// Some descriptor of the handle was closed. Makes no version (a shell closes duplicates before it
@@ -100,7 +109,7 @@ impl Vfs {
     pub fn flush(&self, handle: u64) {
         let mut files = self.files.lock();
         let Some(h) = files.handles.get(&handle) else { return };
-        if h.wrote {
+        if h.wrote || (files.late_writes && h.writes) {
             let ino = h.ino;
             if let Some(opened) = files.inodes.get_mut(&ino)
                 && !std::mem::replace(&mut opened.due, true)
@@ -186,9 +195,9 @@ impl Vfs {
         }
     }
 
-    /// Files open now.
+    /// Files open now; not known if whoever holds the table does not let go of it within `patience`.
     #[must_use]
-    pub fn open_files(&self) -> usize {
-        self.files.lock().handles.len()
+    pub fn open_files(&self, patience: std::time::Duration) -> Option<usize> {
+        Some(self.files.try_lock_for(patience)?.handles.len())
     }
 }

@@ -180,11 +180,11 @@ impl Front {
         caller: Caller,
         dir: Ino,
         name: &[u8],
-        mode: u32,
-        umask: u32,
+        mode: (u32, u32),
+        write: bool,
     ) -> Result<(Attributes, u64)> {
         self.makeable(dir, name)?;
-        self.vfs.create(caller, dir, name, mode, umask)
+        self.vfs.create(caller, dir, name, mode, write)
     }
 
     /// As [`Vfs::link`].

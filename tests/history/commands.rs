@@ -257,6 +257,14 @@ fn an_unmounted_store_is_asked_directly() {
     let store = store.to_str().unwrap();
     fails(&m, &["log", "--store", store, "f"], 7, "in use");
     fails(&m, &["tag", "add", "--store", store, "t"], 7, "in use");
+    fails(&m, &["tag", "rm", "live"], 3, "none of this name");
+    fails(&m, &["tag", "add", "a/b"], 2, "named like a file");
+    fails(&m, &["tag", "add", "live", "/"], 2, "not in a mount");
+    assert_eq!(json(&m, &["tag", "add", "live"])["tags"][0]["name"], "live");
+    fails(&m, &["tag", "add", "live"], 2, "already");
+    assert_eq!(fs::read_to_string(m.path(".segfs/tags/live/f")).unwrap(), "three\n");
+    ok(&m, &["tag", "rm", "live"]);
+    assert!(!m.path(".segfs/tags/live").exists());
     m.unmount();
     assert_eq!(json(&m, &["log", "--store", store, "f"])["versions"].as_array().unwrap().len(), 3);
     assert_eq!(ok(&m, &["cat", "--store", store, "/f@2"]), "two two\n");

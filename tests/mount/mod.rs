@@ -7,6 +7,7 @@ mod crash;
 mod dirs;
 mod permissions;
 mod versions;
+mod writeback;
 
 use std::{
     fs,
@@ -33,9 +34,13 @@ pub(crate) struct Mounted {
 
 impl Mounted {
     pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    pub(crate) fn with(options: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let mut mounted = Self { root, daemon: None };
-        mounted.mount(&[]);
+        mounted.mount(options);
         mounted
     }
 

@@ -93,9 +93,7 @@ pub enum Command {
         store: StoreArg,
     },
     /// Name moments.
-    #[command(
-        after_help = "Examples:\n  segfs tag add --store ./store before-upgrade\n  segfs tag list ~/mnt"
-    )]
+    #[command(after_help = "Examples:\n  segfs tag add before-upgrade ~/mnt\n  segfs tag list ~/mnt")]
     Tag {
         #[command(subcommand)]
         what: tag::TagCommand,

@@ -1,30 +1,41 @@
 //! `segfs tag`.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Subcommand;
 use segfs::{
     base::{Error, FsError},
     console::{Output, time},
+    serve::{Client, Unanswered},
     store::{Options, Store, Tag},
 };
 use serde_json::json;
 
 use super::{
-    super::failure::{Failure, NOT_FOUND, Outcome},
+    super::failure::{FAILED, Failure, NOT_FOUND, Outcome, mounts},
     list::text,
 };
+
+/// How long a mount may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to do with tags.
 #[derive(Subcommand)]
 pub enum TagCommand {
-    /// Name this moment of an unmounted store.
+    /// Name this moment of the whole store.
     Add {
         /// The name.
         name: String,
-        /// The store.
+        /// A directory in the mount.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// A store that nobody has mounted, instead.
         #[arg(long)]
-        store: PathBuf,
+        store: Option<PathBuf>,
     },
     /// List the tags of a mount, or of an unmounted store.
     List {
@@ -39,17 +50,22 @@ pub enum TagCommand {
     Rm {
         /// The name.
         name: String,
-        /// The store.
+        /// A directory in the mount.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// A store that nobody has mounted, instead.
         #[arg(long)]
-        store: PathBuf,
+        store: Option<PathBuf>,
     },
 }
 
 /// Adds, lists or removes tags.
 pub fn run(what: &TagCommand, as_json: bool) -> Outcome<()> {
     match what {
-        TagCommand::Add { name, store } => set(store, name, true, as_json),
-        TagCommand::Rm { name, store } => set(store, name, false, as_json),
+        TagCommand::Add { name, store: Some(store), .. } => set(store, name, true, as_json),
+        TagCommand::Rm { name, store: Some(store), .. } => set(store, name, false, as_json),
+        TagCommand::Add { name, dir, store: None } => ask(dir, name, true, as_json),
+        TagCommand::Rm { name, dir, store: None } => ask(dir, name, false, as_json),
         TagCommand::List { dir: _, store: Some(path) } => {
             let failed = |e: Error| Failure::of_store(&e, path);
             let store = Store::open(path, Options::default()).map_err(failed)?;
@@ -81,36 +97,52 @@ pub fn run(what: &TagCommand, as_json: bool) -> Outcome<()> {
     }
 }
 
-fn set(path: &std::path::Path, name: &str, on: bool, as_json: bool) -> Outcome<()> {
+/// Through the mount, whose owner and root may ask it.
+fn ask(dir: &Path, name: &str, on: bool, as_json: bool) -> Outcome<()> {
+    let what = format!("the tag \"{name}\" can't be {}", if on { "added" } else { "removed" });
+    let Some(mount) = mounts::around(&mounts::absolute(dir)) else {
+        let why = format!("{} is not in a mount of segfs", dir.display());
+        return Err(Failure::usage(what, why, "segfs status; or --store STORE for an unmounted one"));
+    };
+    let request = json!({"request": "tag", "name": name, "on": on});
+    let asked = Client::connect(&mount.store).and_then(|mut c| c.ask_for(&request, PATIENCE, &|_, _| {}));
+    let answer = asked.map_err(|e| match e {
+        Unanswered::Refused(failure) => failure,
+        e => {
+            let next = format!("run it as root or as the owner of {}", mount.store.display());
+            Failure::new(FAILED, what, e.why(), next)
+        }
+    })?;
+    match (as_json, answer["moment_ns"].as_u64()) {
+        (true, Some(moment_ns)) => list(&[Tag { name: name.into(), moment_ns }], true),
+        _ => Ok(()),
+    }
+}
+
+fn set(path: &Path, name: &str, on: bool, as_json: bool) -> Outcome<()> {
     let failed = |e: Error| Failure::of_store(&e, path);
     let store = Store::open(path, Options::default()).map_err(failed)?;
-    let there = store.view().tag(name.as_bytes()).map_err(failed)?;
+    let done = store.set_tag(name.as_bytes(), on);
+    let closed = store.close();
     let what = format!("the tag \"{name}\" can't be {}", if on { "added" } else { "removed" });
-    if on && there.is_some() {
-        let _ = store.close();
-        let next = format!("segfs tag rm --store {} {name}, or choose another name", path.display());
-        return Err(Failure::usage(what, "there is one of this name already", next));
+    let look = format!("segfs tag list --store {}", path.display());
+    let tag = done.map_err(|e| match e {
+        Error::Fs(FsError::Exists) => Failure::usage(
+            what,
+            "there is one of this name already",
+            format!("{look}, and choose another name"),
+        ),
+        Error::Fs(FsError::NotFound) => Failure::new(NOT_FOUND, what, "there is none of this name", look),
+        Error::Fs(FsError::Invalid | FsError::NameTooLong) => {
+            Failure::usage(what, "a tag is named like a file", "choose another name")
+        }
+        e => failed(e),
+    })?;
+    closed.map_err(failed)?;
+    match tag {
+        Some(tag) if as_json => list(&[tag], true),
+        _ => Ok(()),
     }
-    if !on && there.is_none() {
-        let _ = store.close();
-        let next = format!("segfs tag list --store {}", path.display());
-        return Err(Failure::new(NOT_FOUND, what, "there is none of this name", next));
-    }
-    if let Err(e) = store.tag(name.as_bytes(), on) {
-        let _ = store.close();
-        return Err(match e {
-            Error::Fs(FsError::Invalid | FsError::NameTooLong) => {
-                Failure::usage(what, "a tag is named like a file", "choose another name")
-            }
-            e => failed(e),
-        });
-    }
-    let tag = store.view().tag(name.as_bytes()).map_err(failed)?;
-    store.close().map_err(failed)?;
-    if as_json && let Some(tag) = tag {
-        return list(&[tag], true);
-    }
-    Ok(())
 }
 
 fn list(tags: &[Tag], as_json: bool) -> Outcome<()> {
