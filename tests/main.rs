@@ -5,6 +5,7 @@ mod bounds;
 mod disk;
 mod exchange;
 mod format;
+mod history;
 mod index;
 mod kill;
 mod mount;

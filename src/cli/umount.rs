@@ -29,7 +29,8 @@ pub fn run(dir: &Path, lazy: bool) -> Outcome<()> {
             _ => Failure::new(FAILED, what, e.to_string(), "run it as the user who mounted it, or as root"),
         }
     })?;
-    if lazy || is_closed(&mounted.store) {
+    // Where the store is mounted elsewhere too (a moment beside the present), its process goes on.
+    if lazy || mounts::of_store(&mounted.store).is_some() || is_closed(&mounted.store) {
         return Ok(());
     }
     let holder = std::fs::read_to_string(mounted.store.join("LOCK")).unwrap_or_default();

@@ -673,6 +673,8 @@ pub struct MarkerRow {
     pub child: Ino,
     /// Whose history it ends.
     pub lineage: Lineage,
+    /// Nothing was deleted: what stood here was given another name.
+    pub moved: bool,
 }
 
 /// A move of a directory, or an alias: what was decided, and what was there before, to take it back.
