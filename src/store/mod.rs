@@ -9,7 +9,9 @@ mod base;
 mod content;
 mod exchange;
 mod hashes;
+mod import;
 pub mod inspect;
+mod knowledge;
 mod moments;
 mod moves;
 mod names;
@@ -43,7 +45,9 @@ use crate::{
 };
 
 use apply::Apply;
-pub use exchange::{Fetch, Knowledge, Parcel};
+pub use exchange::Parcel;
+pub use import::Fetch;
+pub use knowledge::Knowledge;
 pub use moments::Tag;
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes};
