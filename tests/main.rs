@@ -1,12 +1,17 @@
 //! All integration tests, in one binary.
 
+mod badinput;
 mod disk;
 mod exchange;
 mod format;
 mod index;
+mod kill;
 mod mount;
 mod review;
 mod segtool;
+mod serve;
 mod sim;
 mod store;
+mod stores;
+mod suites;
 mod tidy;

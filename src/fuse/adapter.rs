@@ -7,7 +7,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -20,10 +20,11 @@ use fuser::{
 
 use crate::{
     base::{FsError, Result},
-    vfs::{Allocate, ObjectKind, OpenHow, Rename, Seek, Setting, Vfs},
+    vfs::{Allocate, ObjectKind, Rename, Seek, Setting, Vfs},
 };
 
 use super::{
+    Requests,
     convert::{attributes, caller, file_type, ino, kind, node, set_time},
     errno::{self, Code},
 };
@@ -49,12 +50,12 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Capabilities that are used where the kernel has them.
+/// Capabilities that are used where the kernel has them. Not FUSE_ATOMIC_O_TRUNC: with it, opening a running
+/// program with O_TRUNC cuts it off before the kernel finds that it may not be written to.
 const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_MAX_PAGES,
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_HANDLE_KILLPRIV,
@@ -70,15 +71,19 @@ const WANTED: &[InitFlags] = &[
 /// The filesystem as fuser drives it.
 pub(super) struct Adapter {
     vfs: Arc<Vfs>,
+    requests: Arc<Requests>,
 }
 
 impl Adapter {
-    pub(super) fn new(vfs: Arc<Vfs>) -> Self {
-        Self { vfs }
+    pub(super) fn new(vfs: Arc<Vfs>, requests: Arc<Requests>) -> Self {
+        Self { vfs, requests }
     }
 
     fn run<T>(&self, request: impl FnOnce(&Vfs) -> Result<T>) -> Result<T, Code> {
-        caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why))
+        self.requests.begun.fetch_add(1, Relaxed);
+        let answer = caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why));
+        self.requests.ended.fetch_add(1, Relaxed);
+        answer
     }
 
     fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Vfs) -> Result<crate::vfs::Attributes>) {
@@ -125,16 +130,11 @@ fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Re
     }
 }
 
-fn open_how(flags: OpenFlags) -> OpenHow {
-    let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
-    OpenHow { write, truncate: flags.0 & libc::O_TRUNC != 0 }
-}
-
 /// What the kernel may do with an open file: keep its pages (nobody else writes), and not tell of closes that
 /// can't matter.
-fn open_flags(how: OpenHow) -> FopenFlags {
-    let flags = FopenFlags::FOPEN_KEEP_CACHE;
-    if how.write || how.truncate { flags } else { flags | FopenFlags::FOPEN_NOFLUSH }
+fn open_flags(flags: OpenFlags) -> FopenFlags {
+    let keep = FopenFlags::FOPEN_KEEP_CACHE;
+    if flags.acc_mode() == OpenAccMode::O_RDONLY { keep | FopenFlags::FOPEN_NOFLUSH } else { keep }
 }
 
 impl Filesystem for Adapter {
@@ -274,10 +274,9 @@ impl Filesystem for Adapter {
         self.entry(reply, |vfs| vfs.link(ino(node), ino(newparent), newname.as_bytes()));
     }
 
-    fn open(&self, req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let how = open_how(flags);
-        match self.run(|vfs| vfs.open(caller(req), ino(node), how)) {
-            Ok(handle) => reply.opened(FileHandle(handle), open_flags(how)),
+    fn open(&self, _req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.run(|vfs| vfs.open(ino(node))) {
+            Ok(handle) => reply.opened(FileHandle(handle), open_flags(flags)),
             Err(e) => reply.error(e),
         }
     }
@@ -292,10 +291,10 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let how = open_how(OpenFlags(flags));
+        let flags = open_flags(OpenFlags(flags));
         match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), mode, umask)) {
             Ok((a, handle)) => {
-                reply.created(&LIFETIME, &attributes(&a), GENERATION, FileHandle(handle), open_flags(how));
+                reply.created(&LIFETIME, &attributes(&a), GENERATION, FileHandle(handle), flags);
             }
             Err(e) => reply.error(e),
         }

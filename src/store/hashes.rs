@@ -58,9 +58,13 @@ impl Store {
     /// # Errors
     /// What reading them and the log say; a version whose bytes are damaged is passed over.
     pub fn hash_versions(&self) -> Result<bool> {
+        if self.options.read_only {
+            return Ok(false);
+        }
         let mut left = ROUND_BYTES;
         let waiting = self.index.scan(&[kind::UNHASHED], &after_prefix(&[kind::UNHASHED]), 64)?;
         let any = !waiting.is_empty();
+        let _doing = any.then(|| self.activity.begin(super::Work::Hashing));
         for (k, _) in waiting {
             let (Some(ino), Some(at)) = (key::ino_of(&k), key::last_number(&k).map(Lsn::new)) else {
                 continue;
