@@ -1,5 +1,6 @@
 //! All integration tests, in one binary.
 
+mod cli;
 mod disk;
 mod exchange;
 mod format;
