@@ -147,3 +147,51 @@ fn what_arrived_late_is_no_part_of_a_moment_before_which_something_later_came() 
     assert_eq!(names(&b, b.lsn_at(moment).unwrap()), ["later"]);
     assert_eq!(names(&b, b.lsn_at(u64::MAX).unwrap()), ["early", "later", "newest"]);
 }
+
+/// Runs on a thread with little stack, so that what recurses is found out.
+fn with_little_stack(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(256 << 10);
+    thread.spawn(test).unwrap().join().unwrap();
+}
+
+#[test]
+fn a_deep_tree_comes_back_without_a_deep_stack() {
+    const LEVELS: usize = 20_000;
+    with_little_stack(|| {
+        let (_d, a, b) = two();
+        let mut chain = vec![Ino::FIRST];
+        for n in 0..LEVELS {
+            let dir = NewObject::directory(0o755, Owner::default());
+            chain.push(a.create_object(chain[n], b"d", &dir).unwrap().1.ino);
+        }
+        let bottom = chain[LEVELS];
+        let f = file(&a, bottom, "f", b"one");
+        give(&a, &b);
+        let bf = b.find_version(a.view().versions(f, None, 1).unwrap()[0].id).unwrap().unwrap().0;
+        // All of it goes here, while the file is edited there.
+        a.unlink(bottom, b"f").unwrap();
+        for dir in chain[..LEVELS].iter().rev() {
+            a.rmdir(*dir, b"d").unwrap();
+        }
+        assert_eq!(names(&a, None), [""; 0]);
+        b.write(bf, 0, b"two").unwrap();
+        b.commit_version(bf).unwrap();
+        give(&b, &a);
+        give(&a, &b);
+        for s in [&a, &b] {
+            let mut at = Ino::FIRST;
+            for _ in 0..LEVELS {
+                at = s.view().lookup(at, b"d").unwrap().ino;
+            }
+            let found = s.view().lookup(at, b"f").unwrap();
+            let mut out = [0; 3];
+            s.view().read(found.ino, 0, &mut out).unwrap();
+            assert_eq!(&out, b"two");
+        }
+        // What kept all of it goes, and it with that.
+        a.unlink(bottom, b"f").unwrap();
+        assert_eq!(names(&a, None), [""; 0]);
+        give(&a, &b);
+        assert_eq!(names(&b, None), [""; 0]);
+    });
+}

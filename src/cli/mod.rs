@@ -145,8 +145,32 @@ fn init(path: &std::path::Path, out: &mut Output) -> Outcome<()> {
     out.line(&format!("mount it: segfs mount {} DIR", path.display()))
 }
 
-/// Makes a store, whose root directory belongs to whoever makes it.
+/// Makes a store, whose root directory belongs to whoever makes it. Should that fail, nothing of it stays behind.
 fn create(path: &std::path::Path) -> segfs::base::Result<Store> {
+    let was_there = path.exists();
+    let was_empty = std::fs::read_dir(path).map_or(!was_there, |mut d| d.next().is_none());
+    let made = make(path);
+    if matches!(made, Err(segfs::base::Error::NoSpace { .. })) && was_empty {
+        // Only what a new store has; the first failure is the one to tell.
+        for dir in ["segments", "spare", "index"] {
+            let _ = std::fs::remove_dir_all(path.join(dir));
+        }
+        for file in ["STORE", "LOCK"] {
+            let _ = remove_file(&path.join(file));
+        }
+        if !was_there {
+            let _ = std::fs::remove_dir(path);
+        }
+    }
+    made
+}
+
+#[allow(clippy::disallowed_methods)] // the edge
+fn remove_file(path: &std::path::Path) -> std::io::Result<()> {
+    std::fs::remove_file(path)
+}
+
+fn make(path: &std::path::Path) -> segfs::base::Result<Store> {
     use segfs::{
         base::{Clock, Ino, SystemClock},
         format::facts::{Owner, Time},
@@ -157,5 +181,7 @@ fn create(path: &std::path::Path) -> segfs::base::Result<Store> {
     let now = Time::from_ns(SystemClock.wall_ns());
     let set = SetAttributes { owner: Some(owner), modified: Some(now), ..SetAttributes::default() };
     store.set_attributes(Ino::FIRST, &set)?;
+    // Is there room for it at all?
+    store.sync_all()?;
     Ok(store)
 }

@@ -10,10 +10,11 @@ use std::{
 
 use nix::sys::signal::{SigSet, Signal};
 use segfs::{
-    base::Error,
+    base::{Damage, Error},
+    disk::Engine,
     fuse,
     serve::{Control, SOCKET, Served},
-    store::{Options, Store},
+    store::{Options, Recovered, Store},
     vfs::Vfs,
 };
 
@@ -58,15 +59,17 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
         .map_err(|e| Failure::system("signals can't be waited for", &io::Error::from(e)))?;
 
     let made_dir = place::prepare(&args.mountpoint, &args.store, &options, &|line| note(json, line))?;
-    let opened =
-        open_store(&args.store, json).and_then(|(store, made)| match serve(&store, args, &options) {
+    let opened = open_store(&args.store, options.read_only, json).and_then(|(store, made)| {
+        match serve(&store, args, &options) {
             Ok((vfs, mount)) => Ok((store, made, vfs, mount)),
             Err(failure) => {
-                drop(store);
+                // Under its lock still, so that nobody has opened it meanwhile.
                 made.undo();
+                drop(store);
                 Err(failure)
             }
-        });
+        }
+    });
     let (store, made_store, vfs, mount) = opened.inspect_err(|_| made_dir.undo())?;
     let control = control(&store, &vfs, &mount, args);
     announce(args, &store, made_store.0.is_some(), made_dir.any(), json);
@@ -135,8 +138,12 @@ impl MadeStore {
 }
 
 /// Opens the store, or makes it where there is nothing.
-fn open_store(path: &Path, json: bool) -> Outcome<(Arc<Store>, MadeStore)> {
+fn open_store(path: &Path, read_only: bool, json: bool) -> Outcome<(Arc<Store>, MadeStore)> {
     let failed = |e| Failure::of_store(&e, path);
+    if read_only {
+        let store = Store::open(path, Options { read_only, ..Options::default() }).map_err(failed)?;
+        return Ok((Arc::new(store), MadeStore(None)));
+    }
     let nothing_there = match std::fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_none(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => true,
@@ -145,15 +152,16 @@ fn open_store(path: &Path, json: bool) -> Outcome<(Arc<Store>, MadeStore)> {
     if !nothing_there {
         let progress = Progress::new("recovering the store", json);
         let told = |done, total| progress.tell(done, total);
-        let store = Store::open_told(path, Options::default(), &told).map_err(failed)?;
+        let store = Store::open_on(path, Options::default(), Engine::Auto, &told).map_err(failed)?;
         return Ok((Arc::new(store), MadeStore(None)));
     }
-    let made = MadeStore(Some((path.to_owned(), Made::missing(path))));
+    let made = Made::missing(path);
     let store = super::create(path).map_err(|e| {
+        // Directories alone: what is in them by now may be the store of somebody who was faster.
         made.undo();
         failed(e)
     })?;
-    Ok((Arc::new(store), made))
+    Ok((Arc::new(store), MadeStore(Some((path.to_owned(), made)))))
 }
 
 fn serve(store: &Arc<Store>, args: &MountArgs, options: &fuse::Options) -> Outcome<(Arc<Vfs>, fuse::Mount)> {
@@ -176,6 +184,10 @@ fn serve(store: &Arc<Store>, args: &MountArgs, options: &fuse::Options) -> Outco
 
 /// Opens the control socket. Without one the mount works all the same, but can't be asked.
 fn control(store: &Arc<Store>, vfs: &Arc<Vfs>, mount: &fuse::Mount, args: &MountArgs) -> Option<Control> {
+    if store.is_read_only() {
+        // Nothing in its directory changes, and several may look at it at once.
+        return None;
+    }
     let served = Served::new(Arc::clone(store), Arc::clone(vfs), mount.requests(), &args.mountpoint);
     Control::start(served)
         .inspect_err(|e| {
@@ -205,6 +217,7 @@ fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, j
         if recovered.log.replayed > 0 {
             say(&format!("recovered   {} records since the last clean stop", recovered.log.replayed));
         }
+        tell_damage(recovered);
         let stop = if args.say_ready { "" } else { "Ctrl-C, or " };
         say(&format!("stop it     {stop}segfs umount {}", dir.display()));
     }
@@ -214,6 +227,28 @@ fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, j
         if let Ok(null) = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()) {
             let _ = rustix::stdio::dup2_stdout(&null);
             let _ = rustix::stdio::dup2_stderr(&null);
+        }
+    }
+}
+
+/// How many of a kind are told one by one.
+const TOLD: usize = 10;
+
+/// Says what opening the store found to be wrong.
+fn tell_damage(recovered: &Recovered) {
+    for why in &recovered.superblock_damage {
+        let done = if recovered.superblock_mended { "; it was written anew" } else { "" };
+        say(&format!("damaged     STORE, {why}{done}"));
+    }
+    for (kind, list) in [
+        ("missing", recovered.missing.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        ("damaged", recovered.log.damages.iter().map(Damage::finding).collect()),
+    ] {
+        for line in list.iter().take(TOLD) {
+            say(&format!("{kind}     {line}"));
+        }
+        if list.len() > TOLD {
+            say(&format!("{kind}     and {} more; see segtool verify", list.len() - TOLD));
         }
     }
 }

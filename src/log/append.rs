@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     base::{
-        Error, Lsn, Result, SegmentId,
+        Error, FsError, Lsn, Result, SegmentId,
         limits::{BLOCK_BYTES, GATHER_NS, TAIL_BYTES},
     },
     format::{
@@ -59,6 +59,9 @@ impl Inner {
     }
 
     pub(super) fn append(&self, records: &[Record<'_>], log: &Log) -> Result<Vec<(Lsn, Location)>> {
+        if self.opts.read_only {
+            return Err(FsError::ReadOnly.into());
+        }
         let mut bytes = 0;
         for r in records {
             check(r)?;
@@ -279,6 +282,9 @@ impl Inner {
     }
 
     pub(super) fn retire(&self, ids: &[SegmentId]) -> Result<()> {
+        if self.opts.read_only {
+            return Err(FsError::ReadOnly.into());
+        }
         self.tail.lock().check()?;
         self.files.retire(ids)
     }

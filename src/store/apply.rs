@@ -29,6 +29,16 @@ pub(super) struct Apply<'t, 'i> {
     pub(super) part: u32,
     /// The object that this record made: a directory that nothing can be below yet.
     pub(super) created: Option<Ino>,
+    /// Gone directories that got their first entry, or lost their last: to be settled before the fact is done. A list, and not
+    /// calls within calls, since a tree may be deeper than the stack.
+    pub(super) unsettled: Vec<Ino>,
+}
+
+impl<'t, 'i> Apply<'t, 'i> {
+    /// For a record with this stamp.
+    pub(super) fn new(txn: &'t mut Txn<'i>, state: &'t mut State, stamp: Stamp) -> Self {
+        Self { txn, state, stamp, part: 0, created: None, unsettled: Vec::new() }
+    }
 }
 
 impl Apply<'_, '_> {
@@ -47,7 +57,8 @@ impl Apply<'_, '_> {
         if part == 0 && !fact.is_local() {
             self.rise()?;
         }
-        self.fact(fact)
+        self.fact(fact)?;
+        self.settle_all()
     }
 
     /// Notes where in the log the stamp of this record is, if it is the highest of any facts so far. Local facts

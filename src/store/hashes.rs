@@ -58,6 +58,9 @@ impl Store {
     /// # Errors
     /// What reading them and the log say; a version whose bytes are damaged is passed over.
     pub fn hash_versions(&self) -> Result<bool> {
+        if self.options.read_only {
+            return Ok(false);
+        }
         let mut left = ROUND_BYTES;
         let waiting = self.index.scan(&[kind::UNHASHED], &after_prefix(&[kind::UNHASHED]), 64)?;
         let any = !waiting.is_empty();

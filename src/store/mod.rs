@@ -11,6 +11,7 @@ mod content;
 mod exchange;
 mod hashes;
 pub mod inspect;
+mod missing;
 mod moments;
 mod moves;
 mod names;
@@ -20,6 +21,7 @@ mod parcels;
 mod pieces;
 mod read;
 mod state;
+mod superblock;
 mod txn;
 mod versions;
 mod write;
@@ -47,6 +49,7 @@ use activity::Activity;
 pub use activity::Work;
 use apply::Apply;
 pub use exchange::{Fetch, Knowledge, Parcel};
+pub use missing::Missing;
 pub use moments::Tag;
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes};
@@ -69,6 +72,9 @@ pub struct Options {
     pub memtable_bytes: u64,
     /// Mint versions at opening for files that were open when the store stopped.
     pub mint_interrupted: bool,
+    /// Change nothing in the store's directory, which may be read-only itself, and be open beside others who only read.
+    /// Every change is refused with [`FsError::ReadOnly`](crate::base::FsError::ReadOnly).
+    pub read_only: bool,
 }
 
 impl Default for Options {
@@ -80,13 +86,18 @@ impl Default for Options {
             row_cache_bytes: 32 << 20,
             memtable_bytes: 8 << 20,
             mint_interrupted: true,
+            read_only: false,
         }
     }
 }
 
 impl Options {
     fn log(&self) -> LogOptions {
-        LogOptions { segment_bytes: self.segment_bytes, background: self.background }
+        LogOptions {
+            segment_bytes: self.segment_bytes,
+            background: self.background,
+            read_only: self.read_only,
+        }
     }
 }
 
@@ -201,6 +212,12 @@ impl Store {
         &self.path
     }
 
+    /// Was it opened to be read only?
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.options.read_only
+    }
+
     /// What opening it found.
     #[must_use]
     pub fn recovered(&self) -> &Recovered {
@@ -300,6 +317,9 @@ impl Store {
     }
 
     fn check_usable(&self) -> Result<()> {
+        if self.options.read_only {
+            return Err(crate::base::FsError::ReadOnly.into());
+        }
         match &*self.broken.lock() {
             Some(why) => Err(Error::Poisoned { why: why.clone() }),
             None => Ok(()),
@@ -319,7 +339,7 @@ impl Store {
         let stamp = next.tick(&*self.clock);
         let lsn = self.log.last_lsn().next();
         let mut txn = Txn::new(&*self.index, lsn);
-        let apply = Apply { txn: &mut txn, state: &mut next, stamp, part: 0, created: None };
+        let apply = Apply::new(&mut txn, &mut next, stamp);
         let mut op = Op { apply, facts: Vec::new(), subject: (ObjectId::default(), Ino::new(0)) };
         let out = make(&mut op)?;
         let Op { facts, subject, .. } = op;
@@ -426,6 +446,9 @@ impl Store {
     /// # Errors
     /// As of [`sync`](Self::sync), or if the index can't be written.
     pub fn checkpoint(&self) -> Result<()> {
+        if self.options.read_only {
+            return Ok(());
+        }
         let lsn = {
             let state = self.apply.lock();
             let lsn = self.log.last_lsn();
@@ -444,6 +467,9 @@ impl Store {
     /// What fails; the store has stopped writing then.
     pub fn maintain(&self) -> Result<bool> {
         let mut did = false;
+        if self.options.read_only {
+            return Ok(did);
+        }
         if self.log.durable_lsn() < self.log.last_lsn() {
             self.log.commit()?;
             did = true;
@@ -468,6 +494,9 @@ impl Store {
     /// If something of it fails; what was synced before is safe, and the next opening replays the rest.
     pub fn close(&self) -> Result<()> {
         self.stop_maintenance();
+        if self.options.read_only {
+            return Ok(());
+        }
         self.log.commit()?;
         if self.broken.lock().is_none() && self.index.flushed_lsn() < self.log.last_lsn() {
             self.checkpoint()?;
@@ -486,6 +515,9 @@ impl Store {
     /// # Errors
     /// If no thread can be had.
     pub fn start_maintenance(self: &Arc<Self>) -> Result<()> {
+        if self.options.read_only {
+            return Ok(());
+        }
         self.repeat("segfs-store", |store| Ok(store.maintain()? && store.index.waiting_memtables() > 0))?;
         self.repeat("segfs-hash", Self::hash_versions)
     }

@@ -80,7 +80,7 @@ impl Store {
         let apart = self.until_applied();
         let (got, location) = self.log.append(&[record])?[0];
         self.check_lsn(got, lsn)?;
-        let applied = Apply { txn: &mut txn, state: &mut next, stamp, part: 0, created: None }
+        let applied = Apply::new(&mut txn, &mut next, stamp)
             .extent(row.object, offset, Location::from(location))
             .and_then(|()| txn.finish());
         match applied {

@@ -72,6 +72,12 @@ fn a_mount_tells_how_it_stands_and_the_closed_store_agrees() {
     }
     assert_eq!(closed["bytes"]["as_of_lsn"], closed["log"]["last_lsn"]);
     assert_eq!(closed["log"]["flushed_lsn"], closed["log"]["last_lsn"]);
+    // A mount that only reads has no socket: it is looked at as a closed store is.
+    m.mount(&["-o", "ro"]);
+    let s = status(dir, 0);
+    assert_eq!((&s["state"], &s["versions"]), (&json!("mounted"), &json!(2)), "{s:#}");
+    assert!(s["options"].as_str().unwrap().starts_with("ro,"), "{s:#}");
+    m.unmount();
     assert!(!m.store().join("control.sock").exists());
 }
 
