@@ -72,7 +72,8 @@ fn a_user_mounts_asks_and_unmounts_through_fusermount3() {
         "$S" status store | grep -q '^state *mounted'
         mount | grep -q "$D/u/mnt type fuse.segfs .*nosuid,nodev"
         got=0; user "$S" mount -o remount,ro store mnt 2> "$D/err" || got=$?
-        [ $got = 2 ] && grep -q "only root" "$D/err"
+        [ $got = 2 ]
+        grep -q "only root" "$D/err"
         user "$S" umount mnt | grep -q unmounted
         [ -z "$(ls -A mnt)" ]
         user "$S" status store | grep -q '^state *closed'
@@ -182,7 +183,8 @@ fn others_may_not_ask_a_mount() {
         # Also if somebody opened the door.
         chmod 666 store/control.sock
         got=0; user "$S" status store > "$D/out" 2> "$D/err" || got=$?
-        [ $got = 1 ] && grep -q "does not answer you" "$D/err"
+        [ $got = 1 ]
+        grep -q "does not answer you" "$D/err"
         "$S" umount mnt > /dev/null
         "#,
     );
