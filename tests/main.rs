@@ -2,6 +2,7 @@
 
 mod badinput;
 mod bounds;
+mod cli;
 mod disk;
 mod exchange;
 mod format;

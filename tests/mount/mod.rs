@@ -6,6 +6,8 @@ mod command;
 mod crash;
 mod dirs;
 mod permissions;
+mod status;
+mod users;
 mod versions;
 mod writeback;
 
