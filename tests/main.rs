@@ -1,6 +1,7 @@
 //! All integration tests, in one binary.
 
 mod disk;
+mod exchange;
 mod format;
 mod index;
 mod mount;
@@ -8,4 +9,5 @@ mod review;
 mod segtool;
 mod sim;
 mod store;
+mod suites;
 mod tidy;

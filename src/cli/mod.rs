@@ -9,7 +9,10 @@ mod umount;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use segfs::store::{Options, Store};
+use segfs::{
+    console,
+    store::{Options, Store},
+};
 
 use failure::{Failure, Outcome};
 
@@ -77,29 +80,14 @@ struct MountArgs {
 
 /// Runs what the arguments say.
 pub fn run() -> ExitCode {
-    // Before the arguments are understood, for errors in them.
-    let json = std::env::args_os().any(|a| a == "--json");
-    let cli = match Cli::try_parse_from(as_command(std::env::args_os().collect())) {
+    let words = as_command(std::env::args_os().collect());
+    let cli: Cli = match console::parse("segfs", &words) {
         Ok(cli) => cli,
-        Err(e) if !e.use_stderr() => {
-            let _ = e.print();
-            return ExitCode::SUCCESS;
-        }
-        Err(e) => {
-            let text = e.to_string();
-            if text.starts_with("Usage")
-                || matches!(e.kind(), clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand)
-            {
-                let _ = e.print();
-                return ExitCode::from(failure::USAGE);
-            }
-            let why = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            return Failure::usage("the command line is not understood", why, "segfs --help").report(json);
-        }
+        Err(code) => return code,
     };
     match dispatch(&cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(cli.json),
+        Err(failure) => failure.tell("segfs", cli.json),
     }
 }
 

@@ -50,7 +50,9 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
-    signals.thread_block().map_err(|e| system("signals can't be waited for", &io::Error::from(e)))?;
+    signals
+        .thread_block()
+        .map_err(|e| Failure::system("signals can't be waited for", &io::Error::from(e)))?;
 
     let made_dir = prepare_mountpoint(&args.mountpoint, &args.store)?;
     let opened = open_store(&args.store).and_then(|(store, made)| {
@@ -65,7 +67,7 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
     let waited = wait(mount, signals, &mounts::absolute(&args.mountpoint));
     vfs.release_all();
     store.close().map_err(|e| Failure::of_store(&e, &args.store))?;
-    waited.map_err(|e| system("the mount ended", &e))?;
+    waited.map_err(|e| Failure::system("the mount ended", &e))?;
     say(&format!("unmounted; everything is in {}", args.store.display()));
     Ok(())
 }
@@ -87,7 +89,7 @@ fn remount(args: &MountArgs, options: &fuse::Options) -> Outcome<()> {
     let Some(there) = mounts::on(&args.mountpoint) else {
         return Err(Failure::new(NOT_FOUND, what, "no segfs is mounted there", "segfs status"));
     };
-    mounts::change(&there.dir, options).map_err(|e| system(&what, &e))
+    mounts::change(&there.dir, options).map_err(|e| Failure::system(&what, &e))
 }
 
 /// Checks the mountpoint, clearing a dead mount off it and making it if it is not there: then true.
@@ -98,7 +100,7 @@ fn prepare_mountpoint(dir: &Path, store: &Path) -> Outcome<bool> {
         return Err(Failure::new(FAILED, what, why, "modprobe fuse, as root"));
     }
     if mounts::is_dead(dir) {
-        mounts::take_down(dir, true).map_err(|e| system(&what, &e))?;
+        mounts::take_down(dir, true).map_err(|e| Failure::system(&what, &e))?;
         say(&format!("cleared a dead mount off {}", dir.display()));
     }
     let (here, there) = (mounts::absolute(dir), mounts::absolute(store));
@@ -108,13 +110,13 @@ fn prepare_mountpoint(dir: &Path, store: &Path) -> Outcome<bool> {
     }
     match std::fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(dir).map_err(|e| system(&what, &e))?;
+            std::fs::create_dir_all(dir).map_err(|e| Failure::system(&what, &e))?;
             Ok(true)
         }
         Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
             Err(Failure::usage(what, "it is not a directory", "choose an empty directory"))
         }
-        Err(e) => Err(system(&what, &e)),
+        Err(e) => Err(Failure::system(&what, &e)),
         Ok(_) if mounts::is_mountpoint(dir) => {
             let why = mounts::on(dir).map_or_else(
                 || "another filesystem is mounted there".to_owned(),
@@ -138,7 +140,7 @@ fn open_store(path: &Path) -> Outcome<(Arc<Store>, bool)> {
     let nothing_there = match std::fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_none(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => true,
-        Err(e) => return Err(system(&format!("the store {} can't be used", path.display()), &e)),
+        Err(e) => return Err(Failure::system(format!("the store {} can't be used", path.display()), &e)),
     };
     let store = if nothing_there { super::create(path) } else { Store::open(path, Options::default()) };
     Ok((Arc::new(store.map_err(failed)?), nothing_there))
@@ -216,7 +218,7 @@ fn wait(mount: fuse::Mount, signals: SigSet, dir: &Path) -> io::Result<()> {
 /// Starts this program again, without `--background`, and waits until its mount answers.
 fn in_background(args: &MountArgs, json: bool) -> Outcome<()> {
     let what = format!("{} can't be mounted on", args.mountpoint.display());
-    let failed = |e: io::Error| system(&what, &e);
+    let failed = |e: io::Error| Failure::system(&what, &e);
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.arg("mount").arg("--say-ready");
     if json {
@@ -238,10 +240,6 @@ fn in_background(args: &MountArgs, json: bool) -> Outcome<()> {
     // It has said why.
     let code = child.wait().map_err(failed)?.code().unwrap_or(1);
     std::process::exit(code);
-}
-
-fn system(what: &str, e: &io::Error) -> Failure {
-    Failure::new(FAILED, what, e.to_string(), "see the reason, and run the command again")
 }
 
 /// Prints a line; nobody may be listening any more.

@@ -20,7 +20,7 @@ use fuser::{
 
 use crate::{
     base::{FsError, Result},
-    vfs::{Allocate, ObjectKind, OpenHow, Rename, Seek, Setting, Vfs},
+    vfs::{Allocate, ObjectKind, Rename, Seek, Setting, Vfs},
 };
 
 use super::{
@@ -48,12 +48,12 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Capabilities that are used where the kernel has them.
+/// Capabilities that are used where the kernel has them. Not FUSE_ATOMIC_O_TRUNC: with it, opening a running
+/// program with O_TRUNC cuts it off before the kernel finds that it may not be written to.
 const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_MAX_PAGES,
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_HANDLE_KILLPRIV,
@@ -126,16 +126,15 @@ fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Re
     }
 }
 
-fn open_how(flags: OpenFlags) -> OpenHow {
-    let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
-    OpenHow { write, truncate: flags.0 & libc::O_TRUNC != 0 }
-}
-
 /// What the kernel may do with an open file: keep its pages (nobody else writes), and not tell of closes that
 /// can't matter.
-fn open_flags(how: OpenHow) -> FopenFlags {
-    let flags = FopenFlags::FOPEN_KEEP_CACHE;
-    if how.write || how.truncate { flags } else { flags | FopenFlags::FOPEN_NOFLUSH }
+fn open_flags(flags: OpenFlags) -> FopenFlags {
+    let keep = FopenFlags::FOPEN_KEEP_CACHE;
+    if may_write(flags) { keep } else { keep | FopenFlags::FOPEN_NOFLUSH }
+}
+
+fn may_write(flags: OpenFlags) -> bool {
+    flags.acc_mode() != OpenAccMode::O_RDONLY
 }
 
 impl Filesystem for Adapter {
@@ -281,10 +280,9 @@ impl Filesystem for Adapter {
         self.entry(reply, |vfs| vfs.link(ino(node), ino(newparent), newname.as_bytes()));
     }
 
-    fn open(&self, req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let how = open_how(flags);
-        match self.run(|vfs| vfs.open(caller(req), ino(node), how)) {
-            Ok(handle) => reply.opened(FileHandle(handle), open_flags(how)),
+    fn open(&self, _req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.run(|vfs| vfs.open(ino(node), may_write(flags))) {
+            Ok(handle) => reply.opened(FileHandle(handle), open_flags(flags)),
             Err(e) => reply.error(e),
         }
     }
@@ -299,10 +297,12 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let how = open_how(OpenFlags(flags));
-        match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), (mode, umask), how)) {
+        let flags = OpenFlags(flags);
+        let (modes, writes) = ((mode, umask), may_write(flags));
+        match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), modes, writes)) {
             Ok((a, handle)) => {
-                reply.created(&LIFETIME, &attributes(&a), GENERATION, FileHandle(handle), open_flags(how));
+                let flags = open_flags(flags);
+                reply.created(&LIFETIME, &attributes(&a), GENERATION, FileHandle(handle), flags);
             }
             Err(e) => reply.error(e),
         }

@@ -44,7 +44,19 @@ impl Apply<'_, '_> {
     pub(super) fn nth_fact(&mut self, part: usize, fact: &Fact) -> Result<()> {
         self.state.meta.hlc = self.state.meta.hlc.max(self.stamp.hlc);
         self.part = part as u32;
+        if part == 0 && !fact.is_local() {
+            self.rise()?;
+        }
         self.fact(fact)
+    }
+
+    /// Notes where in the log the stamp of this record is, if it is the highest of any facts so far. Local facts
+    /// change nothing that a moment shows, and would put late what another store made early.
+    fn rise(&mut self) -> Result<()> {
+        match self.state.meta.moments.rise(self.stamp.hlc, self.txn.lsn()) {
+            Some((first, full)) => self.txn.put(key::moments(first), &full, Keep::Amend),
+            None => Ok(()),
+        }
     }
 
     fn fact(&mut self, fact: &Fact) -> Result<()> {
@@ -206,8 +218,7 @@ impl Apply<'_, '_> {
         if old.is_some_and(|o| !self.state.newer(self.stamp, o.stamp)) {
             return Ok(());
         }
-        let lsn = self.txn.lsn();
-        self.txn.put(k, &TagRow { from: lsn, stamp: self.stamp, moment, at: lsn }, Keep::History)
+        self.txn.put(k, &TagRow { from: self.txn.lsn(), stamp: self.stamp, moment }, Keep::History)
     }
 
     fn inode(&mut self, object: ObjectId, ino: Ino) -> Result<()> {

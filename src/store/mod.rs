@@ -10,6 +10,7 @@ mod content;
 mod exchange;
 mod hashes;
 pub mod inspect;
+mod moments;
 mod moves;
 mod names;
 mod open;
@@ -43,6 +44,7 @@ use crate::{
 
 use apply::Apply;
 pub use exchange::{Fetch, Knowledge, Parcel};
+pub use moments::Tag;
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes};
 pub use read::{Attributes, Entry, Extent, VersionInfo, View};

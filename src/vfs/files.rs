@@ -4,16 +4,7 @@ use std::collections::HashMap;
 
 use crate::base::{Error, FsError, Ino, Result};
 
-use super::{Caller, Vfs};
-
-/// How a file is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OpenHow {
-    /// For writing.
-    pub write: bool,
-    /// Its content is cut off.
-    pub truncate: bool,
-}
+use super::Vfs;
 
 /// All open files.
 #[derive(Default)]
@@ -71,51 +62,27 @@ impl Files {
 }
 
 impl Vfs {
-    /// Opens a file. The handle counts until [`release`](Self::release).
+    /// Opens a file, `writes`: also for writing. The handle counts until [`release`](Self::release).
     ///
     /// # Errors
     /// [`FsError::Stale`] for a file that was given up, or what the store says.
-    pub fn open(&self, caller: Caller, ino: Ino, how: OpenHow) -> Result<u64> {
-        let handle = {
-            let mut files = self.files.lock();
-            if !files.inodes.contains_key(&ino) && self.attributes(ino)?.links == 0 {
-                return Err(FsError::Stale.into());
-            }
-            files.add(ino, how.write)
-        };
-        if how.truncate
-            && let Err(e) = self.truncate_open(caller, ino, handle)
-        {
-            self.release(handle);
-            return Err(e);
+    pub fn open(&self, ino: Ino, writes: bool) -> Result<u64> {
+        let mut files = self.files.lock();
+        if !files.inodes.contains_key(&ino) && self.attributes(ino)?.links == 0 {
+            return Err(FsError::Stale.into());
         }
-        Ok(handle)
+        Ok(files.add(ino, writes))
     }
 
     /// A handle for a file that was just made.
-    pub(super) fn opened_new(&self, ino: Ino, how: OpenHow) -> u64 {
-        self.files.lock().add(ino, how.write)
+    pub(super) fn opened_new(&self, ino: Ino, writes: bool) -> u64 {
+        self.files.lock().add(ino, writes)
     }
 
     /// From now on the kernel collects writes. It hands them over before it tells of a close, but through any handle of
     /// the file that may write: so each of those makes a version of what is there when it is released.
     pub fn expect_late_writes(&self) {
         self.files.lock().late_writes = true;
-    }
-
-    fn truncate_open(&self, caller: Caller, ino: Ino, handle: u64) -> Result<()> {
-        let a = self.attributes(ino)?;
-        self.drop_privileges(&a, caller.uid != 0, true)?;
-        if a.size == 0 {
-            // Nothing to cut, and so nothing for a version; only the time moves.
-            let modified = Some(self.now());
-            self.store
-                .set_attributes(ino, &crate::store::SetAttributes { modified, ..Default::default() })?;
-        } else {
-            self.files.lock().wrote(handle);
-            self.store.truncate(ino, 0)?;
-        }
-        Ok(())
     }
 
     /// Some descriptor of the handle was closed. Makes no version (a shell closes duplicates before it

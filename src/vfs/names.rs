@@ -7,7 +7,7 @@ use crate::{
 };
 
 use super::{
-    Caller, OpenHow, Vfs,
+    Caller, Vfs,
     acl::{self, Acl},
 };
 
@@ -23,7 +23,7 @@ struct Wanted {
 }
 
 impl Vfs {
-    /// Makes a regular file and opens it so. Returns its attributes and the handle.
+    /// Makes a regular file and opens it, `writes`: also for writing. Returns its attributes and the handle.
     ///
     /// # Errors
     /// [`crate::base::FsError::Exists`], or what the store says.
@@ -33,10 +33,10 @@ impl Vfs {
         dir: Ino,
         name: &[u8],
         (mode, umask): (u32, u32),
-        how: OpenHow,
+        writes: bool,
     ) -> Result<(Attributes, u64)> {
         let made = self.make_node(caller, dir, name, ObjectKind::File, (mode, umask), 0)?;
-        let handle = self.opened_new(made.ino, how);
+        let handle = self.opened_new(made.ino, writes);
         Ok((made, handle))
     }
 

@@ -4,15 +4,10 @@ use std::path::Path;
 
 use segfs::{
     base::{Error, SegmentId},
+    console::{DAMAGE, Failure, Output, Progress, damage, hex},
     store::inspect::{Difference, IndexCheck, Inspection, Unlike, rebuild_index},
 };
 use serde_json::{Value, json};
-
-use crate::{
-    fail::{DAMAGED, Failure},
-    output::{Output, damage, hex},
-    progress::Progress,
-};
 
 /// What is known of the index on disk.
 pub enum Checked {
@@ -93,14 +88,14 @@ impl Checked {
         match self {
             Self::Missing | Self::InUse => None,
             Self::Unusable(e) => Some(match e {
-                Error::Damaged(d) if d.place.segment.is_some() => Failure::of(e, store),
-                Error::Damaged(_) => Failure::new(DAMAGED, "the index is damaged", e.to_string(), rebuild()),
-                _ => Failure::of(e, store),
+                Error::Damaged(d) if d.place.segment.is_some() => Failure::of_store(e, store),
+                Error::Damaged(_) => Failure::new(DAMAGE, "the index is damaged", e.to_string(), rebuild()),
+                _ => Failure::of_store(e, store),
             }),
             Self::Compared(c) if c.different == 0 => None,
             Self::Compared(c) => {
                 let why = format!("{} rows are not what the log makes", c.different);
-                Some(Failure::new(DAMAGED, "the index does not agree with the log", why, rebuild()))
+                Some(Failure::new(DAMAGE, "the index does not agree with the log", why, rebuild()))
             }
         }
     }
@@ -120,10 +115,10 @@ fn difference(d: &Difference) -> Value {
 
 /// Compares the index with the log.
 pub fn check(store: &Path, out: &mut Output) -> Result<(), Failure> {
-    let inspection = Inspection::open(store).map_err(|e| Failure::of(&e, store))?;
+    let inspection = Inspection::open(store).map_err(|e| Failure::of_store(&e, store))?;
     if let Some(holder) = inspection.holder() {
         let e = Error::InUse { path: store.into(), holder: holder.into() };
-        return Err(Failure::of(&e, store));
+        return Err(Failure::of_store(&e, store));
     }
     let checked = Checked::new(&inspection, out.json);
     if out.json {
@@ -140,8 +135,8 @@ pub fn check(store: &Path, out: &mut Output) -> Result<(), Failure> {
 pub fn rebuild(store: &Path, out: &mut Output) -> Result<(), Failure> {
     let progress = Progress::new("rebuilding the index", out.json);
     let rebuilt = rebuild_index(store, &|a, b| progress.tell(a, b)).map_err(|e| {
-        let mut failure = Failure::of(&e, store);
-        if failure.code == DAMAGED {
+        let mut failure = Failure::of_store(&e, store);
+        if failure.code == DAMAGE {
             failure.why.push_str("; the old index was not touched");
         }
         failure
@@ -163,7 +158,7 @@ pub fn rebuild(store: &Path, out: &mut Output) -> Result<(), Failure> {
     match rebuilt.damages.first() {
         None => Ok(()),
         Some(d) => Err(Failure::new(
-            DAMAGED,
+            DAMAGE,
             "the index was rebuilt from a damaged log",
             format!(
                 "{} damaged places, the first in segment {}",

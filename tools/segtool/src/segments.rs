@@ -4,16 +4,11 @@ use std::path::Path;
 
 use segfs::{
     base::{Clock as _, SystemClock},
+    console::{DAMAGE, Failure, Output, Progress, age, size, time},
     log::{Standing, Surveyed},
     store::inspect::{Inspection, Tally},
 };
 use serde_json::{Value, json};
-
-use crate::{
-    fail::{DAMAGED, Failure},
-    output::{Output, age, size, time},
-    progress::Progress,
-};
 
 const HEAD: [&str; 9] = ["SEGMENT", "STATE", "SIZE", "USED", "LIVE", "DEAD", "FIRST LSN", "LAST LSN", "AGE"];
 const RIGHT: [bool; 9] = [true, false, true, true, true, true, true, true, true];
@@ -54,7 +49,7 @@ fn value(s: &Surveyed, tally: Option<&Tally>) -> Value {
 
 /// Lists the segments.
 pub fn run(store: &Path, out: &mut Output) -> Result<(), Failure> {
-    let of = |e| Failure::of(&e, store);
+    let of = |e| Failure::of_store(&e, store);
     let inspection = Inspection::open(store).map_err(of)?;
     let progress = Progress::new("replaying the log", out.json);
     // A damaged log still has its segments: what is live in them is then unknown.
@@ -100,7 +95,7 @@ pub fn run(store: &Path, out: &mut Output) -> Result<(), Failure> {
     match log.segments.iter().find(|s| s.standing == Standing::Damaged) {
         None => Ok(()),
         Some(s) => Err(Failure::new(
-            DAMAGED,
+            DAMAGE,
             format!("segment {} is damaged", s.id),
             s.wrong.clone().unwrap_or_default(),
             format!("segtool verify {}", store.display()),

@@ -2,15 +2,14 @@
 
 use std::{fs, path::Path};
 
-use segfs::{log::Standing, store::inspect::Inspection};
+use segfs::{
+    console::{Failure, Output, Progress, size, time},
+    log::Standing,
+    store::inspect::Inspection,
+};
 use serde_json::json;
 
-use crate::{
-    fail::Failure,
-    output::{Output, size, time},
-    progress::Progress,
-    segments::word,
-};
+use crate::segments::word;
 
 /// Bytes of all files below a directory; unreadable ones count nothing.
 fn bytes_below(path: &Path) -> u64 {
@@ -25,7 +24,7 @@ fn bytes_below(path: &Path) -> u64 {
 
 /// Sums up a store.
 pub fn run(store: &Path, out: &mut Output) -> Result<(), Failure> {
-    let of = |e| Failure::of(&e, store);
+    let of = |e| Failure::of_store(&e, store);
     let inspection = Inspection::open(store).map_err(of)?;
     let progress = Progress::new("replaying the log", out.json);
     let rows = inspection.rows(&|a, b| progress.tell(a, b)).map_err(of)?;

@@ -4,19 +4,14 @@ use std::path::Path;
 
 use segfs::{
     base::{Damage, Error},
+    console::{DAMAGE, Failure, Output, Progress, damage},
     log::{Standing, Surveyed},
     segment::Report,
     store::inspect::{HashCheck, Inspection},
 };
 use serde_json::{Value, json};
 
-use crate::{
-    fail::{DAMAGED, Failure},
-    index::Checked,
-    output::{Output, damage},
-    progress::Progress,
-    segments::word,
-};
+use crate::{index::Checked, segments::word};
 
 struct Findings {
     damages: Vec<Damage>,
@@ -28,7 +23,7 @@ struct Findings {
 
 /// Checks a store.
 pub fn run(store: &Path, deep: bool, out: &mut Output) -> Result<(), Failure> {
-    let of = |e| Failure::of(&e, store);
+    let of = |e| Failure::of_store(&e, store);
     let inspection = Inspection::open(store).map_err(of)?;
     let mut f = Findings { damages: Vec::new(), notes: Vec::new(), segments: Vec::new(), records: 0 };
     for why in &inspection.superblock_damage {
@@ -105,7 +100,7 @@ fn failure(f: &Findings, index: &Checked, store: &Path) -> Option<Failure> {
         1 => "damage found in one place".into(),
         n => format!("damage found in {n} places"),
     };
-    Some(Failure::new(DAMAGED, what, first.to_string(), next))
+    Some(Failure::new(DAMAGE, what, first.to_string(), next))
 }
 
 fn check_log(inspection: &Inspection, f: &mut Findings, as_json: bool) -> Result<(), Error> {

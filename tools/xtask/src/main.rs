@@ -1,11 +1,13 @@
 //! xtask: the checks, tests and benchmarks of this repository, run as `cargo xtask test` and `cargo xtask bench`.
 //!
 //! `steps` holds the table of what is run, `system` the table of programs that tests need from the system,
-//! `tools` the cargo subcommands that are built into `target/tools`, `fuzz` the short fuzzing run, `bench` the benchmark.
+//! `tools` the cargo programs that are built into `target/tools`, `fuzz` the short fuzzing run, `suites` the long tests of
+//! real mounts, `bench` the benchmark.
 
 mod bench;
 mod fuzz;
 mod steps;
+mod suites;
 mod system;
 mod tools;
 
