@@ -44,7 +44,7 @@ use crate::{
 use apply::Apply;
 pub use exchange::{Fetch, Knowledge, Parcel};
 pub use open::{Parts, Recovered};
-pub use ops::{NewObject, Rename, SetAttributes};
+pub use ops::{NewObject, Rename, SetAttributes, XattrChange};
 pub use read::{Attributes, Entry, Extent, VersionInfo, View};
 use state::State;
 use txn::Txn;
