@@ -58,7 +58,7 @@ pub use lineage::{Gone, History, Past, Paused};
 pub use missing::Missing;
 pub use moments::Tag;
 pub use open::{Parts, Recovered};
-pub use ops::{NewObject, Rename, SetAttributes};
+pub use ops::{NewObject, Rename, SetAttributes, XattrChange};
 pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
 use state::State;
 use txn::Txn;

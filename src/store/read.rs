@@ -156,6 +156,8 @@ impl Store {
             a.kind == ObjectKind::File && self.rank(c.modified_stamp) > self.rank(a.modified_stamp);
         let modified = if by_content { c.modified } else { a.modified };
         let changed = a.changed.max(c.modified_stamp.hlc);
+        // Nobody made the root.
+        let made = if a.born == 0 { modified } else { Time::from_ns(a.born) };
         Attributes {
             ino,
             object: row.object,
@@ -168,7 +170,7 @@ impl Store {
             allocated: c.allocated,
             modified,
             changed: Time::from_ns(changed),
-            accessed: c.accessed.unwrap_or(modified),
+            accessed: c.accessed.unwrap_or(made),
             born: Time::from_ns(a.born),
             xattrs: a.xattrs,
             draft: c.draft,
