@@ -76,9 +76,22 @@ impl Survey {
     /// # Errors
     /// If the disk refuses, or a segment has a newer format. Damage is no error.
     pub fn new(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool) -> Result<Self> {
+        Self::patiently(disk, store, held, harden, Lsn::new(0))
+    }
+
+    /// As [`new`](Self::new) while a process holds the store, which says that everything up to `durable` is durable: the
+    /// log ends there, or at its durable mark if that is higher.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new).
+    pub fn of_held(disk: Arc<dyn Disk>, store: StoreId, durable: Lsn) -> Result<Self> {
+        Self::patiently(disk, store, true, false, durable)
+    }
+
+    fn patiently(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool, told: Lsn) -> Result<Self> {
         let mut tries = if held { 5 } else { 0 };
         loop {
-            match Self::attempt(Arc::clone(&disk), store, held, harden) {
+            match Self::attempt(Arc::clone(&disk), store, held, harden, told) {
                 // A segment was retired while we looked.
                 Err(Error::Io { source, .. })
                     if tries > 0 && source.kind() == std::io::ErrorKind::NotFound =>
@@ -90,11 +103,11 @@ impl Survey {
         }
     }
 
-    fn attempt(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool) -> Result<Self> {
+    fn attempt(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool, told: Lsn) -> Result<Self> {
         let names = disk.list(segment::DIRECTORY.as_ref()).map_err(|e| Error::io("listing segments/", e))?;
         let mut r = Recovery::default();
         let (mut links, _) = recover::chain(&*disk, store, &mut r)?;
-        let mark = recover::measure(&*disk, &mut links, &mut r)?;
+        let mark = recover::measure(&*disk, &mut links, &mut r)?.max(told);
         if held {
             // Read again what may have been half written at the first look: up to the mark, all is there now.
             for l in &mut links {

@@ -16,6 +16,7 @@ use crate::{
 };
 
 use super::{
+    inspect::Progress,
     open::{INDEX, replay},
     state::State,
 };
@@ -52,8 +53,11 @@ const ADVICE: &str =
     "bring the segment back from a copy of the store; until then `segfs mount -o ro` shows everything else";
 
 /// Replays records in the order of their numbers.
-pub(super) struct Replayer {
+pub(super) struct Replayer<'a> {
     next: Lsn,
+    /// The number behind which replay begins.
+    from: Lsn,
+    progress: Progress<'a>,
     skip: bool,
     memtable_bytes: u64,
     /// What was passed over.
@@ -62,16 +66,17 @@ pub(super) struct Replayer {
     pub(super) index_at_fault: bool,
 }
 
-impl Replayer {
+impl<'a> Replayer<'a> {
     /// From the record behind `flushed`. With `skip`, what can't be applied is passed over.
-    pub(super) fn new(flushed: Lsn, skip: bool, memtable_bytes: u64) -> Self {
+    pub(super) fn new(flushed: Lsn, skip: bool, memtable_bytes: u64, progress: Progress<'a>) -> Self {
         let from = if planted(Bug::ReplayTooLate) { flushed.next() } else { flushed };
-        Self { next: from.next(), skip, memtable_bytes, missing: Vec::new(), index_at_fault: false }
+        let next = from.next();
+        Self { next, from, skip, memtable_bytes, progress, missing: Vec::new(), index_at_fault: false }
     }
 
     /// The number behind which replay begins.
     pub(super) fn from(&self) -> Lsn {
-        Lsn::new(self.next.get() - 1)
+        self.from
     }
 
     /// Applies a record; says whether the memtable was rotated.
@@ -93,8 +98,11 @@ impl Replayer {
                 self.lost(self.next, last, None, damage)?;
             }
             self.next = record.lsn.next();
+            let behind = |lsn: Lsn| lsn.get().saturating_sub(self.from.get());
+            (self.progress)(behind(record.lsn), behind(record.until));
         }
         let before = self.skip.then(|| state.clone());
+        state.unbroken = self.missing.is_empty();
         match replay(index, state, self.memtable_bytes, record) {
             Err(Error::Damaged(d)) if record.wrong.is_some() || self.follows(&d) => {
                 before.into_iter().for_each(|s| *state = s);
@@ -116,7 +124,8 @@ impl Replayer {
     }
 
     /// The log has ended there.
-    pub(super) fn end(&mut self, log: &Recovery) -> Result<()> {
+    pub(super) fn end(&mut self, log: &Recovery, state: &mut State) -> Result<()> {
+        state.unbroken = false;
         if self.next > log.last_lsn {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use crate::{
     },
     disk::{Disk, Engine, RealDisk},
     format::{
-        Kind,
+        Kind, Origin,
         facts::{Fact, ObjectKind, version_flags},
         flags,
         rows::{Attributes, Content, ExtentRow, MetaRow, ObjectRow, Stamp, after_prefix, key, kind},
@@ -24,6 +24,8 @@ use super::{
     Options, Store,
     apply::{Apply, unknown},
     base,
+    inspect::Progress,
+    knowledge::note_held,
     missing::{Missing, Replayer},
     state::State,
     superblock,
@@ -76,7 +78,7 @@ impl Store {
         let disk = RealDisk::create(path, Engine::Auto)
             .map_err(|e| Error::io(format!("making {}", path.display()), e))?;
         Self::format(&disk, &options, &SystemClock, &SystemRandom, path)?;
-        Self::open_disk(Arc::new(disk), path, options)
+        Self::open_disk(Arc::new(disk), path, options, &|_, _| {})
     }
 
     /// Opens the store in a directory. With [`Options::read_only`], nothing in the directory changes.
@@ -84,24 +86,25 @@ impl Store {
     /// # Errors
     /// [`Error::NotAStore`], [`Error::InUse`], [`Error::Newer`], [`Error::Damaged`], or what the system says.
     pub fn open(path: &Path, options: Options) -> Result<Self> {
-        Self::open_on(path, options, Engine::Auto)
+        Self::open_on(path, options, Engine::Auto, &|_, _| {})
     }
 
-    /// As [`open`](Self::open), with a choice of how writes reach the disk.
+    /// As [`open`](Self::open), with a choice of how writes reach the disk; while the log is replayed, `progress` is told
+    /// how many records are done, and of how many.
     ///
     /// # Errors
     /// As of [`open`](Self::open).
-    pub fn open_on(path: &Path, options: Options, engine: Engine) -> Result<Self> {
+    pub fn open_on(path: &Path, options: Options, engine: Engine, progress: Progress<'_>) -> Result<Self> {
         let disk =
             RealDisk::open(path, engine).map_err(|e| Error::io(format!("opening {}", path.display()), e))?;
         if options.read_only {
-            Self::open_to_read(Arc::new(disk), path, options)
+            Self::open_to_read(Arc::new(disk), path, options, progress)
         } else {
-            Self::open_disk(Arc::new(disk), path, options)
+            Self::open_disk(Arc::new(disk), path, options, progress)
         }
     }
 
-    fn open_disk(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Self> {
+    fn open_disk(disk: Arc<dyn Disk>, path: &Path, options: Options, progress: Progress<'_>) -> Result<Self> {
         let superblock = superblock::read(&*disk, path, true)?;
         let lock = take_lock(&*disk, path)?;
         let index_path = path.join(INDEX);
@@ -125,14 +128,14 @@ impl Store {
             index: Arc::new(index),
         };
         let found = Found { superblock, lock, rebuilt: unusable };
-        let opened = match Self::assemble(parts, found, path, options.clone()) {
+        let opened = match Self::assemble(parts, found, path, options.clone(), progress) {
             Err(Assembly::Index(fault)) if !replaced => {
                 let IndexFault { parts, found, why } = *fault;
                 drop(parts.index);
                 crate::index::set_aside(&index_path, &aside)?;
                 let index = Arc::new(SortedIndex::open(&index_path, options.cache_bytes)?);
                 let parts = Parts { index, ..parts };
-                Self::assemble(parts, Found { rebuilt: Some(why), ..found }, path, options)
+                Self::assemble(parts, Found { rebuilt: Some(why), ..found }, path, options, progress)
             }
             other => other,
         };
@@ -155,7 +158,12 @@ impl Store {
 
     /// Opens a store beside others who only read it. Its index is looked at through links in the directory for temporary
     /// files, and what replay changes goes there.
-    fn open_to_read(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Self> {
+    fn open_to_read(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        options: Options,
+        progress: Progress<'_>,
+    ) -> Result<Self> {
         let superblock = superblock::read(&*disk, path, false)?;
         let lock = share_lock(&*disk, path)?;
         let empty = || IndexView::empty(options.cache_bytes, &SystemRandom);
@@ -170,13 +178,13 @@ impl Store {
         let index = view.index();
         let parts = Parts { disk, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), index };
         let found = Found { superblock, lock: Box::new((view, lock)), rebuilt: unusable };
-        match Self::assemble(parts, found, path, options.clone()) {
+        match Self::assemble(parts, found, path, options.clone(), progress) {
             Err(Assembly::Index(fault)) => {
                 let IndexFault { parts, found, why } = *fault;
                 let view = empty()?;
                 let parts = Parts { index: view.index(), ..parts };
                 let found = Found { lock: Box::new((view, found.lock)), rebuilt: Some(why), ..found };
-                Self::assemble(parts, found, path, options).map_err(Assembly::into_error)
+                Self::assemble(parts, found, path, options, progress).map_err(Assembly::into_error)
             }
             other => other.map_err(Assembly::into_error),
         }
@@ -192,10 +200,16 @@ impl Store {
         let lock =
             if options.read_only { share_lock(&*parts.disk, path)? } else { take_lock(&*parts.disk, path)? };
         let found = Found { superblock, lock, rebuilt: None };
-        Self::assemble(parts, found, path, options).map_err(Assembly::into_error)
+        Self::assemble(parts, found, path, options, &|_, _| {}).map_err(Assembly::into_error)
     }
 
-    fn assemble(parts: Parts, found: Found, path: &Path, options: Options) -> Result<Self, Assembly> {
+    fn assemble(
+        parts: Parts,
+        found: Found,
+        path: &Path,
+        options: Options,
+        progress: Progress<'_>,
+    ) -> Result<Self, Assembly> {
         let id = found.superblock.superblock.store;
         let log_options =
             LogOptions { segment_bytes: found.superblock.superblock.segment_bytes, ..options.log() };
@@ -211,7 +225,7 @@ impl Store {
         };
         let index: Arc<dyn Index> =
             Arc::new(CachedIndex::new(Arc::clone(&parts.index), CACHED, options.row_cache_bytes));
-        let mut replayer = Replayer::new(flushed, options.read_only, options.memtable_bytes);
+        let mut replayer = Replayer::new(flushed, options.read_only, options.memtable_bytes, progress);
         let opened = open_log(&parts, id, log_options, &index, &mut replayer, &mut state);
         let (log, recovery) = match opened {
             Ok(opened) => opened,
@@ -227,7 +241,7 @@ impl Store {
             }
             return Err(fault(parts, found, lost.why));
         }
-        replayer.end(&recovery)?;
+        replayer.end(&recovery, &mut state)?;
         let Found { superblock, lock, rebuilt } = found;
         let mut recovered = Recovered {
             log: recovery,
@@ -259,6 +273,7 @@ impl Store {
             wake: (Mutex::new(false), Condvar::new()),
             flushing: Mutex::new(()),
             recovered,
+            activity: super::Activity::default(),
             _lock: lock,
         };
         store.recovered.minted = store.finish()?;
@@ -341,7 +356,7 @@ fn open_log(
     id: StoreId,
     options: LogOptions,
     index: &Arc<dyn Index>,
-    replayer: &mut Replayer,
+    replayer: &mut Replayer<'_>,
     state: &mut State,
 ) -> Result<(Log, Recovery)> {
     let from = replayer.from();
@@ -490,29 +505,24 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
             };
             txn.put(key::extent(&id), &ExtentRow { extent: record.lsn, location: place }, Keep::Amend)
         }
-        Kind::Extent => {
-            Apply { txn, state, stamp, part: 0, created: None }.extent(head.object, head.arg, place)
-        }
+        Kind::Extent => Apply::new(txn, state, stamp).extent(head.object, head.arg, place),
         Kind::Operation => {
             let facts: Vec<Fact> = crate::format::code::decode(record.payload).map_err(|e| {
                 Damage::segment(record.location.segment, record.location.offset, Some(record.lsn), e.0)
             })?;
             if record.flags & flags::FOREIGN != 0 {
                 let o = head.origin;
-                txn.put(key::held(o.store, o.incarnation, o.seq), &record.lsn, Keep::Amend)?;
+                note_held(txn, &o, o.seq)?;
             } else if head.origin.seq > 0 {
                 note_own(txn, state, head.origin.incarnation, head.origin.seq)?;
             }
-            Apply { txn, state, stamp, part: 0, created: None }.facts(&facts)
+            Apply::new(txn, state, stamp).facts(&facts)
         }
         Kind::Base | Kind::BatchEnd | Kind::Footer => Ok(()),
     }
 }
 
-/// Every so many facts batches made here, where they are is noted.
-const NOTE_EVERY: u64 = 64;
-
-/// Notes a facts batch made here, so that those that another store lacks are found later.
+/// Counts a facts batch made here. Those of an incarnation that is over are noted as held.
 pub(super) fn note_own(
     txn: &mut Txn<'_>,
     state: &mut State,
@@ -521,11 +531,9 @@ pub(super) fn note_own(
 ) -> Result<()> {
     let m = &mut state.meta;
     if m.incarnation != incarnation.get() && m.sequence > 0 {
-        txn.put(key::own(Incarnation::new(m.incarnation), m.sequence), &m.sequence_at, Keep::Amend)?;
+        let over = Origin { store: state.store, incarnation: Incarnation::new(m.incarnation), seq: 1 };
+        note_held(txn, &over, m.sequence)?;
     }
-    (m.incarnation, m.sequence, m.sequence_at) = (incarnation.get(), seq, txn.lsn());
-    if seq % NOTE_EVERY == 1 {
-        txn.put(key::own(incarnation, seq), &txn.lsn(), Keep::Amend)?;
-    }
+    (m.incarnation, m.sequence) = (incarnation.get(), seq);
     Ok(())
 }

@@ -47,7 +47,7 @@ fn child() {
     let Some(path) = std::env::var_os(STORE).map(PathBuf::from) else { return };
     let number: u64 = std::env::var(OPERATIONS).unwrap().parse().unwrap();
     let engine = engine(&std::env::var(ENGINE).unwrap());
-    let store = &Store::open_on(&path, options(), engine).unwrap();
+    let store = &Store::open_on(&path, options(), engine, &|_, _| {}).unwrap();
     let first = store.last_lsn().get();
     println!("open {first}");
     let mut model = Model::at(first);

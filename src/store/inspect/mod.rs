@@ -5,6 +5,7 @@
 
 mod census;
 mod check;
+mod held;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use std::{
 
 pub use census::{Census, Tally};
 pub use check::{Difference, HashCheck, IndexCheck, Unlike};
+pub use held::{Digest, KindDigest};
 
 use super::{
     base::fill,
@@ -75,6 +77,15 @@ impl Inspection {
     /// # Errors
     /// [`Error::NotAStore`], [`Error::Newer`], [`Error::Damaged`] if nothing of it can be read, or what the system says.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_told(path, Lsn::new(0))
+    }
+
+    /// As [`open`](Self::open), where the process that holds the store says that everything up to `durable` is durable:
+    /// the log is then read up to there. It has to be where a batch ends; a batch that goes on behind it is left out. While nobody holds it, that does not matter.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub fn open_told(path: &Path, durable: Lsn) -> Result<Self> {
         let disk = open_disk(path)?;
         let (superblock, superblock_damage) = superblock_of(&*disk, path, false)?;
         let (lock, holder) = match disk.lock_shared(Path::new(LOCK)) {
@@ -82,7 +93,10 @@ impl Inspection {
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => (None, Some(e.to_string())),
             Err(e) => return Err(Error::io(format!("locking {}", path.join(LOCK).display()), e)),
         };
-        let log = Survey::new(Arc::clone(&disk), superblock.store, holder.is_some(), false)?;
+        let log = match holder {
+            Some(_) => Survey::of_held(Arc::clone(&disk), superblock.store, durable)?,
+            None => Survey::new(Arc::clone(&disk), superblock.store, false, false)?,
+        };
         Ok(Self { path: path.into(), disk, superblock, superblock_damage, holder, log, _lock: lock })
     }
 
