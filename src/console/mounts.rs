@@ -14,6 +14,8 @@ const TYPE: &[u8] = b"fuse.segfs";
 pub struct Mounted {
     /// Where.
     pub dir: PathBuf,
+    /// Numbers of its device, as in sysfs.
+    pub device: String,
     /// The store, as far as the table says.
     pub store: PathBuf,
     /// Its options, as the kernel lists them.
@@ -23,6 +25,7 @@ pub struct Mounted {
 /// An entry of the mount table.
 struct Row {
     dir: PathBuf,
+    device: String,
     kind: Vec<u8>,
     source: PathBuf,
     options: String,
@@ -64,6 +67,7 @@ fn row(line: &[u8]) -> Option<Row> {
     }
     Some(Row {
         dir: unescape(fields.get(4)?),
+        device: text(2)?,
         kind: fields.get(dash + 1)?.to_vec(),
         source: unescape(fields.get(dash + 2)?),
         options,
@@ -74,7 +78,7 @@ fn row(line: &[u8]) -> Option<Row> {
 #[must_use]
 pub fn all() -> Vec<Mounted> {
     let ours = table().into_iter().filter(|r| r.kind == TYPE);
-    ours.map(|r| Mounted { dir: r.dir, store: r.source, options: r.options }).collect()
+    ours.map(|r| Mounted { dir: r.dir, device: r.device, store: r.source, options: r.options }).collect()
 }
 
 /// The mount on a directory, if it is one of ours.

@@ -373,6 +373,16 @@ pub struct Superseded {
     pub row: Vec<u8>,
 }
 
+impl Superseded {
+    /// The encoding of a superseded row, without a copy of the row.
+    #[must_use]
+    pub fn encoded(until: Lsn, row: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(row.len() + 16);
+        super::code::encode_into(&(until, row), &mut out);
+        out
+    }
+}
+
 /// What stands at a name. The first entry shows; more than one only after a conflict.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct LinkRow {
@@ -429,8 +439,9 @@ pub struct ObjectRow {
     pub content: Content,
 }
 
-/// The part of an object's row that has history.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+/// The part of an object's row that has history. Its encoding leaves out what follows from something else
+/// (`docs/FORMAT.md` section 8).
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attributes {
     /// What it is.
     pub kind: ObjectKind,
@@ -666,6 +677,8 @@ pub struct MarkerRow {
     pub child: Ino,
     /// Whose history it ends.
     pub lineage: Lineage,
+    /// Nothing was deleted: what stood here was given another name.
+    pub moved: bool,
 }
 
 /// A move of a directory, or an alias: what was decided, and what was there before, to take it back.

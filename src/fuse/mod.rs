@@ -19,11 +19,13 @@ use std::{
 
 use fuser::{Config, MountOption, SessionACL};
 
-use crate::vfs::Vfs;
+use crate::vfs::{Front, Vfs};
 use adapter::Adapter;
 
 pub use options::{KNOWN as KNOWN_OPTIONS, Options, UnknownOption};
 
+/// The largest read or write in one request, in bytes.
+pub const REQUEST_BYTES: u32 = 1 << 20;
 /// Threads that take requests: as many as measured best.
 const THREADS: usize = 2;
 
@@ -65,8 +67,12 @@ impl Mount {
         config.mount_options = mount_options(source, options);
         config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(THREADS);
+        let front = match options.at {
+            None => Front::new(Arc::clone(vfs), options.history),
+            Some(when) => Front::of_moment(Arc::clone(vfs), when).map_err(io::Error::other)?,
+        };
         let requests = Arc::new(Requests::default());
-        let adapter = Adapter::new(Arc::clone(vfs), Arc::clone(&requests));
+        let adapter = Adapter::new(Arc::new(front), Arc::clone(&requests), options.writeback);
         let session = fuser::Session::new(adapter, mountpoint, &config)?;
         let notifier = session.notifier();
         vfs.on_side_effect(move |ino| {
@@ -75,6 +81,7 @@ impl Mount {
                 tracing::debug!("telling the kernel of inode {ino}: {e}");
             }
         });
+        vfs.ask_groups(convert::groups_of);
         Ok(Self { session: session.spawn()?, requests })
     }
 

@@ -16,6 +16,11 @@ use crate::{
     },
 };
 
+/// What one read fetches at least, in bytes.
+const READ_BYTES: usize = 256 << 10;
+/// The same where most of what lies between is not wanted.
+const SPARSE_READ_BYTES: usize = 16 << 10;
+
 /// A frame with a valid envelope.
 #[derive(Clone, Debug)]
 pub struct ScannedFrame {
@@ -114,7 +119,7 @@ impl Scan {
     pub fn new(file: Arc<dyn DiskFile>, header: &SegmentHeader, from: u64, limit: u64) -> Self {
         let limit = limit.min(file.len().unwrap_or(limit));
         Self {
-            window: Window::new(file, limit),
+            window: Window::new(file, limit, READ_BYTES),
             segment: header.segment,
             seed: header.seed(),
             at: from.max(BLOCK_BYTES),
@@ -129,7 +134,7 @@ impl Scan {
     #[must_use]
     pub fn heads(file: Arc<dyn DiskFile>, header: &SegmentHeader, from: u64, limit: u64) -> Self {
         let mut scan = Self::new(Arc::clone(&file), header, from, limit);
-        scan.window = Window::sparse(file, scan.limit);
+        scan.window = Window::new(file, scan.limit, SPARSE_READ_BYTES);
         scan.payloads = false;
         scan
     }

@@ -241,7 +241,7 @@ impl Store {
             }
             return Err(fault(parts, found, lost.why));
         }
-        replayer.end(&recovery)?;
+        replayer.end(&recovery, &mut state)?;
         let Found { superblock, lock, rebuilt } = found;
         let mut recovered = Recovered {
             log: recovery,

@@ -15,6 +15,8 @@ use super::machine::{self, Watchdog};
 
 /// How long a mount may take to come or to go.
 const MOUNT_LIMIT: Duration = Duration::from_secs(60);
+/// How long a mount may be busy after its last file was closed.
+const BUSY_LIMIT: Duration = Duration::from_secs(5);
 /// The size of the image in which fuse2fs keeps its files; it is sparse.
 const IMAGE_BYTES: u64 = 8 << 30;
 /// How long a daemon may go on working after a row before the next one starts anyway.
@@ -238,7 +240,7 @@ impl Subject {
     fn unmount(&mut self) -> Outcome {
         let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
         self.peak_mib = self.peak_mib.max(machine::peak_mib(daemon.id()));
-        let taken_down = self.take_down(&[]);
+        let taken_down = self.take_down_soon();
         let until = Instant::now() + MOUNT_LIMIT;
         while taken_down.is_ok() && Instant::now() < until {
             // Still there as long as nobody has waited for it, and so are its figures.
@@ -254,6 +256,17 @@ impl Subject {
         }
         self.daemon = Some(daemon);
         taken_down.and(Err(Failure("the daemon does not end although it is unmounted".into())))
+    }
+
+    /// Unmounts. Something may still look at it for a moment.
+    fn take_down_soon(&self) -> Outcome {
+        let until = Instant::now() + BUSY_LIMIT;
+        loop {
+            match self.take_down(&[]) {
+                Err(_) if Instant::now() < until => machine::pause(20),
+                done => return done,
+            }
+        }
     }
 
     fn take_down(&self, how: &[&str]) -> Outcome {
