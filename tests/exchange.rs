@@ -13,7 +13,10 @@ use std::{
 use segfs::{
     base::{Ino, Lsn, SystemClock, SystemRandom},
     disk::{Engine, RealDisk},
-    format::facts::Owner,
+    format::{
+        code,
+        facts::{Fact, Owner, Version},
+    },
     index::{Change, Index, IndexStats, MemoryIndex, Order, Value},
     log::Next,
     store::{NewObject, Options, Parcel, Parts, Store},
@@ -399,4 +402,122 @@ fn what_is_known_already_is_not_read_again_to_be_passed_over() {
     let read = bytes_read() - before;
     assert_eq!(sent.len(), 1);
     assert!((1000..2 << 20).contains(&read), "{read} bytes read to pass over 24 MiB");
+}
+
+/// The parcel with other facts in it: what a store sends that lies.
+fn forged(like: &Parcel, change: impl Fn(&mut Fact)) -> Parcel {
+    let mut facts: Vec<Fact> = code::decode(&like.facts).unwrap();
+    facts.iter_mut().for_each(change);
+    let mut p = like.clone();
+    p.origin.seq += 1000;
+    p.facts = code::encode(&facts);
+    p
+}
+
+fn version_in(p: &Parcel) -> Option<Version> {
+    let facts: Vec<Fact> = code::decode(&p.facts).unwrap();
+    facts.into_iter().find_map(|f| if let Fact::Version(v) = f { Some(v) } else { None })
+}
+
+#[test]
+fn one_id_stands_for_one_version() {
+    let (d, a, b) = two();
+    let c = new(d.path(), "c");
+    let f = file(&a, Ino::FIRST, "f", b"first");
+    let g = file(&a, Ino::FIRST, "g", b"other");
+    a.write(f, 0, b"second").unwrap();
+    a.commit_version(f).unwrap();
+    let sent = parcels(&a, &b);
+    let versions: Vec<_> = sent.iter().filter(|p| version_in(p).is_some()).collect();
+    let refused = |to: &Store, p: &Parcel| {
+        let before = to.last_lsn();
+        let said = to.import(p, &mut |id| a.extent_bytes(p, id)).unwrap_err().to_string();
+        assert_eq!(to.last_lsn(), before, "nothing of it is taken");
+        let v = version_in(p).unwrap();
+        for part in
+            [v.id.to_string(), v.object.to_string(), p.origin.store.to_string(), "here this id is".into()]
+        {
+            assert!(said.contains(&part), "{part} is not in: {said}");
+        }
+        said
+    };
+    take(&a, &b, &sent);
+    // Another content by the id of one that is here, and another object's version by it.
+    let another = forged(versions[0], |f| {
+        if let Fact::Version(v) = f {
+            v.size = 3;
+        }
+    });
+    let mut another = Parcel { contents: versions[0].contents.clone(), ..another };
+    another.contents[0].ranges.clear();
+    let said = refused(&b, &another);
+    assert!(said.contains("3 bytes") && said.contains("5 bytes"), "{said}");
+    let other = a.view().attributes(g).unwrap().object;
+    let mut another = forged(versions[0], |f| {
+        if let Fact::Version(v) = f {
+            v.object = other;
+        }
+    });
+    another.contents[0].object = other;
+    let said = refused(&b, &another);
+    assert!(said.contains(&a.view().attributes(f).unwrap().object.to_string()), "{said}");
+    assert_eq!(names(&b, None), ["f", "g"]);
+    // Also while the one that is here waits for its base.
+    let waits = versions[2];
+    assert_eq!(version_in(waits).unwrap().parents.len(), 1);
+    take(&a, &c, std::slice::from_ref(waits));
+    let mut another = forged(waits, |f| {
+        if let Fact::Version(v) = f {
+            v.object = other;
+        }
+    });
+    another.contents[0].object = other;
+    refused(&c, &another);
+    take(&a, &c, &sent);
+    let mut out = [0; 6];
+    c.view().read(c.view().lookup(Ino::FIRST, b"f").unwrap().ino, 0, &mut out).unwrap();
+    assert_eq!(&out, b"second");
+    c.sync_all().unwrap();
+    drop(c);
+    // And the ids are there again after replay.
+    let c = Store::open(&d.path().join("c"), options()).unwrap();
+    refused(&c, &another);
+}
+
+#[test]
+fn what_descends_from_a_version_made_after_a_set_back_hides_none_made_before() {
+    let (d, a, b) = two();
+    let f = file(&a, Ino::FIRST, "f", b"base");
+    a.close().unwrap();
+    drop(a);
+    let copy = |from: &str, to: &str| {
+        let done = std::process::Command::new("cp")
+            .arg("-a")
+            .arg(d.path().join(from))
+            .arg(d.path().join(to))
+            .status();
+        assert!(done.unwrap().success());
+    };
+    copy("a", "backup");
+    let edit = |s: &Store, data: &[u8]| {
+        s.write(f, 0, data).unwrap();
+        s.commit_version(f).unwrap().1.unwrap()
+    };
+    let a = Store::open(&d.path().join("a"), options()).unwrap();
+    let lost = edit(&a, b"lost");
+    give(&a, &b);
+    drop(a);
+    let a = Store::open(&d.path().join("backup"), options()).unwrap();
+    edit(&a, b"anew");
+    let newest = edit(&a, b"more");
+    give(&a, &b);
+    give(&b, &a);
+    for s in [&a, &b] {
+        let ino = s.view().lookup(Ino::FIRST, b"f").unwrap().ino;
+        let versions = s.view().versions(ino, None, 10).unwrap();
+        let heads = s.view().heads(ino).unwrap();
+        let mut heads: Vec<_> = versions.iter().filter(|v| heads.contains(&v.lsn)).map(|v| v.id).collect();
+        heads.sort();
+        assert_eq!(heads, [lost, newest]);
+    }
 }

@@ -5,7 +5,7 @@
 
 use bincode::{Decode, Encode};
 
-use crate::base::{Ino, LinkId, Lsn, ObjectId, StoreId, VersionId};
+use crate::base::{Incarnation, Ino, LinkId, Lsn, ObjectId, StoreId, VersionId};
 
 use super::Location;
 
@@ -30,37 +30,41 @@ pub enum ObjectKind {
     BlockDevice,
 }
 
-/// A version vector: for each store the number of the newest version of this object that it made and that is
-/// included. Sorted by store.
+/// A version vector: for each store, and each incarnation of it, the number of the newest version of this object that it made
+/// and that is included. Sorted.
+///
+/// By incarnation and not by store alone, since a store that was set back (a disk image restored) counts on from where the image
+/// stood: two versions would have one number, and what descends from one would seem to include the other. It costs an entry
+/// for each opening in which a version of the object was made.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
-pub struct VersionVector(Vec<(StoreId, u64)>);
+pub struct VersionVector(Vec<((StoreId, Incarnation), u64)>);
 
 impl VersionVector {
-    /// The counter of a store; 0 if it has none.
+    /// The counter of an incarnation of a store; 0 if it has none.
     #[must_use]
-    pub fn get(&self, store: StoreId) -> u64 {
-        self.0.binary_search_by_key(&store, |e| e.0).map_or(0, |i| self.0[i].1)
+    pub fn get(&self, store: StoreId, incarnation: Incarnation) -> u64 {
+        self.0.binary_search_by_key(&(store, incarnation), |e| e.0).map_or(0, |i| self.0[i].1)
     }
 
-    /// Raises the counter of a store to `n`, if it is lower.
-    pub fn raise(&mut self, store: StoreId, n: u64) {
-        match self.0.binary_search_by_key(&store, |e| e.0) {
+    /// Raises the counter of an incarnation of a store to `n`, if it is lower.
+    pub fn raise(&mut self, store: StoreId, incarnation: Incarnation, n: u64) {
+        match self.0.binary_search_by_key(&(store, incarnation), |e| e.0) {
             Ok(i) => self.0[i].1 = self.0[i].1.max(n),
-            Err(i) => self.0.insert(i, (store, n)),
+            Err(i) => self.0.insert(i, ((store, incarnation), n)),
         }
     }
 
     /// Raises every counter to the other's.
     pub fn merge(&mut self, other: &Self) {
-        for (store, n) in &other.0 {
-            self.raise(*store, *n);
+        for ((store, incarnation), n) in &other.0 {
+            self.raise(*store, *incarnation, *n);
         }
     }
 
     /// Is everything that this includes included in the other too?
     #[must_use]
     pub fn within(&self, other: &Self) -> bool {
-        self.0.iter().all(|(store, n)| *n <= other.get(*store))
+        self.0.iter().all(|((store, incarnation), n)| *n <= other.get(*store, *incarnation))
     }
 
     /// Is nothing included?
@@ -69,9 +73,15 @@ impl VersionVector {
         self.0.is_empty()
     }
 
-    /// Store and counter, sorted by store.
-    pub fn iter(&self) -> impl Iterator<Item = (StoreId, u64)> + '_ {
-        self.0.iter().copied()
+    /// Store, incarnation and counter, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = (StoreId, Incarnation, u64)> + '_ {
+        self.0.iter().map(|((store, incarnation), n)| (*store, *incarnation, *n))
+    }
+
+    /// Is it in order, as [`raise`](Self::raise) leaves it? One that was decoded may not be.
+    #[must_use]
+    pub fn is_sorted(&self) -> bool {
+        self.0.windows(2).all(|w| w[0].0 < w[1].0)
     }
 }
 
@@ -211,7 +221,7 @@ pub struct ExtentId {
     /// Store that wrote it first.
     pub store: StoreId,
     /// Incarnation that did.
-    pub incarnation: crate::base::Incarnation,
+    pub incarnation: Incarnation,
     /// Its LSN there.
     pub sequence: u64,
 }
@@ -370,7 +380,7 @@ mod tests {
     fn vv(entries: &[(u128, u64)]) -> VersionVector {
         let mut v = VersionVector::default();
         for (s, n) in entries {
-            v.raise(StoreId::new(*s), *n);
+            v.raise(StoreId::new(*s), Incarnation::new(7), *n);
         }
         v
     }
@@ -385,5 +395,9 @@ mod tests {
         m.merge(&c);
         assert_eq!(m, vv(&[(2, 3), (1, 3)]));
         assert!(VersionVector::default().within(&c) && c.within(&c));
+        // Another incarnation of the same store counts for itself.
+        let mut d = a.clone();
+        d.raise(StoreId::new(1), Incarnation::new(8), 9);
+        assert!(a.within(&d) && !d.within(&b) && !c.within(&d) && d.is_sorted());
     }
 }

@@ -74,6 +74,8 @@ pub mod kind {
     pub const BRANCH: u8 = 0x28;
     /// inode, LSN -> nothing: versions whose content hash is still to be computed.
     pub const UNHASHED: u8 = 0x29;
+    /// version id -> object: ids of versions that wait, so that no other takes them.
+    pub const CLAIMED: u8 = 0x2c;
     /// stamp -> [`super::MomentsRow`]: when the highest stamp rose.
     pub const MOMENTS: u8 = 0x2b;
     /// superseded row: key, LSN from which it held -> [`super::Superseded`].
@@ -267,6 +269,11 @@ pub mod key {
     #[must_use]
     pub fn moved(extent: Lsn) -> Vec<u8> {
         Key::new(kind::MOVED).u64(extent.get()).done()
+    }
+    /// The id of a version that waits.
+    #[must_use]
+    pub fn claimed(id: VersionId) -> Vec<u8> {
+        Key::new(kind::CLAIMED).u128(id.get()).done()
     }
     /// Changes of a version still to come.
     #[must_use]
@@ -512,8 +519,6 @@ pub struct Content {
     pub allocated: u64,
     /// Creation time of the newest version, ns since 1970.
     pub newest_ns: u64,
-    /// Counter of the next version made here.
-    pub counter: u64,
     /// The next free branch number.
     pub branches: u32,
     /// Versions made or received so far: the next one's ordinal less one.

@@ -6,9 +6,9 @@ use crate::{
     base::{Error, FsError, Ino, Lsn, ObjectId, Result, StoreId, VersionId, limits},
     format::{
         Kind, Origin, Prepared, code,
-        facts::{Changes, ExtentId, Fact, LocalChanges, LocalRange, ObjectKind, Source},
+        facts::{Changes, ExtentId, Fact, LocalChanges, LocalRange, ObjectKind, Source, Version},
         flags,
-        rows::{ExtentRow, LinkRow, Stamp, WaitingRow, after_prefix, key, kind},
+        rows::{ExtentRow, LinkRow, Stamp, VersionPlace, VersionRow, WaitingRow, after_prefix, key, kind},
     },
     log::Record,
 };
@@ -69,7 +69,49 @@ impl Store {
             return Ok(false);
         }
         self.check_claims(state, parcel, facts)?;
+        for fact in facts {
+            if let Fact::Version(v) = fact {
+                self.check_id(parcel, v)?;
+            }
+        }
         Ok(true)
+    }
+
+    /// A version's id stands for one version, the same everywhere, and comes in one facts batch. What says otherwise is not taken:
+    /// both are named, so that somebody can find out who lies, and neither hides the other.
+    fn check_id(&self, parcel: &Parcel, v: &Version) -> Result<()> {
+        let k = key::version_id(v.id);
+        let here = match self.index.get(&k)? {
+            Some(bytes) => {
+                let place: VersionPlace = row(&k, &bytes)?;
+                let k = key::version(place.ino, place.at);
+                let version: Option<VersionRow> = self.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
+                let object = self.object_row(place.ino, None)?.map(|r| r.object).unwrap_or_default();
+                let made = version.map_or(String::new(), |o| {
+                    let maker = self.rank(o.stamp).1;
+                    format!(", of {} bytes, made by store {maker} at {} ns", o.size, o.created_ns)
+                });
+                format!("a version of object {object}{made}, which came at LSN {}", place.at)
+            }
+            None => {
+                let k = key::claimed(v.id);
+                let Some(bytes) = self.index.get(&k)? else { return Ok(()) };
+                let object: ObjectId = row(&k, &bytes)?;
+                format!("a version of object {object}, which waits for another")
+            }
+        };
+        let o = parcel.origin;
+        Err(Error::BadRequest(format!(
+            "facts {} of store {}, incarnation {:016x}, give the id {} to a version of object {}, of {} bytes, made at {} ns; \
+             here this id is {here}. Nothing of these facts was taken",
+            o.seq,
+            o.store,
+            o.incarnation.get(),
+            v.id,
+            v.object,
+            v.size,
+            v.created_ns
+        )))
     }
 
     /// What follows from facts that were taken in, as records of its own.

@@ -472,7 +472,8 @@ impl Store {
             None => None,
         };
         let mut vector = head.as_ref().map(|h| h.vector.clone()).unwrap_or_default();
-        vector.raise(self.id, row.content.counter + 1);
+        // The ordinal grows with each version that comes, so it never stands still between two made here.
+        vector.raise(self.id, self.log.incarnation(), row.content.ordinal + 1);
         let newest = if planted(Bug::VersionTimeNotMonotonic) { 0 } else { row.content.newest_ns };
         let created_ns = self.clock.wall_ns().max(newest + 1);
         let mut knew_gone = Vec::new();

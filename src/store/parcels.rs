@@ -2,7 +2,7 @@
 //! reaches the log.
 
 use crate::{
-    base::{Error, LinkId, ObjectId, Result, StoreId, limits},
+    base::{Error, LinkId, ObjectId, Result, limits},
     format::facts::{Changes, Fact, ObjectKind, Source, Version},
 };
 
@@ -39,7 +39,8 @@ fn wrong_fact(fact: &Fact, latest: u64) -> Option<&'static str> {
             .or((c.target.len() > limits::SYMLINK_BYTES).then_some("a symlink's target is too long"))
             .or((c.mode > 0o7777).then_some("mode bits that do not exist")),
         Fact::Link(l) => wrong_link(l.link, l.object, &l.name),
-        Fact::Gone(g) => wrong_link(g.link, g.object, &g.name),
+        Fact::Gone(g) => wrong_link(g.link, g.object, &g.name)
+            .or((!g.saw.is_sorted()).then_some("a version vector out of order")),
         Fact::Mode(_, mode) => (*mode > 0o7777).then_some("mode bits that do not exist"),
         Fact::Modified(_, t) => (t.nanos >= 1_000_000_000).then_some("a time that does not exist"),
         Fact::Xattr(_, name, value) => {
@@ -76,7 +77,7 @@ fn wrong_version(v: &Version, latest: u64) -> Option<&'static str> {
     if v.created_ns > latest || v.changed_ns > latest {
         return Some("a version made more than a day ahead; is that host's clock right?");
     }
-    let counters = v.vector.iter().any(|(_, n): (StoreId, u64)| n >= limits::COUNTER);
+    let counters = v.vector.iter().any(|(_, _, n)| n >= limits::COUNTER) || !v.vector.is_sorted();
     let bad = v.size > limits::FILE_BYTES
         || v.mode > 0o7777
         || v.modified.nanos >= 1_000_000_000
@@ -91,6 +92,9 @@ fn wrong_contents(parcel: &Parcel, facts: &[Fact]) -> Option<&'static str> {
     let versions: Vec<&Version> =
         facts.iter().filter_map(|f| if let Fact::Version(v) = f { Some(v) } else { None }).collect();
     for (n, v) in versions.iter().enumerate() {
+        if v.vector.get(parcel.origin.store, parcel.origin.incarnation) == 0 {
+            return Some("a version that does not name its maker");
+        }
         if versions[..n].iter().any(|o| o.object == v.object || o.id == v.id) {
             return Some("two versions of one object");
         }

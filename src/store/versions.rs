@@ -61,7 +61,6 @@ impl Apply<'_, '_> {
         let c = &mut row.content;
         c.ordinal += 1;
         c.newest_ns = c.newest_ns.max(v.created_ns);
-        c.counter = c.counter.max(v.vector.get(self.state.store));
         let ordinal = c.ordinal;
         self.state.meta.versions += 1;
 
@@ -112,7 +111,7 @@ impl Apply<'_, '_> {
         let mut included = false;
         for at in old {
             let Some(head) = self.txn.get::<VersionRow>(&key::version(ino, at))? else { continue };
-            // Two versions with one vector come of a store that was set back: neither includes the other.
+            // No two versions have one vector; should a peer say so, neither includes the other.
             included |= v.vector.within(&head.vector) && !head.vector.within(&v.vector);
             if !head.vector.within(&v.vector) || v.vector.within(&head.vector) {
                 heads.push((head.created_ns, head.id, at));
@@ -159,6 +158,7 @@ impl Apply<'_, '_> {
 
     fn wait(&mut self, missing: VersionId, v: &facts::Version, stamp: Stamp) -> Result<()> {
         let waiting = WaitingRow { version: v.clone(), stamp };
+        self.txn.put(key::claimed(v.id), &v.object, Keep::Amend)?;
         self.txn.put(key::waiting(missing, Some(v.id)), &waiting, Keep::Amend)
     }
 
@@ -169,6 +169,7 @@ impl Apply<'_, '_> {
         let k = key::waiting(base, Some(id));
         let Some(waiting) = self.txn.get::<WaitingRow>(&k)? else { return Ok(()) };
         self.txn.delete(k, Keep::Amend)?;
+        self.txn.delete(key::claimed(id), Keep::Amend)?;
         self.version(&waiting.version, waiting.stamp)
     }
 

@@ -53,6 +53,15 @@ struct Host {
     lives: u64,
     /// Versions made here that nobody made durable yet.
     pending: Vec<VersionId>,
+    /// The disk as somebody copied it away at some time.
+    backup: Option<SimDisk>,
+}
+
+/// A parcel on a long way: from which life of which host, to which, what.
+struct Late {
+    from: (usize, u64),
+    to: usize,
+    parcel: Parcel,
 }
 
 struct World {
@@ -61,6 +70,7 @@ struct World {
     truth: Arc<AtomicU64>,
     hosts: Vec<Host>,
     acknowledged: BTreeSet<VersionId>,
+    late: Vec<Late>,
 }
 
 fn options() -> Options {
@@ -82,9 +92,10 @@ impl World {
                 },
                 lives: 0,
                 pending: Vec::new(),
+                backup: None,
             })
             .collect();
-        let mut world = Self { seed, rng, truth, hosts, acknowledged: BTreeSet::new() };
+        let mut world = Self { seed, rng, truth, hosts, acknowledged: BTreeSet::new(), late: Vec::new() };
         for i in 0..3 {
             let (clock, random) = world.senses(i);
             let disk = world.hosts[i].disk.clone();
@@ -134,6 +145,75 @@ impl World {
         self.open(i);
     }
 
+    /// The disk is what it was when it was copied away, and the store, which can't know, goes on from there.
+    fn set_back(&mut self, i: usize) {
+        // What others took in unsynced, their next crash may take too.
+        (0..3).filter(|h| *h != i).for_each(|h| self.sync(h));
+        let Some(image) = &self.hosts[i].backup else { return };
+        let image = image.crash_image(self.rng.next());
+        self.hosts[i].store = None;
+        self.hosts[i].disk = image;
+        self.hosts[i].pending.clear();
+        self.open(i);
+        // Only what nobody else has is lost with the disk.
+        let stores: Vec<_> = (0..3).map(|h| self.hosts[h].store.as_ref().unwrap()).collect();
+        let is_there = |id: &VersionId| stores.iter().any(|s| holds_version(s, *id));
+        self.acknowledged.retain(is_there);
+    }
+
+    /// Two hosts do what gets in each other's way, before either hears of the other.
+    fn duel(&mut self, i: usize, j: usize) {
+        self.exchange(i, j, 0);
+        self.exchange(j, i, 0);
+        let (a, b): (&[u8], &[u8]) = (b"n0", b"n1");
+        let both = |world: &Self, name: &[u8]| {
+            let [x, y] = [i, j].map(|h| world.store(h).view().lookup(Ino::FIRST, name).ok());
+            x.zip(y).filter(|(x, y)| x.object == y.object)
+        };
+        let (here, there) = (both(self, a), both(self, b));
+        let new_dir = NewObject::directory(0o755, Owner::default());
+        let bytes = self.rng.next();
+        let how = self.rng.below(6);
+        let (s, t) = (self.store(i), self.store(j));
+        let mut written = Vec::new();
+        let done: [Result<(), Error>; 2] = match (how, here, there) {
+            // Each into the other, if they are directories; else over each other.
+            (0 | 1, Some((x, x2)), Some((y, _))) => {
+                let dirs = x.kind == ObjectKind::Directory && y.kind == ObjectKind::Directory;
+                let into = |d: Ino| if dirs { d } else { Ino::FIRST };
+                let name = |n| if dirs { &b"in"[..] } else { n };
+                [
+                    s.rename((Ino::FIRST, a), (into(y.ino), name(b)), Rename::Replace).map(drop),
+                    t.rename((Ino::FIRST, b), (into(x2.ino), name(a)), Rename::Replace).map(drop),
+                ]
+            }
+            // A delete against an edit, and against a further link.
+            (2, Some((x, x2)), _) if x.kind == ObjectKind::File => {
+                let removed = s.unlink(Ino::FIRST, a).map(drop);
+                let edited = t.write(x2.ino, bytes % 5000, b"edited").and_then(|_| t.commit_version(x2.ino));
+                [removed, edited.map(|(_, id)| written.extend(id))]
+            }
+            (3, Some((x, x2)), _) if x.kind == ObjectKind::File => {
+                [s.unlink(Ino::FIRST, a).map(drop), t.link(x2.ino, Ino::FIRST, b"n4").map(drop)]
+            }
+            // A removal against a file made below.
+            (4, Some((x, x2)), _) if x.kind == ObjectKind::Directory => {
+                let removed = s.rmdir(Ino::FIRST, a).map(drop);
+                let made = write(t, x2.ino, b"below", bytes);
+                [removed, made.map(|id| written.extend(id))]
+            }
+            // A directory made twice, with something in each.
+            _ => [s, t].map(|s| {
+                let dir = s.create_object(Ino::FIRST, b"n3", &new_dir)?.1.ino;
+                s.create_object(dir, b"same", &new_dir).map(drop)
+            }),
+        };
+        self.hosts[j].pending.extend(written);
+        for e in done.into_iter().filter_map(Result::err) {
+            assert!(matches!(e, Error::Fs(_)), "seed {}: {e}", self.seed);
+        }
+    }
+
     fn step(&mut self) {
         self.truth.fetch_add(1 + self.rng.below(50_000_000), Relaxed);
         let i = self.rng.below(3) as usize;
@@ -141,6 +221,13 @@ impl World {
             0..70 => self.operate(i),
             70..78 => self.sync(i),
             78..81 => self.crash(i),
+            81..83 => {
+                self.sync(i);
+                self.hosts[i].backup = Some(self.hosts[i].disk.crash_image(self.rng.next()));
+            }
+            83 => self.set_back(i),
+            84..87 => self.duel(i, (i + 1) % 3),
+            87..89 => self.deliver_late(),
             _ => {
                 let j = (i + 1 + self.rng.below(2) as usize) % 3;
                 let loss = self.rng.below(60);
@@ -213,11 +300,24 @@ impl World {
         }
         for parcel in &parcels {
             if self.rng.percent(loss) {
+                if self.rng.percent(20) {
+                    let from = (from, self.hosts[from].lives);
+                    self.late.push(Late { from, to, parcel: parcel.clone() });
+                }
                 continue;
             }
             self.import(from, to, parcel);
             if self.rng.percent(10) {
                 self.import(from, to, parcel);
+            }
+        }
+    }
+
+    /// What was long on its way arrives, perhaps once more.
+    fn deliver_late(&mut self) {
+        for late in std::mem::take(&mut self.late) {
+            if self.hosts[late.from.0].lives == late.from.1 {
+                self.import(late.from.0, late.to, &late.parcel);
             }
         }
     }
@@ -266,9 +366,15 @@ fn write(store: &Store, dir: Ino, name: &[u8], bytes: u64) -> Result<Option<Vers
     Ok(id)
 }
 
+/// Is this version here, or does it wait here for another?
+fn holds_version(store: &Store, id: VersionId) -> bool {
+    store.find_version(id).unwrap().is_some()
+}
+
 /// Everything that hosts with the same facts must show alike.
 fn portrait(store: &Store) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
+    all.insert("tags".into(), format!("{:?}", store.view().tags().unwrap()));
     let mut open = vec![(String::new(), Ino::FIRST)];
     while let Some((path, dir)) = open.pop() {
         all.insert(format!("{path}/"), describe(store, dir));

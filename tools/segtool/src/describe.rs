@@ -1,7 +1,7 @@
 //! Records and facts in words: as JSON, and as text with the same fields in the same order.
 
 use segfs::{
-    base::{LinkId, ObjectId},
+    base::{Incarnation, LinkId, ObjectId, StoreId},
     format::{
         BodyHeader, Kind,
         facts::{Fact, Lineage, LocalRange, ObjectKind, Owner, Time, Version, VersionVector},
@@ -57,7 +57,10 @@ fn owner(o: Owner) -> String {
 }
 
 fn vector(v: &VersionVector) -> Value {
-    v.iter().map(|(store, n)| (store.to_string(), json!(n))).collect::<Map<_, _>>().into()
+    let entry = |(store, incarnation, n): (StoreId, Incarnation, u64)| {
+        (format!("{store}/{:016x}", incarnation.get()), json!(n))
+    };
+    v.iter().map(entry).collect::<Map<_, _>>().into()
 }
 
 fn lineage(l: Option<Lineage>) -> Value {
