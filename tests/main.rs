@@ -2,9 +2,11 @@
 
 mod badinput;
 mod bounds;
+mod cli;
 mod disk;
 mod exchange;
 mod format;
+mod history;
 mod index;
 mod kill;
 mod mount;

@@ -257,7 +257,7 @@ mod tests {
             a.link.iter_mut().for_each(|l| l.gone = Some(saw.clone()));
         },
         |a| {
-            let lineage = Lineage { object: ObjectId::new(8), version: None };
+            let lineage = Lineage { object: ObjectId::new(8), version: None, versions: 3 };
             a.link.iter_mut().for_each(|l| l.continues = Some(lineage));
         },
         |a| a.more_links = true,

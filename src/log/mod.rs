@@ -36,7 +36,7 @@ pub use crate::{
     segment::{Location, OwnedRecord},
 };
 pub use recover::{Recovery, ReplayRecord};
-pub use subscribe::{Next, Subscription};
+pub use subscribe::{Heads, Next, Subscription};
 pub use survey::{Standing, Survey, Surveyed};
 
 use crate::{
@@ -372,6 +372,12 @@ impl Log {
                 }
             }
         })
+    }
+
+    /// The durable records from this LSN on, as of now, without their payloads.
+    #[must_use]
+    pub fn heads_from(&self, from: Lsn) -> Heads {
+        Heads::new(Arc::clone(&self.inner), from)
     }
 
     /// The segments of the log, in order.
