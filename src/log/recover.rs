@@ -430,15 +430,7 @@ pub(super) fn replay(
     let mut scan = Scan::new(Arc::clone(&file), &link.header, BLOCK_BYTES, extent(link).end);
     // Small records stand side by side: one read fetches many.
     let window = RefCell::new(Window::new(file, extent(link).end, REPLAY_READ_BYTES));
-    let fetch = |out: &mut [u8], at: u64| -> io::Result<()> {
-        let mut window = window.borrow_mut();
-        let bytes = window.get(at, out.len())?;
-        if bytes.len() < out.len() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        out.copy_from_slice(bytes);
-        Ok(())
-    };
+    let fetch = |out: &mut [u8], at: u64| window.borrow_mut().read_exact(out, at);
     let known = r.damages.len();
     let note = |r: &mut Recovery, d: Damage| {
         r.gap = Some(d.clone());

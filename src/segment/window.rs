@@ -46,4 +46,17 @@ impl Window {
         let to = ((end - self.start) as usize).min(self.bytes.len());
         Ok(&self.bytes[from..to])
     }
+
+    /// Copies the bytes there.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if there are fewer, and what the disk says.
+    pub fn read_exact(&mut self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        let bytes = self.get(offset, out.len())?;
+        if bytes.len() < out.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
 }

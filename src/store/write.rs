@@ -152,7 +152,8 @@ impl Store {
         self.change_content(ino, |_, object, _| Ok(Some(Fact::Size(object, size))))
     }
 
-    /// Makes a range a hole; the size stays.
+    /// Makes a range a hole; the size stays. One that holds very many chunks with data becomes several records, so that
+    /// none of them needs more memory than [`limits::CLEARED_CHUNKS`] rows.
     ///
     /// # Errors
     /// As of [`truncate`](Self::truncate).
