@@ -148,8 +148,13 @@ impl MadeStore {
 /// Opens the store, or makes it where there is nothing.
 fn open_store(path: &Path, read_only: bool, json: bool) -> Outcome<(Arc<Store>, MadeStore)> {
     let failed = |e| Failure::of_store(&e, path);
+    let open = |options| {
+        let progress = Progress::new("recovering the store", json);
+        let told = |done, total| progress.tell(done, total);
+        Store::open_on(path, options, Engine::Auto, &told).map_err(failed)
+    };
     if read_only {
-        let store = Store::open(path, Options { read_only, ..Options::default() }).map_err(failed)?;
+        let store = open(Options { read_only, ..Options::default() })?;
         return Ok((Arc::new(store), MadeStore(None)));
     }
     let nothing_there = match std::fs::read_dir(path) {
@@ -158,9 +163,7 @@ fn open_store(path: &Path, read_only: bool, json: bool) -> Outcome<(Arc<Store>, 
         Err(e) => return Err(failed(Error::io(format!("opening {}", path.display()), e))),
     };
     if !nothing_there {
-        let progress = Progress::new("recovering the store", json);
-        let told = |done, total| progress.tell(done, total);
-        let store = Store::open_on(path, Options::default(), Engine::Auto, &told).map_err(failed)?;
+        let store = open(Options::default())?;
         return Ok((Arc::new(store), MadeStore(None)));
     }
     let made = Made::missing(path);

@@ -3,7 +3,7 @@
 //! `control.sock` in the store's directory, for the store's owner and root alone. A request is one JSON object on a line,
 //! `{"request":"status"}`; the answer is a line too, `{"ok":...}` or `{"error":{"code","what","why","next"}}`, and what takes
 //! long sends `{"progress":{"done","total"}}` before it. A connection takes one request or several. What can be asked for
-//! is a table, [`requests`].
+//! is a table, in `requests`.
 
 mod client;
 mod control;
