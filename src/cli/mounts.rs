@@ -6,9 +6,11 @@ use std::{
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
     process::Command,
+    sync::mpsc,
+    time::Duration,
 };
 
-pub use segfs::console::mounts::{Mounted, absolute, all, is_mountpoint, of_store, on};
+pub use segfs::console::mounts::{Mounted, absolute, all, around, is_mountpoint, of_store, on};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 
@@ -21,19 +23,31 @@ pub fn wait_a_moment() {
     std::thread::sleep(std::time::Duration::from_millis(20));
 }
 
+/// How long a mount may take to say that it is there.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Does what may wait for a mount that does not answer, and gives up after a while; the process can end all the same.
+pub fn patiently<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (send, answer) = mpsc::sync_channel(1);
+    std::thread::Builder::new().spawn(move || send.send(ask())).ok()?;
+    answer.recv_timeout(PATIENCE).ok()
+}
+
+/// Is this a mount whose process is gone? One that does not answer is not.
+pub fn is_dead(dir: &Path) -> bool {
+    let dir = dir.to_owned();
+    // The kernel may still know the directory's attributes by heart, but never these.
+    let asked = patiently(move || rustix::fs::statvfs(&dir));
+    asked.is_some_and(|a| a.is_err_and(|e| io::Error::from(e).kind() == io::ErrorKind::NotConnected))
+}
+
 /// Lets the kernel read ahead on a mount of ours as much as one request holds; it begins with an eighth of that. Only root
 /// may say so, and without it reading from end to end takes more requests.
 pub fn read_ahead(dir: &Path) {
-    if let Some(mounted) = on(dir) {
-        let setting = format!("/sys/class/bdi/{}/read_ahead_kb", mounted.device);
+    if let Some(m) = on(dir) {
+        let setting = format!("/sys/class/bdi/{}/read_ahead_kb", m.device);
         let _ = std::fs::write(setting, (segfs::fuse::REQUEST_BYTES / 1024).to_string());
     }
-}
-
-/// Is this a mount whose process is gone?
-pub fn is_dead(dir: &Path) -> bool {
-    // The kernel may still know the directory's attributes by heart, but never these.
-    rustix::fs::statvfs(dir).is_err_and(|e| io::Error::from(e).kind() == io::ErrorKind::NotConnected)
 }
 
 /// Mounts anew what is mounted, with other options.

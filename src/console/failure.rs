@@ -80,6 +80,12 @@ impl Failure {
         let path = store.display();
         let what = format!("the store {path} can't be used");
         match e {
+            Error::NotAStore { why, .. } if store.join("STORE").exists() => Self::new(
+                DAMAGE,
+                format!("the store {path} is damaged"),
+                why.clone(),
+                "bring the file STORE back from a copy of the store",
+            ),
             Error::NotAStore { why, .. } => Self::usage(
                 format!("{path} is not a segfs store"),
                 why.clone(),
@@ -92,8 +98,8 @@ impl Failure {
             Error::Damaged(d) => Self::new(
                 DAMAGE,
                 format!("the store {path} is damaged"),
-                d.to_string(),
-                format!("segtool verify {path}"),
+                d.finding(),
+                d.advice.clone().unwrap_or_else(|| format!("segtool verify {path}")),
             ),
             Error::BadRequest(why) => Self::usage(what, why.clone(), "choose an empty directory, or a store"),
             Error::NoSpace { what } => Self::new(
@@ -138,7 +144,7 @@ impl Failure {
             ErrorKind::PermissionDenied => (FAILED, format!("run it as the owner of {path}, or as root")),
             ErrorKind::ReadOnlyFilesystem => (
                 FAILED,
-                "a store can't be opened on a read-only disk: mount that disk read-write, or copy it".into(),
+                "`segfs mount -o ro` only reads; else mount that disk read-write, or copy the store".into(),
             ),
             _ => (FAILED, "look into the system's log, and run the command again".into()),
         };

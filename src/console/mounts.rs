@@ -14,12 +14,12 @@ const TYPE: &[u8] = b"fuse.segfs";
 pub struct Mounted {
     /// Where.
     pub dir: PathBuf,
+    /// Numbers of its device, as in sysfs.
+    pub device: String,
     /// The store, as far as the table says.
     pub store: PathBuf,
-    /// Numbers of its device, as sysfs names it.
-    pub device: String,
-    /// Nothing can be changed.
-    pub read_only: bool,
+    /// Its options, as the kernel lists them.
+    pub options: String,
 }
 
 /// An entry of the mount table.
@@ -28,7 +28,7 @@ struct Row {
     device: String,
     kind: Vec<u8>,
     source: PathBuf,
-    read_only: bool,
+    options: String,
 }
 
 /// `\040` and the like, as the table writes them.
@@ -59,41 +59,58 @@ fn table() -> Vec<Row> {
 fn row(line: &[u8]) -> Option<Row> {
     let fields: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
     let dash = fields.iter().position(|f| *f == b"-")?;
+    let text = |at: usize| fields.get(at).map(|f| String::from_utf8_lossy(f).into_owned());
+    let mut options = text(5)?;
+    // Of the options of the filesystem itself, the one that a person chose.
+    if text(dash + 3).is_some_and(|all| all.split(',').any(|o| o == "allow_other")) {
+        options.push_str(",allow_other");
+    }
     Some(Row {
         dir: unescape(fields.get(4)?),
-        device: String::from_utf8_lossy(fields.get(2)?).into_owned(),
+        device: text(2)?,
         kind: fields.get(dash + 1)?.to_vec(),
         source: unescape(fields.get(dash + 2)?),
-        read_only: fields.get(5)?.split(|b| *b == b',').any(|o| o == b"ro"),
+        options,
     })
 }
 
 /// All mounts of ours.
+#[must_use]
 pub fn all() -> Vec<Mounted> {
     let ours = table().into_iter().filter(|r| r.kind == TYPE);
-    let mounted = |r: Row| Mounted { dir: r.dir, store: r.source, device: r.device, read_only: r.read_only };
-    ours.map(mounted).collect()
+    ours.map(|r| Mounted { dir: r.dir, device: r.device, store: r.source, options: r.options }).collect()
 }
 
 /// The mount on a directory, if it is one of ours.
+#[must_use]
 pub fn on(dir: &Path) -> Option<Mounted> {
     let dir = absolute(dir);
     all().into_iter().rfind(|m| m.dir == dir)
 }
 
+/// The mount of ours that a path lies in, the path being as the table would name it.
+#[must_use]
+pub fn around(path: &Path) -> Option<Mounted> {
+    let inside = all().into_iter().filter(|m| path.starts_with(&m.dir));
+    inside.max_by_key(|m| m.dir.components().count())
+}
+
 /// Is anything mounted on a directory?
+#[must_use]
 pub fn is_mountpoint(dir: &Path) -> bool {
     let dir = absolute(dir);
     table().iter().any(|r| r.dir == dir)
 }
 
 /// Where a store is mounted.
+#[must_use]
 pub fn of_store(store: &Path) -> Option<Mounted> {
     let store = absolute(store);
     all().into_iter().find(|m| m.store == store)
 }
 
 /// A path as the table names it. Works for a dead mount too, whose own directory can't be asked.
+#[must_use]
 pub fn absolute(path: &Path) -> PathBuf {
     if let Ok(real) = path.canonicalize() {
         return real;
@@ -102,5 +119,19 @@ pub fn absolute(path: &Path) -> PathBuf {
     match (whole.parent().and_then(|p| p.canonicalize().ok()), whole.file_name()) {
         (Some(parent), Some(name)) => parent.join(name),
         _ => whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_table_is_taken_apart() {
+        let line = b"36 35 98:0 / /mnt\\040a\\134b rw,noatime shared:1 master:2 - fuse.segfs /srv/x rw,user_id=0,allow_other";
+        let row = row(line).unwrap();
+        assert_eq!((row.dir, row.source), (PathBuf::from("/mnt a\\b"), PathBuf::from("/srv/x")));
+        assert_eq!((row.kind.as_slice(), row.options.as_str()), (TYPE, "rw,noatime,allow_other"));
+        assert!(super::row(b"36 35 98:0 / /mnt").is_none());
     }
 }

@@ -24,6 +24,25 @@ pub(super) fn caller(req: &fuser::Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid() }
 }
 
+/// Whether the process that asks is in a group beside its first: the kernel does not say, so its status does.
+pub(super) fn in_group(req: &fuser::Request) -> impl Fn(u32) -> bool + use<> {
+    let pid = req.pid();
+    move |gid| groups_of(pid).contains(&gid)
+}
+
+fn groups_of(pid: u32) -> Vec<u32> {
+    use rustix::fs::{Mode, OFlags, open};
+    let mut status = vec![0; 16 << 10];
+    let Ok(file) = open(format!("/proc/{pid}/status"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    else {
+        return Vec::new();
+    };
+    let len = rustix::io::read(&file, &mut status).unwrap_or(0);
+    let text = String::from_utf8_lossy(status.get(..len).unwrap_or_default());
+    let groups = text.lines().find_map(|l| l.strip_prefix("Groups:")).unwrap_or_default();
+    groups.split_whitespace().filter_map(|g| g.parse().ok()).collect()
+}
+
 pub(super) fn file_type(kind: ObjectKind) -> FileType {
     match kind {
         ObjectKind::Unknown | ObjectKind::File => FileType::RegularFile,

@@ -8,11 +8,18 @@ mod convert;
 mod errno;
 mod options;
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use fuser::{Config, MountOption, SessionACL};
 
-use crate::vfs::Vfs;
+use crate::vfs::{Front, Vfs};
 use adapter::Adapter;
 
 pub use options::{KNOWN as KNOWN_OPTIONS, Options, UnknownOption};
@@ -25,6 +32,29 @@ const THREADS: usize = 2;
 /// A mount that answers.
 pub struct Mount {
     session: fuser::BackgroundSession,
+    requests: Arc<Requests>,
+}
+
+/// Requests of the kernel, counted. Those that need no answer of the store are not.
+#[derive(Debug, Default)]
+pub struct Requests {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Requests {
+    /// How many were answered.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.ended.load(Relaxed)
+    }
+
+    /// How many are under way.
+    #[must_use]
+    pub fn under_way(&self) -> u64 {
+        let ended = self.ended.load(Relaxed);
+        self.begun.load(Relaxed).saturating_sub(ended)
+    }
 }
 
 impl Mount {
@@ -37,7 +67,12 @@ impl Mount {
         config.mount_options = mount_options(source, options);
         config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(THREADS);
-        let adapter = Adapter::new(Arc::clone(vfs), options.writeback);
+        let front = match options.at {
+            None => Front::new(Arc::clone(vfs), options.history),
+            Some(when) => Front::of_moment(Arc::clone(vfs), when).map_err(io::Error::other)?,
+        };
+        let requests = Arc::new(Requests::default());
+        let adapter = Adapter::new(Arc::new(front), Arc::clone(&requests), options.writeback);
         let session = fuser::Session::new(adapter, mountpoint, &config)?;
         let notifier = session.notifier();
         vfs.on_side_effect(move |ino| {
@@ -46,7 +81,13 @@ impl Mount {
                 tracing::debug!("telling the kernel of inode {ino}: {e}");
             }
         });
-        Ok(Self { session: session.spawn()? })
+        Ok(Self { session: session.spawn()?, requests })
+    }
+
+    /// What has been asked of it.
+    #[must_use]
+    pub fn requests(&self) -> Arc<Requests> {
+        Arc::clone(&self.requests)
     }
 
     /// Is it unmounted, by whomever?

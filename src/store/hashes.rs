@@ -60,9 +60,13 @@ impl Store {
     /// # Errors
     /// What reading them and the log say; a version whose bytes are damaged is passed over.
     pub fn hash_versions(&self) -> Result<bool> {
+        if self.options.read_only {
+            return Ok(false);
+        }
         let mut left = ROUND_BYTES;
         let waiting = self.index.scan(&[kind::UNHASHED], &after_prefix(&[kind::UNHASHED]), 64)?;
         let any = !waiting.is_empty();
+        let _doing = any.then(|| self.activity.begin(super::Work::Hashing));
         for (k, _) in waiting {
             let (Some(ino), Some(at)) = (key::ino_of(&k), key::last_number(&k).map(Lsn::new)) else {
                 continue;
@@ -117,13 +121,14 @@ pub(super) fn hash_of_view(
         // One leaf: to read it is as quick as to find out that it is all hole, and zeros hash alike either way.
         data.push((0, 1));
     } else {
-        for chunk in view.chunks(index, 0, (size - 1) / CHUNK_BYTES)? {
+        view.each_chunk(index, 0, (size - 1) / CHUNK_BYTES, &mut |chunk| {
             let (first, end) = (chunk * per_chunk, (chunk + 1) * per_chunk);
             match data.last_mut() {
                 Some(last) if last.1 == first => last.1 = end,
                 _ => data.push((first, end)),
             }
-        }
+            Ok(true)
+        })?;
     }
     hash::content(size, &data, &mut |leaf, out| {
         view.read(index, size, leaf * LEAF_BYTES, out, fetch).map(drop)

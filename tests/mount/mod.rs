@@ -6,7 +6,10 @@ mod command;
 mod crash;
 mod dirs;
 mod permissions;
+mod status;
+mod users;
 mod versions;
+mod writeback;
 
 use std::{
     fs,
@@ -36,7 +39,7 @@ impl Mounted {
         Self::with(&[])
     }
 
-    fn with(options: &[&str]) -> Self {
+    pub(crate) fn with(options: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let mut mounted = Self { root, daemon: None };
         mounted.mount(options);

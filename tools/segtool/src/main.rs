@@ -6,6 +6,7 @@
 mod args;
 mod describe;
 mod dump;
+mod held;
 mod index;
 mod segments;
 mod stat;

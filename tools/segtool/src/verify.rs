@@ -11,7 +11,10 @@ use segfs::{
 };
 use serde_json::{Value, json};
 
-use crate::{index::Checked, segments::word};
+use crate::{
+    index::{self, Checked},
+    segments::word,
+};
 
 struct Findings {
     damages: Vec<Damage>,
@@ -24,13 +27,13 @@ struct Findings {
 /// Checks a store.
 pub fn run(store: &Path, deep: bool, out: &mut Output) -> Result<(), Failure> {
     let of = |e| Failure::of_store(&e, store);
-    let inspection = Inspection::open(store).map_err(of)?;
+    let (inspection, told) = index::open(store, out.json)?;
     let mut f = Findings { damages: Vec::new(), notes: Vec::new(), segments: Vec::new(), records: 0 };
     for why in &inspection.superblock_damage {
         f.damages.push(Damage::file(store.join("STORE"), 0, why.clone()));
     }
     check_log(&inspection, &mut f, out.json).map_err(of)?;
-    let index = Checked::new(&inspection, out.json);
+    let index = Checked::new(&inspection, told.as_ref(), out.json);
     let hashes = check_content(&inspection, deep, &mut f, out.json).map_err(of)?;
     let failure = failure(&f, &index, store);
     if out.json {
