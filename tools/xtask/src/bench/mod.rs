@@ -3,6 +3,7 @@
 //!
 //! `options` reads the command line, `rows` has the table of workloads, `work` does them, `subjects` has what is
 //! measured, `corpus` makes the data, `machine` is what is asked and set of the system, `report` prints.
+#![allow(clippy::disallowed_methods)] // xtask is the edge: it times real commands
 
 mod corpus;
 mod machine;
@@ -15,6 +16,7 @@ mod work;
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use crate::{Failure, Outcome, cargo, run as run_command, target_dir};
@@ -26,6 +28,9 @@ use report::{Conditions, Results};
 use rows::Group;
 pub use rows::list;
 use subjects::{Kind, Subject};
+
+/// Longer than this no round goes on, unless their number was asked for: on a slow machine fewer rounds have to do.
+const TIME_LIMIT: Duration = Duration::from_secs(450);
 
 /// Runs what was asked for, and prints the table.
 pub fn run(root: &Path, bench: &Bench) -> Outcome {
@@ -42,7 +47,7 @@ pub fn run(root: &Path, bench: &Bench) -> Outcome {
     let corpus = Corpus::make(root, &place.path, bench.sizes())?;
     let mut results = Results::new(kinds.iter().map(|k| k.label(&place.path)).collect());
     let done = measure(root, bench, &place.path, &kinds, &corpus, &mut results, &stop);
-    let conditions = Conditions::of(bench, &halt_poll);
+    let conditions = Conditions::of(bench, &halt_poll, results.rounds());
     drop(halt_poll);
     drop(place);
     done?;
@@ -91,7 +96,12 @@ fn measure(
 ) -> Outcome {
     let watchdog = Watchdog::start();
     let rounds = bench.rounds();
+    let begin = Instant::now();
     for round in 0..rounds {
+        if bench.rounds.is_none() && !another_fits(begin.elapsed(), round) {
+            eprintln!("{round} of {rounds} rounds: another would take too long (--rounds says otherwise)");
+            break;
+        }
         for group in Group::ALL {
             if !rows::of(*group).any(|row| bench.wants(row.name)) {
                 continue;
@@ -116,6 +126,11 @@ fn measure(
         }
     }
     Ok(())
+}
+
+/// Does another round fit into the time, after so many in that time?
+fn another_fits(elapsed: Duration, rounds: usize) -> bool {
+    rounds == 0 || elapsed + elapsed / rounds as u32 <= TIME_LIMIT
 }
 
 /// The directory of this run; goes away with it.

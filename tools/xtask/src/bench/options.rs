@@ -10,7 +10,7 @@ pub const HELP: &str = "Usage: cargo xtask bench [OPTIONS]
 Measures each workload on a directory of the disk, on a segfs mount on that disk, and on fuse2fs and gocryptfs where
 they are installed, in turns, and prints medians and ratios to the directory (above 1 is better than it).
 
-  --rounds N       rounds (default 3; 1 with --quick)
+  --rounds N       rounds (default 3, fewer if those would take more than 8 minutes; 1 with --quick)
   --quick          small and short, to see that it works; the figures mean little
   --only ROW       only rows whose names begin so (several: repeat, or separate by commas)
   --peers LIST     of fuse2fs, gocryptfs, writeback (segfs -o writeback); none: no peer

@@ -32,15 +32,15 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// What they are now.
-    pub fn of(bench: &Bench, halt_poll: &HaltPoll) -> Self {
+    /// What they are now, after so many rounds.
+    pub fn of(bench: &Bench, halt_poll: &HaltPoll, rounds: usize) -> Self {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             command: bench.command(),
             processors: std::thread::available_parallelism().map_or(0, Into::into),
             kernel: kernel.trim().to_owned(),
             halt_poll_ns: halt_poll.now().map(str::to_owned),
-            rounds: bench.rounds(),
+            rounds,
             file_bytes: bench.sizes().file_bytes,
             files: bench.sizes().files,
         }
@@ -120,6 +120,11 @@ impl Results {
         } else {
             Err(Failure(format!("not all of it ran:\n{}", said.join("\n"))))
         }
+    }
+
+    /// Rounds that have any figure.
+    pub fn rounds(&self) -> usize {
+        self.cells.iter().flatten().map(|cell| cell.values.len()).max().unwrap_or(0)
     }
 
     fn value(&self, row: usize, subject: usize) -> Option<f64> {

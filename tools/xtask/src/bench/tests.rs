@@ -106,6 +106,15 @@ fn the_table_shows_medians_ratios_and_costs() {
 }
 
 #[test]
+fn rounds_are_counted_and_end_in_time() {
+    assert_eq!(some_results().rounds(), 3);
+    let seconds = std::time::Duration::from_secs;
+    assert!(super::another_fits(seconds(0), 0) && super::another_fits(seconds(200), 1));
+    assert!(super::another_fits(seconds(300), 2) && !super::another_fits(seconds(301), 2));
+    assert!(!super::another_fits(seconds(230), 1));
+}
+
+#[test]
 fn json_has_every_figure() {
     let json = some_results().json(&some_conditions());
     assert_eq!(json["rows"][0]["row"], "write");
