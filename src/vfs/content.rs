@@ -53,6 +53,9 @@ impl Vfs {
     /// Content is about to change through a handle.
     fn changes(&self, ino: Ino, handle: u64, drop_bits: bool) -> Result<()> {
         let first = self.files.lock().wrote(handle);
+        if first {
+            self.mint_due_before(ino, Some(handle))?;
+        }
         if first || drop_bits {
             let a = self.attributes(ino)?;
             self.drop_privileges(&a, drop_bits, first)?;
