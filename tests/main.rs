@@ -1,6 +1,8 @@
 //! All integration tests, in one binary.
 
 mod badinput;
+mod bounds;
+mod cli;
 mod disk;
 mod exchange;
 mod format;

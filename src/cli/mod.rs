@@ -133,7 +133,7 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Outcome<()> {
     match &cli.command {
         Command::Mount(args) => mount::run(args, cli.json),
         Command::Init { store } => init(store, out),
-        Command::Umount { dir, lazy } => umount::run(dir, *lazy),
+        Command::Umount { dir, lazy } => umount::run(dir, *lazy, out),
         Command::History(command) => history::run(command, cli.json),
         Command::Doctor { store } => doctor::run(store.as_deref(), out),
         Command::Status { at } => status::run(at.as_deref(), out),

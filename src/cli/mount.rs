@@ -182,12 +182,12 @@ fn serve(store: &Arc<Store>, args: &MountArgs, options: &fuse::Options) -> Outco
         let _ = store.close();
         let what = format!("{} can't be mounted on", args.mountpoint.display());
         let why = e.to_string().trim().replace('\n', "; ");
-        match e.kind() {
-            io::ErrorKind::PermissionDenied => {
-                Failure::usage(what, why, "run it as root; what is missing for a user: segfs doctor")
-            }
-            _ => Failure::new(FAILED, what, why, "segfs doctor"),
+        // fusermount3 says why in words.
+        let words = ["not permitted", "ermission denied", "only allowed"];
+        if e.kind() == io::ErrorKind::PermissionDenied || words.iter().any(|w| why.contains(w)) {
+            return Failure::usage(what, why, "run it as root; what is missing for a user: segfs doctor");
         }
+        Failure::new(FAILED, what, why, "segfs doctor")
     })?;
     mounts::read_ahead(&args.mountpoint);
     Ok((vfs, mount))

@@ -346,7 +346,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         node: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -356,8 +356,8 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let drop_bits = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        match self.run(|vfs| vfs.write(ino(node), fh.0, offset, data, drop_bits)) {
+        let by = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| caller(req));
+        match self.run(|vfs| vfs.write(ino(node), fh.0, offset, data, by)) {
             Ok(()) => reply.written(data.len() as u32),
             Err(e) => reply.error(e),
         }
@@ -501,10 +501,10 @@ impl Filesystem for Adapter {
         Self::xattr(reply, size, found);
     }
 
-    fn listxattr(&self, _req: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
         let list = self.run(|vfs| {
             let mut list = Vec::new();
-            for name in vfs.xattrs(ino(node))? {
+            for name in vfs.xattrs(caller(req), ino(node))? {
                 list.extend_from_slice(&name);
                 list.push(0);
             }

@@ -81,6 +81,7 @@ impl Mount {
                 tracing::debug!("telling the kernel of inode {ino}: {e}");
             }
         });
+        vfs.ask_groups(convert::groups_of);
         Ok(Self { session: session.spawn()?, requests })
     }
 

@@ -62,6 +62,9 @@ pub enum Rename {
     Exchange,
 }
 
+/// Name and new value of an extended attribute; none: it goes.
+pub type XattrChange = (Vec<u8>, Option<Vec<u8>>);
+
 /// Attributes to set; what is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SetAttributes {
@@ -73,6 +76,8 @@ pub struct SetAttributes {
     pub modified: Option<Time>,
     /// Access time; has no history.
     pub accessed: Option<Time>,
+    /// Extended attributes to set, or to remove if they are there.
+    pub xattrs: Vec<XattrChange>,
 }
 
 pub(super) fn check_name(name: &[u8]) -> Result<()> {
@@ -106,6 +111,10 @@ impl Op<'_, '_> {
     fn at(&mut self, dir: Ino, name: &[u8]) -> Result<Option<LinkRow>> {
         check_name(name)?;
         self.apply.txn.links(dir, name)
+    }
+
+    fn xattr(&mut self, ino: Ino, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.apply.txn.get::<XattrRow>(&key::xattr(ino, name))?.and_then(|row| row.value))
     }
 
     fn link_id(&mut self, entry: &LinkEntry) -> Result<(LinkId, ObjectRow)> {
@@ -390,12 +399,18 @@ impl Store {
             if let Some(modified) = set.modified {
                 op.fact(Fact::Modified(row.object, modified))?;
             }
+            for (name, value) in &set.xattrs {
+                if value.is_some() || op.xattr(ino, name)?.is_some() {
+                    op.fact(Fact::Xattr(row.object, name.clone(), value.clone()))?;
+                }
+            }
             op.apply.txn.object(ino)
         })?;
         Ok((lsn, self.attributes_of(ino, &row)))
     }
 
-    /// Sets or removes an extended attribute. `create`: it must not be there (true) or must be (false).
+    /// Sets or removes an extended attribute. `create`: it must not be there (true) or must be (false). Nothing happens if
+    /// it has that value already.
     ///
     /// # Errors
     /// [`FsError::Exists`], [`FsError::NoAttribute`], [`FsError::Range`] for a bad name, [`FsError::TooBig`] for a
@@ -415,12 +430,13 @@ impl Store {
         }
         let (lsn, ()) = self.run(|op| {
             let row = op.apply.txn.object_if_any(ino)?.ok_or(FsError::NotFound)?;
-            let old: Option<XattrRow> = op.apply.txn.get(&key::xattr(ino, name))?;
-            let there = old.is_some_and(|o| o.value.is_some());
+            let old = op.xattr(ino, name)?;
+            let there = old.is_some();
             match create {
                 Some(true) if there => return Err(FsError::Exists.into()),
                 Some(false) if !there => return Err(FsError::NoAttribute.into()),
                 _ if value.is_none() && !there => return Err(FsError::NoAttribute.into()),
+                _ if value == old.as_deref() => return Ok(()),
                 _ => {}
             }
             op.subject = (row.object, ino);

@@ -156,6 +156,8 @@ impl Store {
             a.kind == ObjectKind::File && self.rank(c.modified_stamp) > self.rank(a.modified_stamp);
         let modified = if by_content { c.modified } else { a.modified };
         let changed = a.changed.max(c.modified_stamp.hlc);
+        // Nobody made the root.
+        let made = if a.born == 0 { modified } else { Time::from_ns(a.born) };
         Attributes {
             ino,
             object: row.object,
@@ -168,7 +170,7 @@ impl Store {
             allocated: c.allocated,
             modified,
             changed: Time::from_ns(changed),
-            accessed: c.accessed.unwrap_or(modified),
+            accessed: c.accessed.unwrap_or(made),
             born: Time::from_ns(a.born),
             xattrs: a.xattrs,
             draft: c.draft,
@@ -498,7 +500,7 @@ impl<'a> View<'a> {
         if offset >= size {
             return Ok(found);
         }
-        for chunk in view.chunks(self.index(), offset / CHUNK_BYTES, (size - 1) / CHUNK_BYTES)? {
+        view.each_chunk(self.index(), offset / CHUNK_BYTES, (size - 1) / CHUNK_BYTES, &mut |chunk| {
             for p in view.chunk(self.index(), chunk)? {
                 let start = chunk * CHUNK_BYTES + u64::from(p.start);
                 let (from, to) = (start.max(offset), (start + u64::from(p.len)).min(size));
@@ -512,11 +514,12 @@ impl<'a> View<'a> {
                         skip,
                     });
                 }
-                if found.len() == limit {
-                    return Ok(found);
+                if found.len() >= limit {
+                    return Ok(false);
                 }
             }
-        }
+            Ok(true)
+        })?;
         Ok(found)
     }
 

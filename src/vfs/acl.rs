@@ -43,7 +43,7 @@ impl Acl {
         if !tail.is_empty() {
             return Err(FsError::Invalid.into());
         }
-        let mut entries: Vec<Entry> = chunks
+        let entries = chunks
             .iter()
             .map(|c| Entry {
                 tag: u16::from_le_bytes([c[0], c[1]]),
@@ -51,7 +51,7 @@ impl Acl {
                 id: u32::from_le_bytes([c[4], c[5], c[6], c[7]]),
             })
             .collect();
-        entries.sort_by_key(|e| (e.tag, e.id));
+        // They stay in the order in which they came.
         let acl = Self(entries);
         if acl.is_valid() { Ok(acl) } else { Err(FsError::Invalid.into()) }
     }
@@ -76,8 +76,9 @@ impl Acl {
         let count = |tag| self.0.iter().filter(|e| e.tag == tag).count();
         let known = |e: &Entry| matches!(e.tag, USER_OBJ | USER | GROUP_OBJ | GROUP | MASK | OTHER);
         let named = count(USER) + count(GROUP) > 0;
-        let distinct = self
-            .0
+        let mut sorted = self.0.clone();
+        sorted.sort_by_key(|e| (e.tag, e.id));
+        let distinct = sorted
             .windows(2)
             .all(|w| w[0].tag != w[1].tag || (matches!(w[0].tag, USER | GROUP) && w[0].id != w[1].id));
         self.0.iter().all(|e| known(e) && e.perm <= 7)

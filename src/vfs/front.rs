@@ -373,9 +373,9 @@ impl Front {
     ///
     /// # Errors
     /// As of [`Vfs::xattrs`].
-    pub fn xattrs(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
+    pub fn xattrs(&self, caller: Caller, ino: Ino) -> Result<Vec<Vec<u8>>> {
         let ino = self.of(ino);
-        if is_virtual(ino) { self.history.xattrs(ino) } else { self.vfs.xattrs(ino) }
+        if is_virtual(ino) { self.history.xattrs(ino) } else { self.vfs.xattrs(caller, ino) }
     }
 
     /// As [`Vfs::set_xattr`].

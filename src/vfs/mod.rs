@@ -43,6 +43,8 @@ pub struct Caller {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
+    /// The thread, which knows its further groups; 0 if there is none.
+    pub pid: u32,
 }
 
 /// What `df` shows.
@@ -57,6 +59,7 @@ pub struct Space {
 }
 
 type Listener = Box<dyn Fn(Ino) + Send + Sync>;
+type Groups = Box<dyn Fn(u32) -> Vec<u32> + Send + Sync>;
 
 /// The filesystem over one store.
 pub struct Vfs {
@@ -68,6 +71,8 @@ pub struct Vfs {
     dirs: Mutex<dirs::Dirs>,
     /// Told when attributes changed behind the back of whoever caches them.
     changed: OnceLock<Listener>,
+    /// Knows the further groups of a thread.
+    groups_of: OnceLock<Groups>,
 }
 
 impl Vfs {
@@ -81,12 +86,18 @@ impl Vfs {
             minting: Default::default(),
             dirs: Mutex::default(),
             changed: OnceLock::new(),
+            groups_of: OnceLock::new(),
         }
     }
 
     /// Sets who is told of attributes that changed as a side effect of something else; once.
     pub fn on_side_effect(&self, listener: impl Fn(Ino) + Send + Sync + 'static) {
         let _ = self.changed.set(Box::new(listener));
+    }
+
+    /// Sets who is asked for the further groups of a thread; once. That is seldom needed.
+    pub fn ask_groups(&self, groups_of: impl Fn(u32) -> Vec<u32> + Send + Sync + 'static) {
+        let _ = self.groups_of.set(Box::new(groups_of));
     }
 
     fn tell_changed(&self, ino: Ino) {

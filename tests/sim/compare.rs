@@ -118,6 +118,8 @@ impl Compare<'_> {
         let past = view.lsn().is_some();
         let (size, modified) = shown(o, past);
         let newest = if past { o.versions.last().map_or(0, |v| v.stamp) } else { o.bytes_modified.1 };
+        let modified = o.shown_modified(modified);
+        let made = if o.born == 0 { modified } else { Time::from_ns(o.born) };
         let expected = Attributes {
             ino: Ino::new(ino),
             kind: o.kind,
@@ -125,12 +127,12 @@ impl Compare<'_> {
             owner: o.owner,
             links: o.links,
             size,
-            modified: o.shown_modified(modified),
+            modified,
             changed: Time::from_ns(o.changed.max(newest)),
             born: Time::from_ns(o.born),
             xattrs: o.xattrs.len() as u32,
             draft: if past { a.draft } else { o.draft },
-            accessed: if past { a.accessed } else { o.accessed.unwrap_or(o.shown_modified(modified)) },
+            accessed: if past { a.accessed } else { o.accessed.unwrap_or(made) },
             ..a
         };
         if a != expected {
