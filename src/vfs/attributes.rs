@@ -115,6 +115,7 @@ impl Vfs {
             self.store.set_attributes(ino, &SetAttributes { modified, ..Default::default() })?;
             return Ok(());
         }
+        self.mint_due_before(ino, handle)?;
         if let Some(handle) = handle {
             self.files.lock().wrote(handle);
         }

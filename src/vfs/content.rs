@@ -54,6 +54,9 @@ impl Vfs {
     /// Content is about to change through a handle.
     fn changes(&self, ino: Ino, handle: u64, by: Option<Caller>) -> Result<()> {
         let first = self.files.lock().wrote(handle);
+        if first {
+            self.mint_due_before(ino, Some(handle))?;
+        }
         if first || by.is_some() {
             let a = self.attributes(ino)?;
             self.drop_privileges(&a, by, first)?;

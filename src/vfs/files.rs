@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use parking_lot::Mutex;
+
 use crate::base::{Error, FsError, Ino, Result};
 
 use super::Vfs;
@@ -24,6 +26,10 @@ struct Handle {
     writes: bool,
     /// Changed content, so that its release makes a version.
     wrote: bool,
+    /// Closed by somebody since it changed content.
+    flushed: bool,
+    /// The version that its release was to make has been made already.
+    minted: bool,
 }
 
 #[derive(Default)]
@@ -31,38 +37,64 @@ struct Opened {
     handles: u32,
     /// No name shows it any more; the last release gives it up.
     orphan: bool,
-    /// Was flushed with changes: whoever asks for its history gets a version first.
-    due: bool,
+    /// The handle that was flushed with changes: whoever asks for the file's history gets a version first.
+    due: Option<u64>,
 }
 
 impl Files {
     fn add(&mut self, ino: Ino, writes: bool) -> u64 {
         self.last += 1;
-        self.handles.insert(self.last, Handle { ino, writes, wrote: false });
+        self.handles.insert(self.last, Handle { ino, writes, wrote: false, flushed: false, minted: false });
         self.inodes.entry(ino).or_default().handles += 1;
         self.last
     }
 
-    /// Takes a handle away: what it was, and whether it was the last one of an orphan.
-    fn take(&mut self, handle: u64) -> Option<(Handle, bool)> {
-        let mut taken = self.handles.remove(&handle)?;
-        taken.wrote |= self.late_writes && taken.writes;
-        let opened = self.inodes.get_mut(&taken.ino)?;
+    /// What the release of a handle has to make a version of, if anything. Where another handle has begun to change the
+    /// file after this one's version was made, the rest is for that one to make.
+    fn to_mint(&self, handle: u64) -> Option<Ino> {
+        let h = self.handles.get(&handle)?;
+        let wrote = h.wrote || (self.late_writes && h.writes);
+        let passed_on = h.minted
+            && self
+                .handles
+                .iter()
+                .any(|(other, o)| *other != handle && o.ino == h.ino && o.wrote && !o.minted);
+        let orphan = self.inodes.get(&h.ino).is_some_and(|o| o.orphan);
+        (wrote && !passed_on && !orphan).then_some(h.ino)
+    }
+
+    /// Takes a handle away: of which file, and whether it was the last one of an orphan.
+    fn take(&mut self, handle: u64) -> Option<(Ino, bool)> {
+        let ino = self.handles.remove(&handle)?.ino;
+        let opened = self.inodes.get_mut(&ino)?;
         opened.handles -= 1;
         let last = opened.handles == 0;
         let orphan = last && opened.orphan;
         if last {
-            self.due -= usize::from(opened.due);
-            self.inodes.remove(&taken.ino);
+            self.due -= usize::from(opened.due.is_some());
+            self.inodes.remove(&ino);
+        } else if opened.due == Some(handle) {
+            opened.due = None;
+            self.due -= 1;
         }
-        Some((taken, orphan))
+        Some((ino, orphan))
     }
 
     /// Is a version of this due? Not any more after this.
     fn take_due(&mut self, ino: Ino) -> bool {
-        let due = self.inodes.get_mut(&ino).is_some_and(|o| std::mem::take(&mut o.due));
-        self.due -= usize::from(due);
+        let due = self.inodes.get_mut(&ino).is_some_and(|o| o.due.take().is_some());
+        if due {
+            self.due -= 1;
+            for h in self.handles.values_mut().filter(|h| h.ino == ino && h.flushed) {
+                h.minted = true;
+            }
+        }
         due
+    }
+
+    /// Is a version due that another handle wrote?
+    fn due_by_other(&self, ino: Ino, handle: Option<u64>) -> bool {
+        self.due > 0 && self.inodes.get(&ino).is_some_and(|o| o.due.is_some() && o.due != handle)
     }
 
     /// A handle that was opened to write the file and has not yet: one that was opened with `O_TRUNC`, if the file
@@ -76,7 +108,10 @@ impl Files {
 
     /// Notes that a handle changes content; true the first time.
     pub(super) fn wrote(&mut self, handle: u64) -> bool {
-        self.handles.get_mut(&handle).is_some_and(|h| !std::mem::replace(&mut h.wrote, true))
+        self.handles.get_mut(&handle).is_some_and(|h| {
+            (h.flushed, h.minted) = (false, false);
+            !std::mem::replace(&mut h.wrote, true)
+        })
     }
 }
 
@@ -107,12 +142,12 @@ impl Vfs {
     /// Some descriptor of the handle was closed. Makes no version (a shell closes duplicates before it
     /// writes), but one is due.
     pub fn flush(&self, handle: u64) {
-        let mut files = self.files.lock();
-        let Some(h) = files.handles.get(&handle) else { return };
-        if h.wrote || (files.late_writes && h.writes) {
-            let ino = h.ino;
-            if let Some(opened) = files.inodes.get_mut(&ino)
-                && !std::mem::replace(&mut opened.due, true)
+        let files = &mut *self.files.lock();
+        let Some(h) = files.handles.get_mut(&handle) else { return };
+        if (h.wrote && !h.minted) || (files.late_writes && h.writes) {
+            h.flushed = true;
+            if let Some(opened) = files.inodes.get_mut(&h.ino)
+                && opened.due.replace(handle).is_none()
             {
                 files.due += 1;
             }
@@ -121,18 +156,35 @@ impl Vfs {
 
     /// The last descriptor of a handle is gone: what it wrote becomes a version.
     pub fn release(&self, handle: u64) {
-        let Some((taken, orphan)) = self.files.lock().take(handle) else { return };
-        let done = if orphan {
-            self.store.reap(taken.ino).map(drop)
-        } else if taken.wrote {
-            self.store.commit_version(taken.ino).map(drop)
-        } else {
-            Ok(())
-        };
+        let Some(ino) = self.files.lock().handles.get(&handle).map(|h| h.ino) else { return };
+        // The handle counts until its version is there: whoever takes the file's name meanwhile waits for that.
+        let minting = self.minting(ino).lock();
+        let to_mint = self.files.lock().to_mint(handle);
+        let mut done = to_mint.map_or(Ok(()), |ino| self.store.commit_version(ino).map(drop));
+        let taken = self.files.lock().take(handle);
+        drop(minting);
+        if let Some((ino, true)) = taken {
+            done = done.and(self.store.reap(ino).map(drop));
+        }
         if let Err(e) = done {
             // Nobody waits for this answer. The draft stays, and gets its version at the next opening.
-            tracing::error!("closing inode {}: {e}", taken.ino);
+            tracing::error!("closing inode {ino}: {e}");
         }
+    }
+
+    /// Held while a version of a file is made that was due, or that its release makes: so that they don't pass
+    /// each other.
+    fn minting(&self, ino: Ino) -> &Mutex<()> {
+        &self.minting[ino.get() as usize % self.minting.len()]
+    }
+
+    /// Content is about to be changed through this handle: a version that another one wrote and closed comes first,
+    /// since the kernel may tell of its release later.
+    pub(super) fn mint_due_before(&self, ino: Ino, handle: Option<u64>) -> Result<()> {
+        if self.files.lock().due_by_other(ino, handle) {
+            self.mint_due(ino)?;
+        }
+        Ok(())
     }
 
     /// Mints the version of a file that was flushed with changes and is still open: before its history is
@@ -141,6 +193,7 @@ impl Vfs {
     /// # Errors
     /// What the store says.
     pub fn mint_due(&self, ino: Ino) -> Result<bool> {
+        let _one = self.minting(ino).lock();
         let due = self.files.lock().take_due(ino);
         Ok(due && self.store.commit_version(ino)?.1.is_some())
     }
@@ -151,7 +204,7 @@ impl Vfs {
     /// What the store says.
     pub fn mint_all_due(&self) -> Result<()> {
         let due: Vec<Ino> =
-            self.files.lock().inodes.iter().filter(|(_, o)| o.due).map(|(ino, _)| *ino).collect();
+            self.files.lock().inodes.iter().filter(|(_, o)| o.due.is_some()).map(|(ino, _)| *ino).collect();
         for ino in due {
             self.mint_due(ino)?;
         }

@@ -33,6 +33,9 @@ pub use dirs::Listed;
 pub use front::{Front, When};
 pub use history::{Asker, NAME as HISTORY_NAME, Shown, ago, canonical, parse_moment, version_file};
 
+/// Locks among which the making of versions is spread.
+const MINTING: usize = 16;
+
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Caller {
@@ -63,6 +66,8 @@ pub struct Vfs {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     files: Mutex<files::Files>,
+    /// See [`Vfs::minting`].
+    minting: [Mutex<()>; MINTING],
     dirs: Mutex<dirs::Dirs>,
     /// Told when attributes changed behind the back of whoever caches them.
     changed: OnceLock<Listener>,
@@ -78,6 +83,7 @@ impl Vfs {
             store,
             clock: Arc::new(SystemClock),
             files: Mutex::default(),
+            minting: Default::default(),
             dirs: Mutex::default(),
             changed: OnceLock::new(),
             groups_of: OnceLock::new(),

@@ -131,7 +131,12 @@ fn a_version_is_named_in_every_documented_way() {
     fails(&m, &["cat", "f@2999-01-01"], 2, "yet to come");
     fails(&m, &["cat", "f@1999-01-01"], 3, "did not exist yet");
     fails(&m, &["cat", "f@tag:none"], 3, "no tag");
-    fails(&m, &["cat", &format!("f@{}", &id(0)[..10])], 2, "both begin so");
+    // What the ids of two versions made one right after the other have in common.
+    let (b, c) = (id(1), id(2));
+    let shared = &b[..b.bytes().zip(c.bytes()).take_while(|(x, y)| x == y).count()];
+    if shared.len() > 8 {
+        fails(&m, &["cat", &format!("f@{}", shared.trim_end_matches('-'))], 2, "both begin so");
+    }
     fails(&m, &["cat", "f@00000000a"], 3, "begins so");
     fails(&m, &["cat", "f@rubbish"], 2, "not how a version is named");
     fails(&m, &["cat", "f@LSN:999999"], 3, "");

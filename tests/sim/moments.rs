@@ -116,7 +116,9 @@ impl Files<'_> {
                 1
             }
             ObjectKind::Symlink => {
-                assert_eq!(fs::read_link(path).unwrap().as_os_str().as_bytes(), o.target, "{}", place());
+                // The kernel reads a target up to its first NUL; only the library can make one that has any.
+                let target = o.target.split(|b| *b == 0).next().unwrap_or_default();
+                assert_eq!(fs::read_link(path).unwrap().as_os_str().as_bytes(), target, "{}", place());
                 1
             }
             _ => {
