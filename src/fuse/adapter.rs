@@ -269,8 +269,8 @@ impl Filesystem for Adapter {
         self.entry(reply, |vfs| vfs.link(ino(node), ino(newparent), newname.as_bytes()));
     }
 
-    fn open(&self, _req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.run(|vfs| vfs.open(ino(node))) {
+    fn open(&self, req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.run(|vfs| vfs.open(caller(req), ino(node))) {
             Ok(handle) => reply.opened(FileHandle(handle), open_flags(flags)),
             Err(e) => reply.error(e),
         }

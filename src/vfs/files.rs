@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::base::{Error, FsError, Ino, Result};
 
-use super::Vfs;
+use super::{Caller, Vfs};
 
 /// All open files.
 #[derive(Default)]
@@ -27,14 +27,26 @@ struct Opened {
     orphan: bool,
     /// Was flushed with changes: whoever asks for its history gets a version first.
     due: bool,
+    /// The handle that was opened last, and the thread that did it.
+    last: (u64, u32),
 }
 
 impl Files {
-    fn add(&mut self, ino: Ino) -> u64 {
+    fn add(&mut self, ino: Ino, pid: u32) -> u64 {
         self.last += 1;
         self.handles.insert(self.last, Handle { ino, wrote: false });
-        self.inodes.entry(ino).or_default().handles += 1;
+        let opened = self.inodes.entry(ino).or_default();
+        opened.handles += 1;
+        opened.last = (self.last, pid);
         self.last
+    }
+
+    /// The handle for whose opening with O_TRUNC this thread cuts a file off: the kernel does that by the path, right
+    /// after it opened it.
+    pub(super) fn truncating(&self, ino: Ino, pid: u32) -> Option<u64> {
+        let (handle, opener) = self.inodes.get(&ino)?.last;
+        let fresh = self.handles.get(&handle).is_some_and(|h| !h.wrote);
+        (opener == pid && pid != 0 && fresh).then_some(handle)
     }
 
     /// Takes a handle away: what it was, and whether it was the last one of an orphan.
@@ -61,17 +73,17 @@ impl Vfs {
     ///
     /// # Errors
     /// [`FsError::Stale`] for a file that was given up, or what the store says.
-    pub fn open(&self, ino: Ino) -> Result<u64> {
+    pub fn open(&self, caller: Caller, ino: Ino) -> Result<u64> {
         let mut files = self.files.lock();
         if !files.inodes.contains_key(&ino) && self.attributes(ino)?.links == 0 {
             return Err(FsError::Stale.into());
         }
-        Ok(files.add(ino))
+        Ok(files.add(ino, caller.pid))
     }
 
     /// A handle for a file that was just made.
     pub(super) fn opened_new(&self, ino: Ino) -> u64 {
-        self.files.lock().add(ino)
+        self.files.lock().add(ino, 0)
     }
 
     /// Some descriptor of the handle was closed. Makes no version (a shell closes duplicates before it
