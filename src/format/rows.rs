@@ -8,9 +8,11 @@ use bincode::{Decode, Encode};
 
 use crate::base::{Ino, LinkId, Lsn, ObjectId, VersionId};
 
+pub use super::moments::MomentsRow;
 use super::{
     Location,
     facts::{Lineage, LocalRange, ObjectKind, Owner, Time, VersionVector},
+    moments::Moments,
 };
 
 /// First bytes of keys.
@@ -43,7 +45,8 @@ pub mod kind {
     pub const MARKER: u8 = 0x1a;
     /// number -> store id.
     pub const STORE_NUMBER: u8 = 0x1b;
-    /// store, incarnation, sequence -> LSN of the record here, of facts that another store made.
+    /// store, incarnation, sequence -> sequence: facts batches held from the first to the second, with a gap before and
+    /// behind; those of the running incarnation of this store aside.
     pub const HELD: u8 = 0x1c;
     /// stamp, store -> [`super::MoveRow`]: moves of directories in the order of their stamps.
     pub const MOVE: u8 = 0x1d;
@@ -65,12 +68,14 @@ pub mod kind {
     pub const CHANGES: u8 = 0x25;
     /// inode, LSN -> LSN of the version that began to show then, where that was not at its own commit.
     pub const SHOWN: u8 = 0x26;
-    /// incarnation of this store, sequence -> LSN: every so many facts, to find the others by.
-    pub const OWN: u8 = 0x27;
+    /// The same by its other end: store, incarnation, last sequence -> first.
+    pub const HELD_TO: u8 = 0x27;
     /// inode, branch -> [`super::BranchRow`], of objects that have more than one branch.
     pub const BRANCH: u8 = 0x28;
     /// inode, LSN -> nothing: versions whose content hash is still to be computed.
     pub const UNHASHED: u8 = 0x29;
+    /// stamp -> [`super::MomentsRow`]: when the highest stamp rose.
+    pub const MOMENTS: u8 = 0x2b;
     /// superseded row: key, LSN from which it held -> [`super::Superseded`].
     pub const HISTORY: u8 = 0x30;
 }
@@ -209,15 +214,15 @@ pub mod key {
             None => key.done(),
         }
     }
-    /// A batch of facts made by another store.
+    /// Facts batches that are held, from this one on.
     #[must_use]
     pub fn held(store: StoreId, incarnation: Incarnation, sequence: u64) -> Vec<u8> {
         Key::new(kind::HELD).u128(store.get()).u64(incarnation.get()).u64(sequence).done()
     }
-    /// A batch of facts made by this store.
+    /// Facts batches that are held, up to this one.
     #[must_use]
-    pub fn own(incarnation: Incarnation, sequence: u64) -> Vec<u8> {
-        Key::new(kind::OWN).u64(incarnation.get()).u64(sequence).done()
+    pub fn held_to(store: StoreId, incarnation: Incarnation, sequence: u64) -> Vec<u8> {
+        Key::new(kind::HELD_TO).u128(store.get()).u64(incarnation.get()).u64(sequence).done()
     }
     /// A move of a directory.
     #[must_use]
@@ -237,6 +242,11 @@ pub mod key {
     #[must_use]
     pub fn tag(name: &[u8]) -> Vec<u8> {
         Key::new(kind::TAG).name(name).done()
+    }
+    /// Rises of the highest stamp, from this one on.
+    #[must_use]
+    pub fn moments(first_ns: u64) -> Vec<u8> {
+        Key::new(kind::MOMENTS).u64(first_ns).done()
     }
     /// A branch of an object.
     #[must_use]
@@ -337,14 +347,14 @@ pub struct MetaRow {
     pub sequence: u64,
     /// See `sequence`.
     pub incarnation: u64,
-    /// LSN of that batch.
-    pub sequence_at: Lsn,
     /// Were facts of another store taken in, ever?
     pub foreign: bool,
     /// Objects that a link shows.
     pub objects: u64,
     /// Versions held.
     pub versions: u64,
+    /// When the highest stamp of facts rose, as far as no row says so.
+    pub moments: Moments,
 }
 
 /// A row that was replaced or removed.
@@ -354,6 +364,16 @@ pub struct Superseded {
     pub until: Lsn,
     /// The row as it was.
     pub row: Vec<u8>,
+}
+
+impl Superseded {
+    /// The encoding of a superseded row, without a copy of the row.
+    #[must_use]
+    pub fn encoded(until: Lsn, row: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(row.len() + 16);
+        super::code::encode_into(&(until, row), &mut out);
+        out
+    }
 }
 
 /// What stands at a name. The first entry shows; more than one only after a conflict.
@@ -412,8 +432,9 @@ pub struct ObjectRow {
     pub content: Content,
 }
 
-/// The part of an object's row that has history.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+/// The part of an object's row that has history. Its encoding leaves out what follows from something else
+/// (`docs/FORMAT.md` section 8).
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attributes {
     /// What it is.
     pub kind: ObjectKind,
@@ -651,6 +672,8 @@ pub struct MarkerRow {
     pub child: Ino,
     /// Whose history it ends.
     pub lineage: Lineage,
+    /// Nothing was deleted: what stood here was given another name.
+    pub moved: bool,
 }
 
 /// A move of a directory, or an alias: what was decided, and what was there before, to take it back.
@@ -684,8 +707,6 @@ pub struct TagRow {
     pub stamp: Stamp,
     /// The moment, ns since 1970; none: removed.
     pub moment: Option<u64>,
-    /// The moment in this store's log.
-    pub at: Lsn,
 }
 
 /// A piece of a base: rows of the index as of an LSN, in the order of their keys. All pieces of one base

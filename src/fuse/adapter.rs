@@ -7,7 +7,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -20,19 +20,18 @@ use fuser::{
 
 use crate::{
     base::{FsError, Result},
-    vfs::{Allocate, ObjectKind, Rename, Seek, Setting, Vfs},
+    vfs::{Allocate, Asker, Front, ObjectKind, Rename, Seek, Setting},
 };
 
 use super::{
-    convert::{attributes, caller, file_type, ino, kind, node, set_time},
+    REQUEST_BYTES, Requests,
+    convert::{attributes, caller, file_type, in_group, ino, kind, node, set_time},
     errno::{self, Code},
 };
 
 /// How long the kernel may believe names and attributes: long, since every change goes through it or is told
 /// to it.
 const LIFETIME: Duration = Duration::from_secs(3600);
-/// The largest read or write in one request, in bytes.
-const REQUEST_BYTES: u32 = 1 << 20;
 /// Requests that the kernel may have under way in the background.
 const BACKGROUND: u16 = 64;
 /// Entries that are fetched at once for a listing.
@@ -69,26 +68,37 @@ const WANTED: &[InitFlags] = &[
 
 /// The filesystem as fuser drives it.
 pub(super) struct Adapter {
-    vfs: Arc<Vfs>,
+    vfs: Arc<Front>,
+    requests: Arc<Requests>,
+    /// The kernel collects writes and hands them over later: asked for, and after the handshake, so it is.
+    writeback: bool,
 }
 
 impl Adapter {
-    pub(super) fn new(vfs: Arc<Vfs>) -> Self {
-        Self { vfs }
+    pub(super) fn new(vfs: Arc<Front>, requests: Arc<Requests>, writeback: bool) -> Self {
+        Self { vfs, requests, writeback }
     }
 
-    fn run<T>(&self, request: impl FnOnce(&Vfs) -> Result<T>) -> Result<T, Code> {
-        caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why))
+    fn run<T>(&self, request: impl FnOnce(&Front) -> Result<T>) -> Result<T, Code> {
+        self.requests.begun.fetch_add(1, Relaxed);
+        let answer = caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why));
+        self.requests.ended.fetch_add(1, Relaxed);
+        answer
     }
 
-    fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Vfs) -> Result<crate::vfs::Attributes>) {
+    fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Front) -> Result<crate::vfs::Attributes>) {
         match self.run(request) {
             Ok(a) => reply.entry(&LIFETIME, &attributes(&a), GENERATION),
             Err(e) => reply.error(e),
         }
     }
 
-    fn empty(&self, reply: ReplyEmpty, request: impl FnOnce(&Vfs) -> Result<()>) {
+    /// How long the kernel may believe what it is told of an inode now.
+    fn lifetime(&self, ino: crate::base::Ino) -> Duration {
+        if self.vfs.is_lasting(ino) { LIFETIME } else { Duration::ZERO }
+    }
+
+    fn empty(&self, reply: ReplyEmpty, request: impl FnOnce(&Front) -> Result<()>) {
         match self.run(request) {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(e),
@@ -125,11 +135,16 @@ fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Re
     }
 }
 
+/// Is a file opened to be written to?
+fn writes(flags: OpenFlags) -> bool {
+    flags.acc_mode() != OpenAccMode::O_RDONLY
+}
+
 /// What the kernel may do with an open file: keep its pages (nobody else writes), and not tell of closes that
 /// can't matter.
 fn open_flags(flags: OpenFlags) -> FopenFlags {
     let keep = FopenFlags::FOPEN_KEEP_CACHE;
-    if flags.acc_mode() == OpenAccMode::O_RDONLY { keep | FopenFlags::FOPEN_NOFLUSH } else { keep }
+    if writes(flags) { keep } else { keep | FopenFlags::FOPEN_NOFLUSH }
 }
 
 impl Filesystem for Adapter {
@@ -137,6 +152,10 @@ impl Filesystem for Adapter {
         for wanted in WANTED {
             // A kernel that has not got it gets along without.
             let _ = config.add_capabilities(*wanted);
+        }
+        self.writeback = self.writeback && config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE).is_ok();
+        if self.writeback {
+            self.vfs.expect_late_writes();
         }
         // Each of these says on failure what it would take.
         let _ = config.set_max_write(REQUEST_BYTES);
@@ -147,9 +166,10 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.vfs_lookup(parent, name) {
-            Ok(Some(a)) => reply.entry(&LIFETIME, &a, GENERATION),
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.vfs_lookup(req, parent, name) {
+            Ok(Some(a)) => reply.entry(&self.lifetime(ino(a.ino)), &a, GENERATION),
+            Ok(None) if self.vfs.is_past(ino(parent)) => reply.error(errno::NOT_FOUND),
             Ok(None) => {
                 // Inode 0 with a lifetime: the kernel remembers that there is nothing.
                 reply.entry(&LIFETIME, &nothing(), GENERATION);
@@ -158,9 +178,13 @@ impl Filesystem for Adapter {
         }
     }
 
+    fn forget(&self, _req: &Request, node: INodeNo, times: u64) {
+        self.vfs.forget(ino(node), times);
+    }
+
     fn getattr(&self, _req: &Request, node: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.run(|vfs| vfs.attributes(ino(node))) {
-            Ok(a) => reply.attr(&LIFETIME, &attributes(&a)),
+            Ok(a) => reply.attr(&self.lifetime(a.ino), &attributes(&a)),
             Err(e) => reply.error(e),
         }
     }
@@ -175,7 +199,7 @@ impl Filesystem for Adapter {
         size: Option<u64>,
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
+        ctime: Option<SystemTime>,
         fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
@@ -191,6 +215,8 @@ impl Filesystem for Adapter {
             accessed: atime.map(set_time),
             modified: mtime.map(set_time),
             handle: fh.map(|h| h.0),
+            // Only with the writeback cache is the change time the kernel's own.
+            kept_by_kernel: ctime.is_some(),
         };
         match self.run(|vfs| vfs.set_attributes(caller(req), ino(node), &set)) {
             Ok(a) => reply.attr(&LIFETIME, &attributes(&a)),
@@ -270,7 +296,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.run(|vfs| vfs.open(caller(req), ino(node))) {
+        match self.run(|vfs| vfs.open(asker(req, &in_group(req)), ino(node), writes(flags))) {
             Ok(handle) => reply.opened(FileHandle(handle), open_flags(flags)),
             Err(e) => reply.error(e),
         }
@@ -286,8 +312,8 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let flags = open_flags(OpenFlags(flags));
-        match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), mode, umask)) {
+        let (write, flags) = (writes(OpenFlags(flags)), open_flags(OpenFlags(flags)));
+        match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), (mode, umask), write)) {
             Ok((a, handle)) => {
                 reply.created(&LIFETIME, &attributes(&a), GENERATION, FileHandle(handle), flags);
             }
@@ -361,28 +387,21 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _req: &Request, _node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
-        self.empty(reply, Vfs::sync);
+        self.empty(reply, |vfs| vfs.sync());
     }
 
-    fn opendir(&self, _req: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.run(|vfs| vfs.open_dir(ino(node))) {
+    fn opendir(&self, req: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.run(|vfs| vfs.open_dir(asker(req, &in_group(req)), ino(node))) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(e) => reply.error(e),
         }
     }
 
-    fn readdir(
-        &self,
-        _req: &Request,
-        _node: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
+    fn readdir(&self, _req: &Request, dir: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let mut at = offset;
         let done = self.run(|vfs| {
             loop {
-                let page = vfs.read_dir(fh.0, at, LIST_ENTRIES)?;
+                let page = vfs.read_dir(ino(dir), fh.0, at, LIST_ENTRIES)?;
                 let Some(last) = page.last() else { return Ok(()) };
                 at = last.cookie;
                 for e in &page {
@@ -402,7 +421,7 @@ impl Filesystem for Adapter {
     fn readdirplus(
         &self,
         _req: &Request,
-        _node: INodeNo,
+        dir: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
@@ -410,13 +429,14 @@ impl Filesystem for Adapter {
         let mut at = offset;
         let done = self.run(|vfs| {
             loop {
-                let page = vfs.read_dir(fh.0, at, LIST_ENTRIES)?;
+                let page = vfs.read_dir(ino(dir), fh.0, at, LIST_ENTRIES)?;
                 let Some(last) = page.last() else { return Ok(()) };
                 at = last.cookie;
                 for e in &page {
-                    let Some(a) = vfs.listed_attributes(e)? else { continue };
-                    let (name, a) = (OsStr::from_bytes(&e.name), attributes(&a));
-                    if reply.add(node(e.ino), e.cookie, name, &LIFETIME, &a, GENERATION) {
+                    let Some(a) = vfs.listed_attributes(ino(dir), e)? else { continue };
+                    let (name, lifetime) = (OsStr::from_bytes(&e.name), self.lifetime(a.ino));
+                    if reply.add(node(a.ino), e.cookie, name, &lifetime, &attributes(&a), GENERATION) {
+                        vfs.not_listed(e);
                         return Ok(());
                     }
                 }
@@ -443,11 +463,11 @@ impl Filesystem for Adapter {
     }
 
     fn fsyncdir(&self, _req: &Request, _node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
-        self.empty(reply, Vfs::sync);
+        self.empty(reply, |vfs| vfs.sync());
     }
 
     fn statfs(&self, _req: &Request, _node: INodeNo, reply: ReplyStatfs) {
-        match self.run(Vfs::space) {
+        match self.run(|vfs| vfs.space()) {
             Ok(s) => {
                 let (total, free) = (s.total_bytes / STATFS_BYTES, s.free_bytes / STATFS_BYTES);
                 let unit = STATFS_BYTES as u32;
@@ -476,8 +496,9 @@ impl Filesystem for Adapter {
         self.empty(reply, |vfs| vfs.set_xattr(caller(req), ino(node), name.as_bytes(), value, create));
     }
 
-    fn getxattr(&self, _req: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        Self::xattr(reply, size, self.run(|vfs| vfs.xattr(ino(node), name.as_bytes())));
+    fn getxattr(&self, req: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let found = self.run(|vfs| vfs.xattr(asker(req, &in_group(req)), ino(node), name.as_bytes()));
+        Self::xattr(reply, size, found);
     }
 
     fn listxattr(&self, req: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
@@ -534,6 +555,11 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        if self.writeback {
+            // What the kernel has collected is not here yet and would pass for a hole. Once told that this is not
+            // done here, it takes the whole file for data.
+            return reply.error(errno::NOT_IMPLEMENTED);
+        }
         let what = match whence {
             libc::SEEK_DATA => Seek::Data,
             libc::SEEK_HOLE => Seek::Hole,
@@ -572,13 +598,23 @@ impl Filesystem for Adapter {
 
 impl Adapter {
     /// What a name shows; none if there is nothing.
-    fn vfs_lookup(&self, parent: INodeNo, name: &OsStr) -> Result<Option<fuser::FileAttr>, Code> {
-        self.run(|vfs| match vfs.lookup(ino(parent), name.as_bytes()) {
+    fn vfs_lookup(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+    ) -> Result<Option<fuser::FileAttr>, Code> {
+        self.run(|vfs| match vfs.lookup(asker(req, &in_group(req)), ino(parent), name.as_bytes()) {
             Ok(a) => Ok(Some(attributes(&a))),
             Err(crate::base::Error::Fs(FsError::NotFound)) => Ok(None),
             Err(e) => Err(e),
         })
     }
+}
+
+/// Who asks, for what only history checks itself.
+fn asker<'a>(req: &Request, in_group: &'a dyn Fn(u32) -> bool) -> Asker<'a> {
+    Asker { caller: caller(req), in_group }
 }
 
 /// The attributes in the answer that there is nothing.

@@ -40,6 +40,12 @@ pub(super) fn groups_of(pid: u32) -> Vec<u32> {
     groups.into_iter().flat_map(str::split_whitespace).filter_map(|g| g.parse().ok()).collect()
 }
 
+/// Whether the process that asks is in a group beside its first: the kernel does not say, so its status does.
+pub(super) fn in_group(req: &fuser::Request) -> impl Fn(u32) -> bool + use<> {
+    let pid = req.pid();
+    move |gid| groups_of(pid).contains(&gid)
+}
+
 pub(super) fn file_type(kind: ObjectKind) -> FileType {
     match kind {
         ObjectKind::Unknown | ObjectKind::File => FileType::RegularFile,

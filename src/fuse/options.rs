@@ -1,5 +1,7 @@
 //! Mount options: those of mount(8) that mean something here.
 
+use crate::vfs::{Shown, When};
+
 /// How to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // mount options are that
@@ -20,8 +22,14 @@ pub struct Options {
     pub directories_synchronous: bool,
     /// Access times stay.
     pub no_access_times: bool,
+    /// The kernel collects writes and hands them over later (its writeback cache).
+    pub writeback: bool,
     /// Not a new mount: an existing one is changed.
     pub remount: bool,
+    /// Where history shows.
+    pub history: Shown,
+    /// Show this moment, not the present.
+    pub at: Option<When>,
 }
 
 /// A mount option that nobody knows.
@@ -30,7 +38,7 @@ pub struct UnknownOption(pub String);
 
 /// Every option, for messages.
 pub const KNOWN: &str = "ro, rw, allow_other, noallow_other, dev, nodev, suid, nosuid, exec, noexec, sync, async, dirsync, atime, \
-     noatime, relatime, defaults";
+     noatime, relatime, writeback, nowriteback, defaults";
 
 impl Options {
     /// As for a mount by root (who may let others in, as on any other filesystem), or by a user.
@@ -45,7 +53,10 @@ impl Options {
             synchronous: false,
             directories_synchronous: false,
             no_access_times: false,
+            writeback: false,
             remount: false,
+            history: Shown::Hidden,
+            at: None,
         }
     }
 
@@ -70,7 +81,12 @@ impl Options {
                 "async" => self.synchronous = false,
                 "dirsync" => self.directories_synchronous = true,
                 "noatime" => self.no_access_times = true,
+                "writeback" => self.writeback = true,
+                "nowriteback" => self.writeback = false,
                 "remount" => self.remount = true,
+                "history=hidden" => self.history = Shown::Hidden,
+                "history=visible" => self.history = Shown::Visible,
+                "history=off" => self.history = Shown::Off,
                 "atime" | "relatime" => self.no_access_times = false,
                 "defaults" | "auto" | "noauto" | "user" | "users" | "nofail" | "_netdev" => {}
                 _ if is_for_others(option) => {}

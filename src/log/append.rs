@@ -5,16 +5,14 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use parking_lot::MutexGuard;
-
 use super::{
     Inner, Location, Log, Record, SegmentInfo, close, gone,
     tail::{Guard, Tail},
 };
 use crate::{
     base::{
-        Error, Lsn, Result, SegmentId,
-        limits::{BLOCK_BYTES, GATHER_NS, TAIL_BYTES},
+        Error, FsError, Lsn, Result, SegmentId,
+        limits::{BLOCK_BYTES, TAIL_BYTES},
     },
     format::{
         BodyHeader, Entry, Kind, Origin, Seed, flags,
@@ -59,6 +57,9 @@ impl Inner {
     }
 
     pub(super) fn append(&self, records: &[Record<'_>], log: &Log) -> Result<Vec<(Lsn, Location)>> {
+        if self.opts.read_only {
+            return Err(FsError::ReadOnly.into());
+        }
         let mut bytes = 0;
         for r in records {
             check(r)?;
@@ -161,44 +162,6 @@ impl Inner {
         }
     }
 
-    pub(super) fn wait_durable(&self, lsn: Lsn) -> Result<()> {
-        let mut t = self.tail.lock();
-        t.waiters += 1;
-        let done = self.wait_for(&mut t, lsn);
-        t.waiters -= 1;
-        done
-    }
-
-    fn wait_for<'a>(&'a self, t: &mut Guard<'a>, lsn: Lsn) -> Result<()> {
-        loop {
-            if t.durable_lsn >= lsn {
-                return Ok(());
-            }
-            t.check()?;
-            if lsn.get() >= t.next_lsn {
-                return Err(Error::BadRequest(format!("LSN {lsn} was not given out yet")));
-            }
-            self.lead(t, |s, t| {
-                s.gather(t);
-                let done = s.flush(t, true);
-                t.cohort = t.waiters;
-                done
-            })?;
-        }
-    }
-
-    /// Waits a moment for those who waited with this one last time: they were woken together and are about to append
-    /// again, and one sync for all of them is worth more than an early one for some.
-    fn gather(&self, t: &mut Guard<'_>) {
-        if !self.opts.background || t.waiters >= t.cohort {
-            return;
-        }
-        let began = self.clock.monotonic_ns();
-        while t.waiters < t.cohort && self.clock.monotonic_ns() - began < GATHER_NS {
-            MutexGuard::unlocked(t, std::thread::yield_now);
-        }
-    }
-
     pub(super) fn commit(&self) -> Result<()> {
         let mut t = self.tail.lock();
         loop {
@@ -279,6 +242,9 @@ impl Inner {
     }
 
     pub(super) fn retire(&self, ids: &[SegmentId]) -> Result<()> {
+        if self.opts.read_only {
+            return Err(FsError::ReadOnly.into());
+        }
         self.tail.lock().check()?;
         self.files.retire(ids)
     }

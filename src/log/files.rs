@@ -85,11 +85,15 @@ impl Files {
         }
     }
 
-    /// Looks which spare files are there.
-    pub(super) fn load_spares(&self) -> Result<()> {
+    /// Looks which spare files are there. A copy of a store may lack the directory; who writes needs it.
+    pub(super) fn load_spares(&self, read_only: bool) -> Result<()> {
         match self.disk.list(segment::SPARE_DIRECTORY.as_ref()) {
             Ok(names) => *self.spare.lock() = names,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && read_only => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let made = self.disk.create_dir(segment::SPARE_DIRECTORY.as_ref());
+                made.map_err(|e| Error::io("making spare/", e))?;
+            }
             Err(e) => return Err(Error::io("listing spare/", e)),
         }
         Ok(())
@@ -160,16 +164,18 @@ impl Files {
     ///
     /// [`Error::Poisoned`] if the state of the directory is unknown; any other error left nothing behind.
     pub(super) fn begin(&self, id: SegmentId, capacity: u64, unreached: &[SegmentId]) -> Result<NewFile> {
-        let mut moved = false;
         for &old in unreached {
             self.give_back(old).map_err(|e| Error::io(format!("moving segment {old} out of the log"), e))?;
-            moved = true;
+        }
+        if !unreached.is_empty() {
+            // Before any of them is written to.
+            self.sync_directories(true)?;
         }
         let (file, recycled) = match self.take_spare(id, capacity)? {
             Some(file) => (file, true),
-            None => (self.fresh(&segment::path(id), capacity)?, false),
+            None => (self.fresh_and_long(&segment::path(id), capacity)?, false),
         };
-        self.sync_directories(moved || recycled)?;
+        self.sync_directories(recycled)?;
         Ok(NewFile { file })
     }
 
@@ -195,10 +201,14 @@ impl Files {
             let path = spare_path(&name);
             let ready = self.disk.open(&path, true).and_then(|f| {
                 let len = f.len()?;
+                let wiped = wipe(&*f)?;
                 if len > capacity {
                     f.set_len(capacity)?;
                 } else if len < capacity {
                     f.allocate(capacity)?;
+                }
+                if wiped || len != capacity {
+                    f.sync()?;
                 }
                 Ok(f)
             });
@@ -227,6 +237,18 @@ impl Files {
             drop(file);
             let _ = self.disk.remove(path);
             return Err(Error::io(what(), e));
+        }
+        Ok(file)
+    }
+
+    /// A new file whose length is durable before anything is written to it: a segment with a header that is shorter was
+    /// cut off by somebody.
+    fn fresh_and_long(&self, path: &std::path::Path, capacity: u64) -> Result<Arc<dyn DiskFile>> {
+        let file = self.fresh(path, capacity)?;
+        if let Err(e) = file.sync() {
+            drop(file);
+            let _ = self.disk.remove(path);
+            return Err(Error::io(format!("making {}", path.display()), e));
         }
         Ok(file)
     }
@@ -319,4 +341,17 @@ impl Files {
             }
         }
     }
+}
+
+/// Takes the header of its last life out of a spare file; true if there was one. It is synced before the file gets a
+/// segment's name, so that a file among the segments that has another segment's header was put there by somebody, and is
+/// nothing to write over.
+fn wipe(file: &dyn DiskFile) -> std::io::Result<bool> {
+    let mut block = [0; limits::BLOCK_BYTES as usize];
+    let n = file.read_at(&mut block, 0)?;
+    if block[..n].iter().all(|b| *b == 0) {
+        return Ok(false);
+    }
+    file.write_at(&[&[0; limits::BLOCK_BYTES as usize]], 0)?;
+    Ok(true)
 }

@@ -9,6 +9,7 @@
 
 mod append;
 mod close;
+mod cut;
 mod files;
 mod recover;
 mod subscribe;
@@ -18,6 +19,7 @@ mod tail;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::{
     ops::Range,
@@ -34,7 +36,7 @@ pub use crate::{
     segment::{Location, OwnedRecord},
 };
 pub use recover::{Recovery, ReplayRecord};
-pub use subscribe::{Next, Subscription};
+pub use subscribe::{Heads, Next, Subscription};
 pub use survey::{Standing, Survey, Surveyed};
 
 use crate::{
@@ -46,6 +48,7 @@ use crate::{
 };
 use files::Files;
 use tail::Tail;
+use wait::Marks;
 
 /// How a log works.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +57,13 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// May it start threads? Without, everything happens inside the calls, in the same order each time.
     pub background: bool,
+    /// Nothing is written, not even what an opening makes durable once more, and nothing can be appended.
+    pub read_only: bool,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { segment_bytes: limits::SEGMENT_BYTES, background: true }
+        Self { segment_bytes: limits::SEGMENT_BYTES, background: true, read_only: false }
     }
 }
 
@@ -177,6 +182,7 @@ struct Inner {
     incarnation: Incarnation,
     opts: LogOptions,
     tail: Mutex<Tail>,
+    marks: Marks,
     /// Told whenever `busy` falls, the durable mark moves, or the log stops.
     changed: Condvar,
     /// Told when the background thread has something to do.
@@ -217,10 +223,13 @@ impl Log {
     /// Opens a log: finds its segments, decides where it ends, and passes every record with a higher LSN than `from` to
     /// `visit`, in the order in which they stand in the log. Records moved by the cleaner come where they now lie, with their old
     /// number, also if that is lower than `from`; seeing one twice does no harm. Writes
-    /// nothing but, once more, those batches of which it is not certain that they are on the medium.
+    /// nothing but, once more, those batches of which it is not certain that they are on the medium; and not even those
+    /// if it is opened read-only.
     ///
     /// # Errors
-    /// If the disk refuses, or `visit` does. Damage is not an error: it is listed in [`Recovery`].
+    /// If the disk refuses, or `visit` does. [`Error::Damaged`] if there are files among the segments that a log which goes on
+    /// could overwrite or leave behind: of another store, under another name, or cut off; read-only, they are listed. Other
+    /// damage is not an error: it is listed in [`Recovery`].
     pub fn open(
         disk: Arc<dyn Disk>,
         store: StoreId,
@@ -236,7 +245,7 @@ impl Log {
             return Err(Error::BadRequest(format!("a segment can't have {} bytes", opts.segment_bytes)));
         }
         let files = Files::new(Arc::clone(&disk));
-        let (tail, recovery) = recover::recover(&*disk, store, &files, from, visit)?;
+        let (tail, recovery) = recover::recover(&*disk, store, &files, opts.read_only, from, visit)?;
         let incarnation = Incarnation::new(random.nonzero_u64());
         let inner = Arc::new(Inner {
             disk,
@@ -245,6 +254,7 @@ impl Log {
             store,
             incarnation,
             opts,
+            marks: Marks::new(tail.durable_lsn),
             tail: Mutex::new(tail),
             changed: Condvar::new(),
             work: Condvar::new(),
@@ -275,7 +285,7 @@ impl Log {
     /// Every record up to here is durable.
     #[must_use]
     pub fn durable_lsn(&self) -> Lsn {
-        self.inner.tail.lock().durable_lsn
+        self.inner.marks.durable()
     }
 
     /// The most bytes that the frames of one [`append`](Self::append) may take together.
@@ -364,6 +374,12 @@ impl Log {
         })
     }
 
+    /// The durable records from this LSN on, as of now, without their payloads.
+    #[must_use]
+    pub fn heads_from(&self, from: Lsn) -> Heads {
+        Heads::new(Arc::clone(&self.inner), from)
+    }
+
     /// The segments of the log, in order.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentInfo> {
@@ -387,11 +403,14 @@ impl Log {
         self.inner.verify_segment(id)
     }
 
-    /// Commits, seals the segment and cuts its file to what is used. Later appends fail.
+    /// Commits, seals the segment and cuts its file to what is used. Later appends fail. Does nothing if read-only.
     ///
     /// # Errors
     /// [`Error::Poisoned`] if something of it fails; the log is then as after a crash.
     pub fn close(&self) -> Result<()> {
+        if self.inner.opts.read_only {
+            return Ok(());
+        }
         let closed = self.inner.close();
         self.stop_worker();
         if closed.is_ok() {

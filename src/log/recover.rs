@@ -5,10 +5,10 @@
 //! their trailer, so that opening reads one or two blocks of each. Then, forwards, damage is told from a torn tail
 //! by the highest durable mark found anywhere.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, io, sync::Arc};
 
 use super::{
-    SegmentState,
+    SegmentState, cut,
     files::{Extent, Files, Segment},
     tail::{Active, Tail},
 };
@@ -20,8 +20,14 @@ use crate::{
     },
     disk::{Disk, DiskFile},
     format::{BodyHeader, FooterBuilder, Kind, Malformed, SegmentHeader, flags, pad_block, segment_header},
-    segment::{self, Batch, Found, Location, Scan, parse_name, read_header, read_record, read_trailer},
+    segment::{
+        self, Batch, Found, Location, OTHER_SEGMENT, OTHER_STORE, Scan, Window, parse_name, read_any_header,
+        read_header, read_record, read_trailer,
+    },
 };
+
+/// What one read of small records fetches at least, in bytes; between large extents more would be read in vain.
+const REPLAY_READ_BYTES: usize = 32 << 10;
 
 /// What was found when the log was opened.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +50,10 @@ pub struct Recovery {
     pub segments: u64,
     /// Segments read through to find the end.
     pub scanned: u64,
+    /// Files that a log which goes on could overwrite or leave behind; also listed in `damages`.
+    pub(super) blocking: Vec<Damage>,
+    /// Met since the last record that was replayed.
+    pub(super) gap: Option<Damage>,
 }
 
 /// A record that is replayed.
@@ -63,8 +73,13 @@ pub struct ReplayRecord<'a> {
     pub payload: &'a [u8],
     /// Where it lies.
     pub location: Location,
-    /// An extent whose bytes are damaged: it counts, and reading it fails.
-    pub damaged: bool,
+    /// What is wrong with its body. An extent counts all the same, and reading it fails; of anything else nothing is
+    /// known but its envelope.
+    pub wrong: Option<Malformed>,
+    /// Where frames could not be read between the record before and this one.
+    pub gap: Option<&'a Damage>,
+    /// The last record that there will be, for showing progress; 0 if that is not known.
+    pub until: Lsn,
 }
 
 /// A segment that may belong to the log.
@@ -72,6 +87,8 @@ pub(super) struct Link {
     pub(super) header: SegmentHeader,
     /// One of the header's two copies is not valid.
     pub(super) copy_damaged: bool,
+    /// The file's length.
+    pub(super) file_bytes: u64,
     pub(super) extent: Option<Extent>,
     /// What a scan found, if one was needed.
     pub(super) found: Option<Vec<Found>>,
@@ -81,6 +98,7 @@ pub(super) fn recover(
     disk: &dyn Disk,
     store: StoreId,
     files: &Files,
+    read_only: bool,
     from: Lsn,
     visit: &mut dyn FnMut(ReplayRecord<'_>) -> Result<()>,
 ) -> Result<(Tail, Recovery)> {
@@ -89,7 +107,12 @@ pub(super) fn recover(
     let mark = measure(disk, &mut links, &mut r)?;
     r.durable_mark = mark;
     note_torn_headers(&links, mark, &mut r);
-    settle(disk, &mut links, mark, true, &mut r)?;
+    cut::note(disk, &links, mark, &mut r)?;
+    if !read_only && let Some(d) = r.blocking.first() {
+        // Before anything is written.
+        return Err(d.clone().into());
+    }
+    settle(disk, &mut links, mark, !read_only, &mut r)?;
     r.segments = links.len() as u64;
     let predecessor = links.last().map(|l| (l.header.segment, extent(l).end));
     r.last_lsn = links.last().map_or(Lsn::new(0), |l| extent(l).last_lsn);
@@ -101,7 +124,7 @@ pub(super) fn recover(
     for l in &links {
         files.insert(Arc::new(Segment::new(l.header.clone(), extent(l))));
     }
-    files.load_spares()?;
+    files.load_spares(read_only)?;
     let tail = Tail {
         next_lsn: r.last_lsn.get() + 1,
         next_id,
@@ -115,6 +138,7 @@ pub(super) fn recover(
         dirty: false,
         busy: false,
         waiters: 0,
+        sleepers: Vec::new(),
         cohort: 0,
         commits: 0,
         closed: false,
@@ -156,11 +180,13 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
     let mut links: Vec<Link> = Vec::new();
     for id in ids {
         let file = open(disk, id)?;
+        let file_bytes = file.len().map_err(|e| Error::io(format!("reading segment {id}"), e))?;
         match read_header(&*file, id, Some(store))? {
             Err(segment_header::NEWER) => {
                 let what = format!("segment {id} has a format version that this program does not know");
                 return Err(Error::Newer { path: segment::path(id), what });
             }
+            Err(why @ (OTHER_STORE | OTHER_SEGMENT)) => block_stranger(&*file, id, why, r)?,
             Err(why) => {
                 bad.insert(id, why);
             }
@@ -173,7 +199,7 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
                         r.unreached.push(l.header.segment);
                     }
                 }
-                links.push(Link { header, copy_damaged, extent: None, found: None });
+                links.push(Link { header, copy_damaged, file_bytes, extent: None, found: None });
             }
         }
     }
@@ -185,6 +211,24 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
         }
     }
     Ok((links, next_id))
+}
+
+/// Somebody put a file of another log, or a segment under another name, among ours: it stays as it is.
+fn block_stranger(file: &dyn DiskFile, id: SegmentId, why: Malformed, r: &mut Recovery) -> Result<()> {
+    let header = read_any_header(file, id)?;
+    let whose = header.map_or_else(String::new, |h| {
+        if why == OTHER_STORE { format!(", {}", h.store) } else { format!(", {}", h.segment) }
+    });
+    let path = segment::path(id);
+    let advice = if why == OTHER_STORE {
+        format!("move {} to where it belongs, out of this store", path.display())
+    } else {
+        format!("give {} its own name back, or move it out of this store", path.display())
+    };
+    let damage = Damage::segment(id, 0, None, format!("{}{whose}", why.0)).advise(advice);
+    r.damages.push(damage.clone());
+    r.blocking.push(damage);
+    Ok(())
 }
 
 /// Does the next link say where this one ends?
@@ -311,7 +355,7 @@ pub(super) fn settle(
 
 /// Writes what was accepted once more, and syncs it. A process may have died while the machine lived: its bytes may not be
 /// on the medium yet; and if a sync had failed, the system takes them for clean and a sync alone would not write them.
-fn harden(disk: &dyn Disk, id: SegmentId, from: u64, end: u64) -> std::io::Result<()> {
+fn harden(disk: &dyn Disk, id: SegmentId, from: u64, end: u64) -> io::Result<()> {
     let file = disk.open(&segment::path(id), true)?;
     let mut bytes = vec![0; (end - from).min(1 << 20) as usize];
     let mut at = from;
@@ -384,8 +428,20 @@ pub(super) fn replay(
     let id = link.header.segment;
     let file = open(disk, id)?;
     let mut scan = Scan::new(Arc::clone(&file), &link.header, BLOCK_BYTES, extent(link).end);
+    // Small records stand side by side: one read fetches many.
+    let window = RefCell::new(Window::new(file, extent(link).end, REPLAY_READ_BYTES));
+    let fetch = |out: &mut [u8], at: u64| -> io::Result<()> {
+        let mut window = window.borrow_mut();
+        let bytes = window.get(at, out.len())?;
+        if bytes.len() < out.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        out.copy_from_slice(bytes);
+        Ok(())
+    };
     let known = r.damages.len();
     let note = |r: &mut Recovery, d: Damage| {
+        r.gap = Some(d.clone());
         if !r.damages[..known]
             .iter()
             .any(|k| k.place.segment == d.place.segment && k.place.offset == d.place.offset)
@@ -414,13 +470,12 @@ pub(super) fn replay(
             }
             let location = f.location();
             let mut payload = Vec::new();
+            let gap = r.gap.take();
             if let Some(why) = f.wrong {
                 note(r, Damage::segment(id, e.offset, Some(e.lsn), why.0));
-                if e.kind != Kind::Extent || f.head.is_none() {
-                    continue;
-                }
+                r.gap = None;
             } else if e.kind != Kind::Extent {
-                payload = read_record(&location, seed, &|out, at| file.read_exact_at(out, at))?.payload;
+                payload = read_record(&location, seed, &fetch)?.payload;
             }
             r.highest_stamp = r.highest_stamp.max(f.head.map_or(0, |h| h.stamp));
             r.replayed += 1;
@@ -432,7 +487,9 @@ pub(super) fn replay(
                 head: f.head.as_ref(),
                 payload: &payload,
                 location,
-                damaged: f.wrong.is_some(),
+                wrong: f.wrong,
+                gap: gap.as_ref(),
+                until: r.last_lsn,
             })?;
         }
     }

@@ -15,6 +15,7 @@ pub use batch::{BatchBuilder, ClosedBatch, FrameParts};
 pub use read::{Fetch, Location, OwnedRecord, read_footer, read_header_of, read_range, read_record};
 pub use scan::{Batch, Found, Scan, ScannedFrame};
 pub use verify::{Report, verify};
+pub use window::Window;
 
 use crate::{
     base::{
@@ -27,6 +28,11 @@ use crate::{
 
 /// The longest batch, in bytes: a full tail, or a footer, with batch end and padding.
 pub const BATCH_BYTES: u64 = (TAIL_BYTES + RECORD_BYTES) as u64;
+
+/// What [`read_header`] says of a file that another store's log needs.
+pub const OTHER_STORE: Malformed = Malformed("segment belongs to another store");
+/// What it says of a segment of this store whose file has not its name.
+pub const OTHER_SEGMENT: Malformed = Malformed("header is that of another segment");
 
 /// The directory of the segments in use.
 pub const DIRECTORY: &str = "segments";
@@ -65,14 +71,26 @@ pub fn read_header(
         .map_err(|e| Error::io(format!("reading the header of segment {id}"), e))?;
     block.truncate(n);
     Ok(SegmentHeader::decode(&block).and_then(|(header, damaged)| {
-        if header.segment != id {
-            return Err(Malformed("header is that of another segment"));
-        }
         if store.is_some_and(|s| s != header.store) {
-            return Err(Malformed("segment belongs to another store"));
+            return Err(OTHER_STORE);
+        }
+        if header.segment != id {
+            return Err(OTHER_SEGMENT);
         }
         Ok((header, damaged))
     }))
+}
+
+/// The header in a file, whoever it belongs to and whatever the file is called; none if it is not valid.
+///
+/// # Errors
+/// If the file can't be read.
+pub fn read_any_header(file: &dyn DiskFile, id: SegmentId) -> Result<Option<SegmentHeader>> {
+    let mut block = vec![0; segment_header::BYTES];
+    let n = file
+        .read_at(&mut block, 0)
+        .map_err(|e| Error::io(format!("reading the header of segment {id}"), e))?;
+    Ok(SegmentHeader::decode(&block[..n]).ok().map(|(header, _)| header))
 }
 
 /// Reads the trailer, if the file ends with one.

@@ -4,12 +4,18 @@
 //! of facts, is appended to the log, and is applied to the index, in the same way in which a crash replays it
 //! and a peer's facts arrive. Reads take no lock.
 
+mod activity;
 mod apply;
 mod base;
 mod content;
 mod exchange;
 mod hashes;
+mod import;
 pub mod inspect;
+mod knowledge;
+mod lineage;
+mod missing;
+mod moments;
 mod moves;
 mod names;
 mod open;
@@ -18,6 +24,7 @@ mod parcels;
 mod pieces;
 mod read;
 mod state;
+mod superblock;
 mod txn;
 mod versions;
 mod write;
@@ -41,11 +48,18 @@ use crate::{
     log::{Log, LogOptions, Record},
 };
 
+use activity::Activity;
+pub use activity::Work;
 use apply::Apply;
-pub use exchange::{Fetch, Knowledge, Parcel};
+pub use exchange::Parcel;
+pub use import::Fetch;
+pub use knowledge::Knowledge;
+pub use lineage::{Gone, History, Past, Paused};
+pub use missing::Missing;
+pub use moments::Tag;
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes, XattrChange};
-pub use read::{Attributes, Entry, Extent, VersionInfo, View};
+pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
 use state::State;
 use txn::Txn;
 
@@ -64,6 +78,9 @@ pub struct Options {
     pub memtable_bytes: u64,
     /// Mint versions at opening for files that were open when the store stopped.
     pub mint_interrupted: bool,
+    /// Change nothing in the store's directory, which may be read-only itself, and be open beside others who only read.
+    /// Every change is refused with [`FsError::ReadOnly`](crate::base::FsError::ReadOnly).
+    pub read_only: bool,
 }
 
 impl Default for Options {
@@ -71,17 +88,22 @@ impl Default for Options {
         Self {
             segment_bytes: limits::SEGMENT_BYTES,
             background: true,
-            cache_bytes: 48 << 20,
-            row_cache_bytes: 32 << 20,
+            cache_bytes: 96 << 20,
+            row_cache_bytes: 16 << 20,
             memtable_bytes: 8 << 20,
             mint_interrupted: true,
+            read_only: false,
         }
     }
 }
 
 impl Options {
     fn log(&self) -> LogOptions {
-        LogOptions { segment_bytes: self.segment_bytes, background: self.background }
+        LogOptions {
+            segment_bytes: self.segment_bytes,
+            background: self.background,
+            read_only: self.read_only,
+        }
     }
 }
 
@@ -105,6 +127,8 @@ pub struct Store {
     wake: (Mutex<bool>, Condvar),
     /// Serialises index flushes.
     flushing: Mutex<()>,
+    /// What goes on beside answering.
+    activity: Activity,
     recovered: Recovered,
     _lock: Box<dyn Send + Sync>,
 }
@@ -126,6 +150,10 @@ pub struct Status {
     pub objects: u64,
     /// Versions held.
     pub versions: u64,
+    /// Objects and versions are known; if not, they are zero: operations held the store all the while.
+    pub counts_known: bool,
+    /// What goes on beside answering, each in a word.
+    pub working: Vec<&'static str>,
     /// The log: how writes reach the disk, batches, syncs, bytes.
     pub log: crate::log::Status,
     /// The index.
@@ -184,6 +212,18 @@ impl Store {
         self.id
     }
 
+    /// Its directory, as it was named.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Was it opened to be read only?
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.options.read_only
+    }
+
     /// What opening it found.
     #[must_use]
     pub fn recovered(&self) -> &Recovered {
@@ -227,17 +267,35 @@ impl Store {
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> Status {
-        let meta = self.apply.lock().meta.clone();
+        let state = self.apply.lock();
+        let counts = (state.meta.objects, state.meta.versions);
+        drop(state);
+        self.status_with(Some(counts))
+    }
+
+    /// How it stands, without waiting longer than this for operations under way, whatever holds them up.
+    #[must_use]
+    pub fn status_within(&self, patience: std::time::Duration) -> Status {
+        let state = self.apply.try_lock_for(patience);
+        let counts = state.as_ref().map(|s| (s.meta.objects, s.meta.versions));
+        drop(state);
+        self.status_with(counts)
+    }
+
+    fn status_with(&self, counts: Option<(u64, u64)>) -> Status {
         let log = self.log.status();
         let stopped = self.broken.lock().clone().or_else(|| log.poisoned.clone());
+        let (objects, versions) = counts.unwrap_or_default();
         Status {
             id: self.id,
             path: self.path.clone(),
             last_lsn: self.log.last_lsn(),
             durable_lsn: self.log.durable_lsn(),
             flushed_lsn: self.index.flushed_lsn(),
-            objects: meta.objects,
-            versions: meta.versions,
+            objects,
+            versions,
+            counts_known: counts.is_some(),
+            working: self.activity.now(),
             log,
             index: self.index.stats(),
             stopped,
@@ -265,6 +323,9 @@ impl Store {
     }
 
     fn check_usable(&self) -> Result<()> {
+        if self.options.read_only {
+            return Err(crate::base::FsError::ReadOnly.into());
+        }
         match &*self.broken.lock() {
             Some(why) => Err(Error::Poisoned { why: why.clone() }),
             None => Ok(()),
@@ -284,7 +345,7 @@ impl Store {
         let stamp = next.tick(&*self.clock);
         let lsn = self.log.last_lsn().next();
         let mut txn = Txn::new(&*self.index, lsn);
-        let apply = Apply { txn: &mut txn, state: &mut next, stamp, part: 0, created: None };
+        let apply = Apply::new(&mut txn, &mut next, stamp);
         let mut op = Op { apply, facts: Vec::new(), subject: (ObjectId::default(), Ino::new(0)) };
         let out = make(&mut op)?;
         let Op { facts, subject, .. } = op;
@@ -371,13 +432,14 @@ impl Store {
             // Whoever fills memory faster than it can be written out helps.
             self.flush_index(lsn)?;
         } else {
-            self.wake.1.notify_one();
+            self.wake.1.notify_all();
         }
         Ok(())
     }
 
     fn flush_index(&self, upto: Lsn) -> Result<()> {
         let _one = self.flushing.lock();
+        let _doing = self.activity.begin(Work::Flushing);
         if planted(Bug::FlushBeforeDurable) {
             return self.index.flush();
         }
@@ -390,6 +452,9 @@ impl Store {
     /// # Errors
     /// As of [`sync`](Self::sync), or if the index can't be written.
     pub fn checkpoint(&self) -> Result<()> {
+        if self.options.read_only {
+            return Ok(());
+        }
         let lsn = {
             let state = self.apply.lock();
             let lsn = self.log.last_lsn();
@@ -407,17 +472,33 @@ impl Store {
     /// # Errors
     /// What fails; the store has stopped writing then.
     pub fn maintain(&self) -> Result<bool> {
+        let did = self.write_back()?;
+        Ok(self.merge()? || did)
+    }
+
+    /// Merges once; says whether there was anything to do.
+    fn merge(&self) -> Result<bool> {
+        let _doing = self.activity.begin(Work::Merging);
+        self.index.compact()
+    }
+
+    /// Commits what waits, and writes out the index.
+    fn write_back(&self) -> Result<bool> {
         let mut did = false;
+        if self.options.read_only {
+            return Ok(did);
+        }
         if self.log.durable_lsn() < self.log.last_lsn() {
             self.log.commit()?;
             did = true;
         }
         if self.index.waiting_memtables() > 0 {
             let _one = self.flushing.lock();
+            let _doing = self.activity.begin(Work::Flushing);
             self.index.flush_to(self.log.durable_lsn())?;
             did = true;
         }
-        Ok(self.index.compact()? || did)
+        Ok(did)
     }
 
     fn rank(&self, s: Stamp) -> (u64, StoreId) {
@@ -430,6 +511,9 @@ impl Store {
     /// If something of it fails; what was synced before is safe, and the next opening replays the rest.
     pub fn close(&self) -> Result<()> {
         self.stop_maintenance();
+        if self.options.read_only {
+            return Ok(());
+        }
         self.log.commit()?;
         if self.broken.lock().is_none() && self.index.flushed_lsn() < self.log.last_lsn() {
             self.checkpoint()?;
@@ -442,13 +526,18 @@ impl Store {
         self.wake.1.notify_all();
     }
 
-    /// Runs [`maintain`](Self::maintain) at least twice a second on a thread of its own, and
+    /// Does what [`maintain`](Self::maintain) does at least twice a second, writing and merging on a thread each, and
     /// [`hash_versions`](Self::hash_versions) on another, until the store is closed or let go.
     ///
     /// # Errors
     /// If no thread can be had.
     pub fn start_maintenance(self: &Arc<Self>) -> Result<()> {
-        self.repeat("segfs-store", |store| Ok(store.maintain()? && store.index.waiting_memtables() > 0))?;
+        if self.options.read_only {
+            return Ok(());
+        }
+        self.repeat("segfs-store", |store| Ok(store.write_back()? && store.index.waiting_memtables() > 0))?;
+        // A merge takes long; what waits for a flush must not wait for it.
+        self.repeat("segfs-merge", Self::merge)?;
         self.repeat("segfs-hash", Self::hash_versions)
     }
 

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-use super::{Op, Store, apply::Apply, read::Attributes};
+use super::{Op, Store, apply::Apply, hashes::hash_of_bytes, read::Attributes};
 
 /// A new object, as a caller describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,13 +130,12 @@ impl Op<'_, '_> {
         Ok(self.apply.txn.get::<MarkerRow>(&key::marker(dir, name))?.map(|m| m.lineage))
     }
 
-    /// What a rename over this object continues.
-    fn lineage_of(&mut self, ino: Ino, row: &ObjectRow) -> Result<Option<Lineage>> {
+    /// What a rename over what stands there continues.
+    fn lineage_of(&mut self, there: &LinkEntry, row: &ObjectRow) -> Result<Option<Lineage>> {
         if !Apply::is_versioned(row.attributes.kind) {
             return Ok(None);
         }
-        let version = self.apply.best_head(ino, &row.content.heads)?.map(|(_, id)| id);
-        Ok(Some(Lineage { object: row.object, version }))
+        self.apply.lineage_after(there.child, there.continues).map(Some)
     }
 
     /// The versions of an object that are here.
@@ -215,7 +214,8 @@ impl Store {
                 op.fact(Fact::Xattr(object, name.clone(), Some(value.clone())))?;
             }
             if new.kind == ObjectKind::Symlink {
-                let version = self.next_version(op, ino, 0)?;
+                let hash = hash_of_bytes(&new.target);
+                let version = self.next_version(op, ino, 0, Some(hash))?;
                 op.fact(Fact::Version(version))?;
             }
             Ok((ino, op.apply.txn.object(ino)?))
@@ -244,7 +244,7 @@ impl Store {
             if op.at(dir, name)?.is_some() {
                 return Err(FsError::Exists.into());
             }
-            let continues = op.continued(dir, name)?;
+            let continues = op.continued(dir, name)?.filter(|c| c.object != row.object);
             let link = LinkId::new(self.random.u128());
             op.subject = (row.object, ino);
             let name = name.to_vec();
@@ -337,7 +337,7 @@ impl Store {
                 check_replace(op, &moved.entries[0], &there.entries[0])?;
                 let ino = there.entries[0].child;
                 let row = op.apply.txn.object(ino)?;
-                continues = op.lineage_of(ino, &row)?;
+                continues = op.lineage_of(&there.entries[0], &row)?;
                 if !planted(Bug::RenameKeepsReplaced) {
                     op.remove_all(to_dir.object, to.1, &there, None)?;
                 }
@@ -345,6 +345,9 @@ impl Store {
             } else if let Some(lineage) = op.continued(to.0, to.1)? {
                 continues = Some(lineage);
             }
+            let child = op.apply.txn.object(moved.entries[0].child)?.object;
+            // What comes back to where it stood before goes on with its own history.
+            let continues = continues.filter(|c| c.object != child);
             for entry in &moved.entries {
                 let continues = continues.or(entry.continues);
                 op.hang(entry, to_dir.object, to.1, continues)?;
@@ -455,8 +458,14 @@ impl Store {
         Ok(lsn)
     }
 
-    /// The version that an object's content would be now.
-    pub(super) fn next_version(&self, op: &mut Op<'_, '_>, ino: Ino, flags: u32) -> Result<Version> {
+    /// The version that an object's content would be now; with its hash, if that is known.
+    pub(super) fn next_version(
+        &self,
+        op: &mut Op<'_, '_>,
+        ino: Ino,
+        flags: u32,
+        hash: Option<crate::format::hash::Hash>,
+    ) -> Result<Version> {
         let row = op.apply.txn.object(ino)?;
         let head = match row.content.head {
             Some(at) => op.apply.txn.get::<VersionRow>(&key::version(ino, at))?,
@@ -493,7 +502,7 @@ impl Store {
             },
             mode: row.attributes.mode,
             owner: row.attributes.owner,
-            hash: self.hash_at_once(ino, &row),
+            hash,
             flags,
             knew_gone,
         })

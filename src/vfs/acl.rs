@@ -126,6 +126,29 @@ impl Acl {
         }
     }
 
+    /// The permission bits that a user has, who is in the groups for which `member` says so.
+    #[must_use]
+    pub fn allows(&self, of: &crate::store::Attributes, uid: u32, member: &dyn Fn(u32) -> bool) -> u32 {
+        let mask = self.perm(MASK).unwrap_or(7);
+        if uid == of.owner.uid {
+            return self.perm(USER_OBJ).unwrap_or(0).into();
+        }
+        if let Some(named) = self.0.iter().find(|e| e.tag == USER && e.id == uid) {
+            return (named.perm & mask).into();
+        }
+        let group = |e: &Entry| match e.tag {
+            GROUP_OBJ => member(of.owner.gid),
+            GROUP => member(e.id),
+            _ => false,
+        };
+        let mut groups = self.0.iter().filter(|e| group(e)).peekable();
+        if groups.peek().is_none() {
+            return self.perm(OTHER).unwrap_or(0).into();
+        }
+        // What any one of the groups allows: only ever asked for one bit.
+        groups.fold(0, |all, e| all | u32::from(e.perm & mask))
+    }
+
     /// What a new object gets below a directory with this default ACL: an access ACL, if the mode alone
     /// does not say it, and the mode. What the maker did not ask for is not given.
     #[must_use]

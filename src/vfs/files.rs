@@ -12,10 +12,16 @@ pub(super) struct Files {
     last: u64,
     handles: HashMap<u64, Handle>,
     inodes: HashMap<Ino, Opened>,
+    /// How many of them have a version due.
+    due: usize,
+    /// Writes come late and through any handle that may write, so any of those may have caused them.
+    late_writes: bool,
 }
 
 struct Handle {
     ino: Ino,
+    /// May change content.
+    writes: bool,
     /// Changed content, so that its release makes a version.
     wrote: bool,
 }
@@ -32,9 +38,9 @@ struct Opened {
 }
 
 impl Files {
-    fn add(&mut self, ino: Ino, pid: u32) -> u64 {
+    fn add(&mut self, ino: Ino, writes: bool, pid: u32) -> u64 {
         self.last += 1;
-        self.handles.insert(self.last, Handle { ino, wrote: false });
+        self.handles.insert(self.last, Handle { ino, writes, wrote: false });
         let opened = self.inodes.entry(ino).or_default();
         opened.handles += 1;
         opened.last = (self.last, pid);
@@ -51,15 +57,24 @@ impl Files {
 
     /// Takes a handle away: what it was, and whether it was the last one of an orphan.
     fn take(&mut self, handle: u64) -> Option<(Handle, bool)> {
-        let taken = self.handles.remove(&handle)?;
+        let mut taken = self.handles.remove(&handle)?;
+        taken.wrote |= self.late_writes && taken.writes;
         let opened = self.inodes.get_mut(&taken.ino)?;
         opened.handles -= 1;
         let last = opened.handles == 0;
         let orphan = last && opened.orphan;
         if last {
+            self.due -= usize::from(opened.due);
             self.inodes.remove(&taken.ino);
         }
         Some((taken, orphan))
+    }
+
+    /// Is a version of this due? Not any more after this.
+    fn take_due(&mut self, ino: Ino) -> bool {
+        let due = self.inodes.get_mut(&ino).is_some_and(|o| std::mem::take(&mut o.due));
+        self.due -= usize::from(due);
+        due
     }
 
     /// Notes that a handle changes content; true the first time.
@@ -73,17 +88,23 @@ impl Vfs {
     ///
     /// # Errors
     /// [`FsError::Stale`] for a file that was given up, or what the store says.
-    pub fn open(&self, caller: Caller, ino: Ino) -> Result<u64> {
+    pub fn open(&self, caller: Caller, ino: Ino, write: bool) -> Result<u64> {
         let mut files = self.files.lock();
         if !files.inodes.contains_key(&ino) && self.attributes(ino)?.links == 0 {
             return Err(FsError::Stale.into());
         }
-        Ok(files.add(ino, caller.pid))
+        Ok(files.add(ino, write, caller.pid))
     }
 
     /// A handle for a file that was just made.
-    pub(super) fn opened_new(&self, ino: Ino) -> u64 {
-        self.files.lock().add(ino, 0)
+    pub(super) fn opened_new(&self, ino: Ino, write: bool) -> u64 {
+        self.files.lock().add(ino, write, 0)
+    }
+
+    /// From now on the kernel collects writes. It hands them over before it tells of a close, but through any handle of
+    /// the file that may write: so each of those makes a version of what is there when it is released.
+    pub fn expect_late_writes(&self) {
+        self.files.lock().late_writes = true;
     }
 
     /// Some descriptor of the handle was closed. Makes no version (a shell closes duplicates before it
@@ -91,10 +112,12 @@ impl Vfs {
     pub fn flush(&self, handle: u64) {
         let mut files = self.files.lock();
         let Some(h) = files.handles.get(&handle) else { return };
-        if h.wrote {
+        if h.wrote || (files.late_writes && h.writes) {
             let ino = h.ino;
-            if let Some(opened) = files.inodes.get_mut(&ino) {
-                opened.due = true;
+            if let Some(opened) = files.inodes.get_mut(&ino)
+                && !std::mem::replace(&mut opened.due, true)
+            {
+                files.due += 1;
             }
         }
     }
@@ -116,16 +139,38 @@ impl Vfs {
     }
 
     /// Mints the version of a file that was flushed with changes and is still open: before its history is
-    /// shown.
+    /// shown. Says whether there was one to mint.
     ///
     /// # Errors
     /// What the store says.
-    pub fn mint_due(&self, ino: Ino) -> Result<()> {
-        let due = self.files.lock().inodes.get_mut(&ino).is_some_and(|o| std::mem::take(&mut o.due));
-        if due {
-            self.store.commit_version(ino)?;
+    pub fn mint_due(&self, ino: Ino) -> Result<bool> {
+        let due = self.files.lock().take_due(ino);
+        Ok(due && self.store.commit_version(ino)?.1.is_some())
+    }
+
+    /// Mints every version that is due.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn mint_all_due(&self) -> Result<()> {
+        let due: Vec<Ino> =
+            self.files.lock().inodes.iter().filter(|(_, o)| o.due).map(|(ino, _)| *ino).collect();
+        for ino in due {
+            self.mint_due(ino)?;
         }
         Ok(())
+    }
+
+    /// Mints the version that is due of what stands at a name, before the name changes hands: the close that
+    /// makes it may be told of after that.
+    pub(super) fn mint_due_at(&self, dir: Ino, name: &[u8]) -> Result<()> {
+        if self.files.lock().due == 0 {
+            return Ok(());
+        }
+        match self.store.view().lookup(dir, name) {
+            Ok(a) => self.mint_due(a.ino).map(drop),
+            Err(_) => Ok(()),
+        }
     }
 
     /// An object lost a name: if it was the last one, its content goes with the last handle, or now.
@@ -153,9 +198,9 @@ impl Vfs {
         }
     }
 
-    /// Files open now.
+    /// Files open now; not known if whoever holds the table does not let go of it within `patience`.
     #[must_use]
-    pub fn open_files(&self) -> usize {
-        self.files.lock().handles.len()
+    pub fn open_files(&self, patience: std::time::Duration) -> Option<usize> {
+        Some(self.files.try_lock_for(patience)?.handles.len())
     }
 }

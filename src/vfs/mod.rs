@@ -9,6 +9,8 @@ mod attributes;
 mod content;
 mod dirs;
 mod files;
+mod front;
+mod history;
 mod names;
 mod xattrs;
 
@@ -28,6 +30,8 @@ pub use crate::{
 pub use attributes::{SetTime, Setting};
 pub use content::{Allocate, Seek};
 pub use dirs::Listed;
+pub use front::{Front, When};
+pub use history::{Asker, NAME as HISTORY_NAME, Shown, ago, canonical, parse_moment, version_file};
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

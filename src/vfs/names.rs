@@ -23,7 +23,7 @@ struct Wanted {
 }
 
 impl Vfs {
-    /// Makes a regular file and opens it. Returns its attributes and the handle.
+    /// Makes a regular file and opens it so. Returns its attributes and the handle.
     ///
     /// # Errors
     /// [`crate::base::FsError::Exists`], or what the store says.
@@ -32,11 +32,11 @@ impl Vfs {
         caller: Caller,
         dir: Ino,
         name: &[u8],
-        mode: u32,
-        umask: u32,
+        (mode, umask): (u32, u32),
+        write: bool,
     ) -> Result<(Attributes, u64)> {
         let made = self.make_node(caller, dir, name, ObjectKind::File, (mode, umask), 0)?;
-        let handle = self.opened_new(made.ino);
+        let handle = self.opened_new(made.ino, write);
         Ok((made, handle))
     }
 
@@ -108,6 +108,7 @@ impl Vfs {
     /// # Errors
     /// As of [`Store::unlink`](crate::store::Store::unlink).
     pub fn unlink(&self, dir: Ino, name: &[u8]) -> Result<()> {
+        self.mint_due_at(dir, name)?;
         let (_, ino, links) = self.store.unlink(dir, name)?;
         self.unnamed(ino, links)
     }
@@ -126,6 +127,8 @@ impl Vfs {
     /// # Errors
     /// As of [`Store::rename`](crate::store::Store::rename).
     pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), how: Rename) -> Result<()> {
+        self.mint_due_at(from.0, from.1)?;
+        self.mint_due_at(to.0, to.1)?;
         if let (_, Some((ino, links))) = self.store.rename(from, to, how)?
             && self.attributes(ino)?.kind != ObjectKind::Directory
         {

@@ -8,7 +8,10 @@ mod crash;
 mod dirs;
 mod kernel;
 mod permissions;
+mod status;
+mod users;
 mod versions;
+mod writeback;
 
 use std::{
     fs,
@@ -35,9 +38,13 @@ pub(crate) struct Mounted {
 
 impl Mounted {
     pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    pub(crate) fn with(options: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let mut mounted = Self { root, daemon: None };
-        mounted.mount(&[]);
+        mounted.mount(options);
         mounted
     }
 
