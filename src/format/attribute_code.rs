@@ -189,7 +189,7 @@ impl<'de, C> bincode::BorrowDecode<'de, C> for Attributes {
 mod tests {
     use super::*;
     use crate::{
-        base::{Ino, ObjectId, StoreId},
+        base::{Incarnation, Ino, ObjectId, StoreId},
         format::{
             code,
             facts::{Lineage, ObjectKind, Owner, VersionVector},
@@ -253,7 +253,7 @@ mod tests {
         |a| a.link.iter_mut().for_each(|l| l.stamp.hlc += 9),
         |a| {
             let mut saw = VersionVector::default();
-            saw.raise(StoreId::new(4), 6);
+            saw.raise(StoreId::new(4), Incarnation::new(2), 6);
             a.link.iter_mut().for_each(|l| l.gone = Some(saw.clone()));
         },
         |a| {

@@ -107,8 +107,10 @@ impl Vfs {
             return Err(FsError::IsADirectory.into());
         }
         self.drop_privileges(&a, (caller.uid != 0).then_some(caller), true)?;
-        // Whoever opens with O_TRUNC goes on to write: the version comes when that is done.
-        let handle = handle.or_else(|| if size == 0 { self.files.lock().about_to_write(ino) } else { None });
+        let handle = match handle {
+            None if size == 0 => self.files.lock().truncating(ino, caller.pid),
+            given => given,
+        };
         if let (Some(_), 0, 0) = (handle, a.size, size) {
             // Opened with O_TRUNC, as a rule. Nothing to cut, and so nothing for a version; only the time moves.
             let modified = Some(self.now());

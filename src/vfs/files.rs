@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::base::{Error, FsError, Ino, Result};
 
-use super::Vfs;
+use super::{Caller, Vfs};
 
 /// All open files.
 #[derive(Default)]
@@ -39,14 +39,26 @@ struct Opened {
     orphan: bool,
     /// The handle that was flushed with changes: whoever asks for the file's history gets a version first.
     due: Option<u64>,
+    /// The handle that was opened last, and the thread that did it.
+    last: (u64, u32),
 }
 
 impl Files {
-    fn add(&mut self, ino: Ino, writes: bool) -> u64 {
+    fn add(&mut self, ino: Ino, writes: bool, pid: u32) -> u64 {
         self.last += 1;
         self.handles.insert(self.last, Handle { ino, writes, wrote: false, flushed: false, minted: false });
-        self.inodes.entry(ino).or_default().handles += 1;
+        let opened = self.inodes.entry(ino).or_default();
+        opened.handles += 1;
+        opened.last = (self.last, pid);
         self.last
+    }
+
+    /// The handle for whose opening with O_TRUNC this thread cuts a file off: the kernel does that by the path, right
+    /// after it opened it.
+    pub(super) fn truncating(&self, ino: Ino, pid: u32) -> Option<u64> {
+        let (handle, opener) = self.inodes.get(&ino)?.last;
+        let fresh = self.handles.get(&handle).is_some_and(|h| !h.wrote);
+        (opener == pid && pid != 0 && fresh).then_some(handle)
     }
 
     /// What the release of a handle has to make a version of, if anything. Where another handle has begun to change the
@@ -97,15 +109,6 @@ impl Files {
         self.due > 0 && self.inodes.get(&ino).is_some_and(|o| o.due.is_some() && o.due != handle)
     }
 
-    /// A handle that was opened to write the file and has not yet: one that was opened with `O_TRUNC`, if the file
-    /// is cut to nothing now. The kernel asks for that without naming the handle, as it does for truncate(2).
-    pub(super) fn about_to_write(&self, ino: Ino) -> Option<u64> {
-        if !self.inodes.contains_key(&ino) {
-            return None;
-        }
-        self.handles.iter().find(|(_, h)| h.ino == ino && h.writes && !h.wrote).map(|(handle, _)| *handle)
-    }
-
     /// Notes that a handle changes content; true the first time.
     pub(super) fn wrote(&mut self, handle: u64) -> bool {
         self.handles.get_mut(&handle).is_some_and(|h| {
@@ -120,17 +123,17 @@ impl Vfs {
     ///
     /// # Errors
     /// [`FsError::Stale`] for a file that was given up, or what the store says.
-    pub fn open(&self, ino: Ino, write: bool) -> Result<u64> {
+    pub fn open(&self, caller: Caller, ino: Ino, write: bool) -> Result<u64> {
         let mut files = self.files.lock();
         if !files.inodes.contains_key(&ino) && self.attributes(ino)?.links == 0 {
             return Err(FsError::Stale.into());
         }
-        Ok(files.add(ino, write))
+        Ok(files.add(ino, write, caller.pid))
     }
 
     /// A handle for a file that was just made.
     pub(super) fn opened_new(&self, ino: Ino, write: bool) -> u64 {
-        self.files.lock().add(ino, write)
+        self.files.lock().add(ino, write, 0)
     }
 
     /// From now on the kernel collects writes. It hands them over before it tells of a close, but through any handle of

@@ -231,7 +231,7 @@ impl Front {
     /// [`FsError::ReadOnly`] for history, if it is to be written.
     pub fn open(&self, asker: Asker<'_>, ino: Ino, write: bool) -> Result<u64> {
         if !is_virtual(ino) {
-            return self.vfs.open(ino, write);
+            return self.vfs.open(asker.caller, ino, write);
         }
         if write {
             return Err(FsError::ReadOnly.into());

@@ -1,10 +1,12 @@
 //! Real mounts, through the real program.
 #![allow(clippy::disallowed_methods)] // this is the outside: real files, real time
 
+mod attributes;
 mod basics;
 mod command;
 mod crash;
 mod dirs;
+mod kernel;
 mod permissions;
 mod status;
 mod users;

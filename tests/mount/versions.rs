@@ -83,3 +83,37 @@ fn what_is_open_at_the_end_gets_its_version() {
     let store = Store::open(&m.store(), Options::default()).unwrap();
     assert_eq!(versions(&store, "f"), [4]);
 }
+
+#[test]
+fn editors_and_tools_make_one_version_a_save() {
+    let mut m = Mounted::new();
+    // vim writes the file anew and removes the old one, or writes over it; rsync and git rename.
+    let vim = "vi() { $(command -v vim.tiny || command -v vim) -u NONE -n -es -c \"$1\" -c wq \"$2\"; }";
+    m.sh(&format!(
+        "{vim}; echo one > v; vi '%s/one/three/' v; vi '%s/three/fifteen/' v; cat v | grep -qx fifteen"
+    ));
+    let saves = 3;
+    m.sh("mkdir src dst; echo a > src/f; rsync -a src/ dst/; echo longer > src/f; rsync -a src/ dst/; rsync -a src/ dst/");
+    let synced = 4;
+    m.sh("python3 -c '
+for text in (\"a\", \"bc\"):
+    with open(\"p\", \"w\") as f: f.write(text)'");
+    let plain = 2;
+    assert_eq!(m.sh("cat dst/f v p"), "longer\nfifteen\nbc");
+    m.unmount();
+    let store = Store::open(&m.store(), Options::default()).unwrap();
+    assert_eq!(store.status().versions, saves + synced + plain);
+    assert_eq!(versions(&store, "p"), [1, 2]);
+}
+
+#[test]
+fn git_makes_one_version_of_each_file_that_it_checks_out() {
+    let mut m = Mounted::new();
+    let git = "git -c user.name=a -c user.email=a@b -c init.defaultBranch=main -c gc.auto=0";
+    m.sh(&format!("{git} init -q; echo one > f; {git} add f; {git} commit -qm one; echo fifteen > f; {git} commit -qam two"));
+    m.sh(&format!("{git} checkout -q HEAD~1; {git} checkout -q main"));
+    m.unmount();
+    let store = Store::open(&m.store(), Options::default()).unwrap();
+    // git unlinks a file before it writes it anew, so each checkout is an object of its own.
+    assert_eq!(versions(&store, "f"), [8]);
+}

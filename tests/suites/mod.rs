@@ -7,8 +7,11 @@
 #![allow(clippy::disallowed_methods)] // this is the outside: real files, real time
 
 mod ext4;
+mod faults;
 mod fsx;
+mod killed;
 mod pjdfstest;
+mod programs;
 mod stress;
 mod twosided;
 

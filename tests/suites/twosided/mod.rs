@@ -12,14 +12,13 @@ use std::{
     env, fs,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    process::Command,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use super::{ext4::Ext4, run};
+use super::ext4::Ext4;
 use crate::{mount::Mounted, sim::rng::Rng};
 use act::Side;
 use ops::{Op, USERS, choose};
@@ -47,9 +46,7 @@ struct Pair {
 
 impl Pair {
     fn new(seed: u64) -> Self {
-        let (mount, ext4) = (Mounted::for_all(), Ext4::new());
-        // Access times move by a rule of their own; here they are what they are set to.
-        run(Command::new("mount").args(["-o", "remount,noatime"]).arg(ext4.dir()));
+        let (mount, ext4) = (Mounted::for_all(), Ext4::without_access_times());
         let world = |dir: PathBuf| {
             let root = dir.join("w");
             fs::create_dir(&root).unwrap();

@@ -95,6 +95,18 @@ const STEPS: &[Step] = &[
         action: Call(suites::twosided),
     },
     Step {
+        name: "programs",
+        what: "fio, SQLite, cargo, tar and rsync on a mount",
+        slow: true,
+        action: Call(suites::programs),
+    },
+    Step {
+        name: "killed",
+        what: "the daemon of a mount killed under load, its system calls failing",
+        slow: true,
+        action: Call(suites::killed),
+    },
+    Step {
         name: "planted",
         what: "each bug planted on purpose is caught",
         slow: true,

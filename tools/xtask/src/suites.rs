@@ -20,6 +20,16 @@ pub fn twosided(root: &Path) -> Outcome {
     test(root, &["twosided"], &[])
 }
 
+/// Programs as people use them.
+pub fn programs(root: &Path) -> Outcome {
+    test(root, &["programs"], &[])
+}
+
+/// The daemon is killed, and its system calls fail.
+pub fn killed(root: &Path) -> Outcome {
+    test(root, &["killed", "faults"], &[("SEGFS_FSX", &tools::FSX)])
+}
+
 /// Runs some of the suites, and tells them where the programs are that they need.
 fn test(root: &Path, suites: &[&str], programs: &[(&str, &tools::Tool)]) -> Outcome {
     let mut command = cargo(root);
