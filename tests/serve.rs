@@ -112,10 +112,10 @@ fn one_connection_takes_several_requests_and_nonsense_is_answered() {
     stream.write_all(b"{\"request\":\"requests\"}\n").unwrap();
     let known: Vec<Value> = answer(&stream)["ok"].as_array().unwrap().clone();
     let names: Vec<&str> = known.iter().map(|r| r["request"].as_str().unwrap()).collect();
-    assert_eq!(names, ["requests", "status", "census", "digest"]);
-    // All of them answer.
+    // Those that need no arguments answer.
     let mut client = Client::connect(&path).unwrap();
-    for name in names {
+    for name in ["requests", "status", "census", "digest"] {
+        assert!(names.contains(&name), "{names:?}");
         client.ask(name, PATIENCE, &|_, _| {}).unwrap_or_else(|e| panic!("{name}: {e:?}"));
     }
     // A line without end is given up before it takes memory.
