@@ -59,7 +59,7 @@ fn is_closed(store: &Path) -> bool {
     #[allow(clippy::disallowed_methods)] // the edge: another process's lock can only be polled
     let Ok(lock) = std::fs::File::open(store.join("LOCK")) else { return true };
     for _ in 0..CLOSING_STEPS {
-        if flock(&lock, FlockOperation::NonBlockingLockShared).is_ok() {
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
             return true;
         }
         mounts::wait_a_moment();

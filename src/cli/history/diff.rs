@@ -1,10 +1,6 @@
 //! `segfs diff`: lines for text, ranges for anything else.
 
-use std::{
-    fs, io,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, io::Read, path::Path};
 
 use segfs::console::Output;
 use serde_json::json;
@@ -71,7 +67,7 @@ fn present(base: &Base, file: &Path) -> Found {
     Found { path: base.path(file), label: "now".to_owned() }
 }
 
-fn label(file: &PathBuf, found: &Found) -> String {
+fn label(file: &Path, found: &Found) -> String {
     format!("{} ({})", text(file.as_os_str()), found.label)
 }
 

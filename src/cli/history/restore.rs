@@ -18,7 +18,7 @@ use super::{
     list::text,
     place::{Base, Place, now_ns},
     show::resolve,
-    tree::{Copier, beside, discard, entries, exchange, rename_new, unchanged},
+    tree::{Copier, beside, discard, entries, exchange, rename_new, replace, unchanged},
     versions::{Found, newest, split},
 };
 
@@ -155,7 +155,7 @@ impl Target {
     fn put(&self, built: &Path) -> io::Result<()> {
         match (&self.there, self.tree) {
             (None, _) => rename_new(built, &self.path),
-            (Some(_), false) => fs::rename(built, &self.path),
+            (Some(_), false) => replace(built, &self.path),
             (Some(_), true) => {
                 exchange(built, &self.path)?;
                 // What was there is history now.

@@ -165,6 +165,11 @@ pub fn exchange(a: &Path, b: &Path) -> io::Result<()> {
     Ok(renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?)
 }
 
+/// Renames onto what is there.
+pub fn replace(a: &Path, b: &Path) -> io::Result<()> {
+    Ok(rustix::fs::rename(a, b)?)
+}
+
 /// Renames to a name that nothing has.
 pub fn rename_new(a: &Path, b: &Path) -> io::Result<()> {
     Ok(renameat_with(CWD, a, CWD, b, RenameFlags::NOREPLACE)?)
@@ -173,5 +178,9 @@ pub fn rename_new(a: &Path, b: &Path) -> io::Result<()> {
 /// Takes away what was being built.
 pub fn discard(path: &Path) {
     let Ok(meta) = fs::symlink_metadata(path) else { return };
-    let _ = if meta.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    let _ = if meta.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        rustix::fs::unlink(path).map_err(io::Error::from)
+    };
 }
