@@ -133,6 +133,13 @@ mod tests {
         assert_eq!(b.read(soon()).unwrap_err().kind(), io::ErrorKind::TimedOut);
         let long = "x".repeat(4 << 20);
         assert_eq!(b.write(&long, soon()).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn who_goes_in_the_middle_of_a_line_has_not_sent_it() {
+        let (mut a, b) = UnixStream::pair().unwrap();
+        let mut b = Lines::new(b, 100);
+        a.write_all(b"half").unwrap();
         drop(a);
         assert_eq!(b.read(soon()).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
