@@ -8,13 +8,15 @@ use std::{
 use parking_lot::MutexGuard;
 
 use super::{
-    Inner, Location, Log, Record, SegmentInfo, close, gone,
+    Inner, Location, Log, Record, SegmentInfo, close,
+    files::Purse,
+    gone,
     tail::{Guard, Tail},
 };
 use crate::{
     base::{
         Error, Lsn, Result, SegmentId,
-        limits::{BLOCK_BYTES, GATHER_NS, TAIL_BYTES},
+        limits::{self, BLOCK_BYTES, GATHER_NS, TAIL_BYTES},
     },
     format::{
         BodyHeader, Entry, Kind, Origin, Seed, flags,
@@ -58,7 +60,12 @@ impl Inner {
         room.min(TAIL_BYTES as u64)
     }
 
-    pub(super) fn append(&self, records: &[Record<'_>], log: &Log) -> Result<Vec<(Lsn, Location)>> {
+    pub(super) fn append(
+        &self,
+        records: &[Record<'_>],
+        log: &Log,
+        purse: Purse,
+    ) -> Result<Vec<(Lsn, Location)>> {
         let mut bytes = 0;
         for r in records {
             check(r)?;
@@ -76,9 +83,10 @@ impl Inner {
         loop {
             t.check()?;
             match t.room_for(bytes, records.len()) {
-                Room::Yes => break,
+                Room::Yes if !t.short || purse != Purse::Common => break,
+                Room::Yes => self.lead(&mut t, Self::end_shortage)?,
                 Room::WriteFirst => self.lead(&mut t, |s, t| s.flush(t, false))?,
-                Room::NewSegment => self.lead(&mut t, Self::rotate)?,
+                Room::NewSegment => self.lead(&mut t, |s, t| s.rotate(t, purse))?,
             };
         }
         let out = self.push(&mut t, records);
@@ -152,7 +160,7 @@ impl Inner {
     fn wake_worker(&self, t: &mut Guard<'_>, log: &Log) {
         let half = t.active.as_ref().is_some_and(|a| a.end > a.segment.header.capacity / 2);
         let write = !t.write_wanted && !t.busy && t.waiting() >= WRITE_BEHIND_BYTES;
-        let spare = !t.spare_wanted && half && self.files.spares() == 0;
+        let spare = !t.spare_wanted && half && self.files.spares() <= limits::RESERVE_SEGMENTS;
         if write || spare {
             t.write_wanted |= write;
             t.spare_wanted |= spare;
@@ -272,15 +280,11 @@ impl Inner {
                     used_bytes: now.end,
                     capacity: s.header.capacity,
                     created_ns: s.header.created_ns,
+                    predecessor: s.header.predecessor,
                     pinned: pinned && active != Some(s.id()),
                 }
             })
             .collect()
-    }
-
-    pub(super) fn retire(&self, ids: &[SegmentId]) -> Result<()> {
-        self.tail.lock().check()?;
-        self.files.retire(ids)
     }
 
     pub(super) fn verify_segment(&self, id: SegmentId) -> Result<Report> {

@@ -20,7 +20,9 @@ use crate::{
     },
     disk::{Disk, DiskFile},
     format::{BodyHeader, FooterBuilder, Kind, Malformed, SegmentHeader, flags, pad_block, segment_header},
-    segment::{self, Batch, Found, Location, Scan, parse_name, read_header, read_record, read_trailer},
+    segment::{
+        self, Batch, Found, Location, Scan, ScannedFrame, parse_name, read_header, read_record, read_trailer,
+    },
 };
 
 /// What was found when the log was opened.
@@ -122,6 +124,7 @@ pub(super) fn recover(
         stop_worker: false,
         write_wanted: false,
         spare_wanted: false,
+        short: false,
     };
     Ok((tail, r))
 }
@@ -178,7 +181,8 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
         }
     }
     for (id, why) in bad {
-        if links.iter().any(|l| l.header.predecessor == Some(id)) {
+        let named = links.iter().any(|l| l.header.predecessor == Some(id));
+        if named && !segment::is_recycled(&*open(disk, id)?, id, store) {
             r.damages.push(Damage::segment(id, 0, None, why.0));
         } else {
             r.unreached.push(id);
@@ -401,15 +405,13 @@ pub(super) fn replay(
                 continue;
             }
         };
-        let last_in_batch = batch.last_lsn().unwrap_or(Lsn::MAX);
         let mut frames = &batch.frames[..];
         if planted(Bug::DropLastRecordOfBatch) {
             frames = &frames[..frames.len() - 1];
         }
-        for f in frames {
+        for (n, f) in frames.iter().enumerate() {
             let e = &f.envelope;
-            let moved_later = e.flags & flags::MOVED != 0 && last_in_batch >= from;
-            if !e.kind.is_record() || (e.lsn <= from && !moved_later) {
+            if !e.kind.is_record() || counts_at(&batch.frames[n..]).is_none_or(|at| at <= from) {
                 continue;
             }
             let location = f.location();
@@ -437,6 +439,13 @@ pub(super) fn replay(
         }
     }
     Ok(())
+}
+
+/// The LSN with which the first of these frames takes effect: its own, or, if it was moved here, that of the first numbered record
+/// behind it in its batch, with which it was appended.
+fn counts_at(frames: &[ScannedFrame]) -> Option<Lsn> {
+    let numbered = |f: &&ScannedFrame| f.envelope.kind.is_record() && f.envelope.flags & flags::MOVED == 0;
+    frames.iter().find(numbered).map(|f| f.envelope.lsn)
 }
 
 /// The planted bug: the last segment, torn or not, goes on being written.

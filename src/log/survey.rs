@@ -177,7 +177,8 @@ impl Survey {
                 s.header = Some(h);
             }
             Err(why) => {
-                if self.links.iter().any(|l| l.header.predecessor == Some(id)) {
+                let named = self.links.iter().any(|l| l.header.predecessor == Some(id));
+                if named && !segment::is_recycled(&*file, id, self.store) {
                     s.standing = Standing::Damaged;
                 }
                 s.wrong = Some(why.0.into());

@@ -75,6 +75,15 @@ pub fn read_header(
     }))
 }
 
+/// Is this the file of a later segment of the store, under a name that it had in an earlier life? That is left when a directory could
+/// not be synced after the name was given up.
+#[must_use]
+pub fn is_recycled(file: &dyn DiskFile, id: SegmentId, store: StoreId) -> bool {
+    let mut block = vec![0; segment_header::BYTES];
+    let read = file.read_exact_at(&mut block, 0);
+    read.is_ok() && SegmentHeader::decode(&block).is_ok_and(|(h, _)| h.store == store && h.segment > id)
+}
+
 /// Reads the trailer, if the file ends with one.
 #[must_use]
 pub fn read_trailer(file: &dyn DiskFile, header: &SegmentHeader) -> Option<Trailer> {

@@ -4,8 +4,10 @@
 //! of facts, is appended to the log, and is applied to the index, in the same way in which a crash replays it
 //! and a peer's facts arrive. Reads take no lock.
 
+mod alive;
 mod apply;
 mod base;
+mod cleaner;
 mod content;
 mod exchange;
 mod hashes;
@@ -17,6 +19,9 @@ mod ops;
 mod parcels;
 mod pieces;
 mod read;
+mod remove;
+mod retention;
+mod space;
 mod state;
 mod txn;
 mod versions;
@@ -42,10 +47,13 @@ use crate::{
 };
 
 use apply::Apply;
+pub use cleaner::{Cleaned, Goal};
 pub use exchange::{Fetch, Knowledge, Parcel};
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes};
 pub use read::{Attributes, Entry, Extent, VersionInfo, View};
+pub use remove::Kept;
+pub use retention::{Life, Policy, Retention, Thinning};
 use state::State;
 use txn::Txn;
 
@@ -105,6 +113,16 @@ pub struct Store {
     wake: (Mutex<bool>, Condvar),
     /// Serialises index flushes.
     flushing: Mutex<()>,
+    /// Held while the cleaner works.
+    cleaner: Mutex<cleaner::Cleaner>,
+    /// The newest base that this opening wrote, all of it durable.
+    base: Mutex<Option<base::Base>>,
+    /// Which versions are kept.
+    retention: Mutex<Retention>,
+    /// What keeping space bounded remembers.
+    keeper: Mutex<space::Keeper>,
+    /// Rounds of keeping space bounded that have ended, and who waits for one.
+    rounds: (Mutex<u64>, Condvar),
     recovered: Recovered,
     _lock: Box<dyn Send + Sync>,
 }
@@ -139,6 +157,15 @@ struct Op<'t, 'i> {
     apply: Apply<'t, 'i>,
     facts: Vec<Fact>,
     subject: (ObjectId, Ino),
+}
+
+/// What kind of operation it is.
+#[derive(Debug, Clone, Copy, Default)]
+struct How {
+    /// It frees space, or finishes what was begun.
+    freeing: bool,
+    /// It is the store's own.
+    quiet: bool,
 }
 
 /// While it lives, log and index may be apart.
@@ -278,10 +305,25 @@ impl Store {
     /// Makes an operation: checks and facts in `make`, then one record, then the index. Nothing happens if
     /// `make` fails or adds no fact.
     fn run<T>(&self, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
+        self.run_as(How::default(), make)
+    }
+
+    /// As [`run`](Self::run), for what frees space: on a full disk it may use the reserve.
+    fn run_freeing<T>(&self, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
+        self.run_as(How { freeing: true, quiet: false }, make)
+    }
+
+    /// As [`run_freeing`](Self::run_freeing), for what the store does by itself: it says nothing new about files, and so does not move
+    /// the clock.
+    fn run_quiet<T>(&self, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
+        self.run_as(How { freeing: true, quiet: true }, make)
+    }
+
+    fn run_as<T>(&self, how: How, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
         let mut state = self.apply.lock();
         self.check_usable()?;
         let mut next = state.clone();
-        let stamp = next.tick(&*self.clock);
+        let stamp = if how.quiet { Stamp { hlc: next.meta.hlc, store: 0 } } else { next.tick(&*self.clock) };
         let lsn = self.log.last_lsn().next();
         let mut txn = Txn::new(&*self.index, lsn);
         let apply = Apply { txn: &mut txn, state: &mut next, stamp, part: 0, created: None };
@@ -300,7 +342,9 @@ impl Store {
         (record.seq, record.stamp, record.arg) = (seq, stamp.hlc, facts.len() as u64);
         let changes = txn.finish()?;
         let apart = self.until_applied();
-        match self.log.append(&[record]) {
+        let appended =
+            if how.freeing { self.log.append_freeing(&[record]) } else { self.log.append(&[record]) };
+        match appended {
             Ok(appended) => self.check_lsn(appended[0].0, lsn)?,
             Err(e) => {
                 if planted(Bug::ApplyWithoutAppend) {
@@ -382,7 +426,7 @@ impl Store {
             return self.index.flush();
         }
         self.log.wait_durable(upto)?;
-        self.index.flush_to(self.log.durable_lsn())
+        self.with_ballast(|| self.index.flush_to(self.log.durable_lsn()))
     }
 
     /// Writes the index out as it is now.
@@ -414,7 +458,7 @@ impl Store {
         }
         if self.index.waiting_memtables() > 0 {
             let _one = self.flushing.lock();
-            self.index.flush_to(self.log.durable_lsn())?;
+            self.with_ballast(|| self.index.flush_to(self.log.durable_lsn()))?;
             did = true;
         }
         Ok(self.index.compact()? || did)
@@ -437,19 +481,25 @@ impl Store {
         self.log.close()
     }
 
+    /// Is the store about to close?
+    fn is_stopping(&self) -> bool {
+        *self.wake.0.lock()
+    }
+
     fn stop_maintenance(&self) {
         *self.wake.0.lock() = true;
         self.wake.1.notify_all();
     }
 
-    /// Runs [`maintain`](Self::maintain) at least twice a second on a thread of its own, and
-    /// [`hash_versions`](Self::hash_versions) on another, until the store is closed or let go.
+    /// Runs [`maintain`](Self::maintain) at least twice a second on a thread of its own, and on two others
+    /// [`hash_versions`](Self::hash_versions) and [`keep_space`](Self::keep_space), until the store is closed or let go.
     ///
     /// # Errors
     /// If no thread can be had.
     pub fn start_maintenance(self: &Arc<Self>) -> Result<()> {
         self.repeat("segfs-store", |store| Ok(store.maintain()? && store.index.waiting_memtables() > 0))?;
-        self.repeat("segfs-hash", Self::hash_versions)
+        self.repeat("segfs-hash", Self::hash_versions)?;
+        self.repeat("segfs-space", Self::keep_space)
     }
 
     /// Does something again and again on a thread; at once where it says that there is more.

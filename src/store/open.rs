@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::{
     base::{
         Clock, Damage, Error, Incarnation, Ino, Lsn, ObjectId, Random, Result, SegmentId, StoreId,
-        SystemClock, SystemRandom,
+        SystemClock, SystemRandom, limits,
         planted::{Bug, planted},
     },
     disk::{Disk, Engine, RealDisk},
@@ -73,6 +73,7 @@ impl Store {
     pub fn create(path: &Path, options: Options) -> Result<Self> {
         let disk = RealDisk::create(path, Engine::Auto)
             .map_err(|e| Error::io(format!("making {}", path.display()), e))?;
+        let options = fitting(&disk, options);
         Self::format(&disk, &options, &SystemClock, &SystemRandom, path)?;
         Self::open_disk(Arc::new(disk), path, options)
     }
@@ -265,6 +266,11 @@ impl Store {
             broken: Mutex::new(None),
             wake: (Mutex::new(false), Condvar::new()),
             flushing: Mutex::new(()),
+            cleaner: Mutex::default(),
+            base: Mutex::new(None),
+            retention: Mutex::default(),
+            keeper: Mutex::default(),
+            rounds: (Mutex::new(0), Condvar::new()),
             recovered: Recovered { log: recovery, rebuilt, superblock_damage, minted: 0 },
             _lock: lock,
         };
@@ -294,6 +300,13 @@ impl Store {
         }
         Ok(minted)
     }
+}
+
+/// On a small disk segments are smaller, so that the reserve and the cleaner find room.
+fn fitting(disk: &dyn Disk, options: Options) -> Options {
+    let total = disk.space().map_or(u64::MAX, |s| s.total_bytes);
+    let fits = (1 << (total / 64).max(1).ilog2()).max(limits::SEGMENT_BYTES_SMALL);
+    Options { segment_bytes: options.segment_bytes.min(fits), ..options }
 }
 
 /// Why a store could not be put together: the index is at fault and can be replaced, or something else.
@@ -437,7 +450,8 @@ pub(super) fn replay(
     let mut txn = Txn::new(index, record.lsn);
     apply_record(&mut txn, state, record)?;
     index.apply(record.lsn, &txn.finish()?)?;
-    if index.unflushed_bytes() < memtable_bytes {
+    // A moved record counts with the numbered one that follows it.
+    if record.flags & flags::MOVED != 0 || index.unflushed_bytes() < memtable_bytes {
         return Ok(false);
     }
     let meta = Change::put(key::meta(), crate::format::code::encode(&state.meta));

@@ -5,6 +5,7 @@ mod basics;
 mod command;
 mod crash;
 mod dirs;
+mod full;
 mod permissions;
 mod versions;
 
@@ -25,19 +26,27 @@ fn segfs(args: &[&str]) -> Output {
 /// A mount in a directory of its own, which goes away with it, also when the test fails.
 struct Mounted {
     root: tempfile::TempDir,
+    /// Where the store is.
+    store: PathBuf,
     daemon: Option<Child>,
 }
 
 impl Mounted {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let mut mounted = Self { root, daemon: None };
+        let store = root.path().join("store");
+        Self::with_store(root, store)
+    }
+
+    /// With its store somewhere else.
+    fn with_store(root: tempfile::TempDir, store: PathBuf) -> Self {
+        let mut mounted = Self { root, store, daemon: None };
         mounted.mount(&[]);
         mounted
     }
 
     fn store(&self) -> PathBuf {
-        self.root.path().join("store")
+        self.store.clone()
     }
 
     fn dir(&self) -> PathBuf {
