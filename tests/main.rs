@@ -1,11 +1,18 @@
 //! All integration tests, in one binary.
 
+mod badinput;
 mod disk;
+mod exchange;
 mod format;
 mod index;
+mod kill;
 mod mount;
 mod review;
 mod segtool;
+mod serve;
 mod sim;
+mod space;
 mod store;
+mod stores;
+mod suites;
 mod tidy;

@@ -138,25 +138,46 @@ impl fmt::Display for Place {
 
 /// Damage: what is wrong and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("damaged data at {place}: {why}")]
+#[error("damaged data at {place}: {why}{}", self.told_advice())]
 pub struct Damage {
     /// Where.
     pub place: Place,
     /// What does not hold.
     pub why: String,
+    /// What a person can do about it, where more is known than that `segtool verify` looks for more.
+    pub advice: Option<String>,
 }
 
 impl Damage {
     /// Damage inside a segment.
     #[must_use]
     pub fn segment(segment: SegmentId, offset: u64, lsn: Option<Lsn>, why: impl Into<String>) -> Self {
-        Self { place: Place { segment: Some(segment), offset, lsn, file: None }, why: why.into() }
+        let place = Place { segment: Some(segment), offset, lsn, file: None };
+        Self { place, why: why.into(), advice: None }
     }
 
     /// Damage inside another file of the store.
     #[must_use]
     pub fn file(file: impl Into<PathBuf>, offset: u64, why: impl Into<String>) -> Self {
-        Self { place: Place { segment: None, offset, lsn: None, file: Some(file.into()) }, why: why.into() }
+        let place = Place { segment: None, offset, lsn: None, file: Some(file.into()) };
+        Self { place, why: why.into(), advice: None }
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn advise(mut self, what: impl Into<String>) -> Self {
+        self.advice = Some(what.into());
+        self
+    }
+
+    /// Without the advice.
+    #[must_use]
+    pub fn finding(&self) -> String {
+        format!("damaged data at {}: {}", self.place, self.why)
+    }
+
+    fn told_advice(&self) -> String {
+        self.advice.as_ref().map_or_else(String::new, |a| format!("; {a}"))
     }
 }
 

@@ -56,3 +56,13 @@ pub const CHANGES_PER_RECORD: usize = 16_384;
 pub const BASE_PIECE_BYTES: usize = 1 << 20;
 /// How long a commit waits at most for others that are about to join it, in nanoseconds.
 pub const GATHER_NS: u64 = 60_000;
+/// Connections to the control socket at once.
+pub const CONTROL_CONNECTIONS: usize = 16;
+/// A request on the control socket, in bytes with its end of line.
+pub const CONTROL_REQUEST_BYTES: usize = 64 << 10;
+/// An answer on the control socket, in bytes with its end of line: what a client reads at most.
+pub const CONTROL_ANSWER_BYTES: usize = 256 << 20;
+/// How long the control socket waits for a whole request, and for an answer to be taken, in milliseconds.
+pub const CONTROL_PATIENCE_MS: u64 = 10_000;
+/// How long a status waits for operations under way, and for a first count of what is live, in milliseconds.
+pub const STATUS_PATIENCE_MS: u64 = 500;

@@ -1,17 +1,22 @@
 //! The command line: arguments to calls of the library, errors to messages and exit codes.
 
+mod doctor;
 mod failure;
 mod mount;
 mod mounts;
+mod place;
 mod status;
 mod umount;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use segfs::store::{Options, Store};
+use segfs::{
+    console,
+    store::{Options, Store},
+};
 
-use failure::{Failure, Outcome};
+use failure::{Failure, Outcome, Output};
 
 /// A filesystem that never forgets.
 #[derive(Parser)]
@@ -53,8 +58,14 @@ enum Command {
     /// Show what is mounted, or how a store stands.
     #[command(after_help = "Examples:\n  segfs status\n  segfs status --json ./mnt")]
     Status {
-        /// A mountpoint or a store; without, all mounts.
+        /// A mountpoint, a path inside one, or a store; without, all mounts.
         at: Option<PathBuf>,
+    },
+    /// Look at this machine: what stands in the way of mounting, or of speed, and what to do about it.
+    #[command(after_help = "Examples:\n  segfs doctor\n  segfs doctor --json /srv/store")]
+    Doctor {
+        /// Where a store is or will be; without, here.
+        store: Option<PathBuf>,
     },
 }
 
@@ -64,7 +75,7 @@ struct MountArgs {
     store: PathBuf,
     /// An empty directory; made if it is not there.
     mountpoint: PathBuf,
-    /// Mount options, separated by commas: ro, allow_other, nodev, nosuid, noexec, sync, ...
+    /// Mount options, separated by commas: ro, allow_other, nodev, nosuid, noexec, sync, writeback, ...
     #[arg(short, long = "option", value_name = "OPTIONS")]
     o: Vec<String>,
     /// Return once the mount answers, and go on in the background.
@@ -77,29 +88,20 @@ struct MountArgs {
 
 /// Runs what the arguments say.
 pub fn run() -> ExitCode {
-    // Before the arguments are understood, for errors in them.
-    let json = std::env::args_os().any(|a| a == "--json");
-    let cli = match Cli::try_parse_from(as_command(std::env::args_os().collect())) {
+    let words = as_command(std::env::args_os().collect());
+    let cli: Cli = match console::parse("segfs", &words) {
         Ok(cli) => cli,
-        Err(e) if !e.use_stderr() => {
-            let _ = e.print();
-            return ExitCode::SUCCESS;
-        }
-        Err(e) => {
-            let text = e.to_string();
-            if text.starts_with("Usage")
-                || matches!(e.kind(), clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand)
-            {
-                let _ = e.print();
-                return ExitCode::from(failure::USAGE);
-            }
-            let why = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            return Failure::usage("the command line is not understood", why, "segfs --help").report(json);
-        }
+        Err(code) => return code,
     };
-    match dispatch(&cli) {
+    let mut out = Output::new(cli.json);
+    let done = dispatch(&cli, &mut out);
+    match done.and_then(|()| out.finish()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(cli.json),
+        Err(failure) => {
+            // What was found before it failed is worth as much as without the failure.
+            let _ = out.finish();
+            failure.tell("segfs", cli.json)
+        }
     }
 }
 
@@ -121,30 +123,54 @@ fn as_command(args: Vec<OsString>) -> Vec<OsString> {
     start.into_iter().chain(rest.cloned()).collect()
 }
 
-fn dispatch(cli: &Cli) -> Outcome<()> {
+fn dispatch(cli: &Cli, out: &mut Output) -> Outcome<()> {
     match &cli.command {
         Command::Mount(args) => mount::run(args, cli.json),
-        Command::Init { store } => init(store, cli.json),
+        Command::Init { store } => init(store, out),
         Command::Umount { dir, lazy } => umount::run(dir, *lazy),
-        Command::Status { at } => status::run(at.as_deref(), cli.json),
+        Command::Doctor { store } => doctor::run(store.as_deref(), out),
+        Command::Status { at } => status::run(at.as_deref(), out),
     }
 }
 
-fn init(path: &std::path::Path, json: bool) -> Outcome<()> {
+fn init(path: &std::path::Path, out: &mut Output) -> Outcome<()> {
     let failed = |e| Failure::of_store(&e, path);
     let store = create(path).map_err(failed)?;
     store.close().map_err(failed)?;
-    if json {
-        println!("{}", serde_json::json!({"store": path, "id": store.id().to_string()}));
-    } else {
-        println!("made the store {} ({})", path.display(), store.id());
-        println!("mount it: segfs mount {} DIR", path.display());
+    if out.json {
+        return out
+            .value(&serde_json::json!({"store": path.display().to_string(), "id": store.id().to_string()}));
     }
-    Ok(())
+    out.line(&format!("made the store {} ({})", path.display(), store.id()))?;
+    out.line(&format!("mount it: segfs mount {} DIR", path.display()))
 }
 
-/// Makes a store, whose root directory belongs to whoever makes it.
+/// Makes a store, whose root directory belongs to whoever makes it. Should that fail, nothing of it stays behind.
 fn create(path: &std::path::Path) -> segfs::base::Result<Store> {
+    let was_there = path.exists();
+    let was_empty = std::fs::read_dir(path).map_or(!was_there, |mut d| d.next().is_none());
+    let made = make(path);
+    if matches!(made, Err(segfs::base::Error::NoSpace { .. })) && was_empty {
+        // Only what a new store has; the first failure is the one to tell.
+        for dir in ["segments", "spare", "index"] {
+            let _ = std::fs::remove_dir_all(path.join(dir));
+        }
+        for file in ["STORE", "LOCK"] {
+            let _ = remove_file(&path.join(file));
+        }
+        if !was_there {
+            let _ = std::fs::remove_dir(path);
+        }
+    }
+    made
+}
+
+#[allow(clippy::disallowed_methods)] // the edge
+fn remove_file(path: &std::path::Path) -> std::io::Result<()> {
+    std::fs::remove_file(path)
+}
+
+fn make(path: &std::path::Path) -> segfs::base::Result<Store> {
     use segfs::{
         base::{Clock, Ino, SystemClock},
         format::facts::{Owner, Time},
@@ -155,5 +181,7 @@ fn create(path: &std::path::Path) -> segfs::base::Result<Store> {
     let now = Time::from_ns(SystemClock.wall_ns());
     let set = SetAttributes { owner: Some(owner), modified: Some(now), ..SetAttributes::default() };
     store.set_attributes(Ino::FIRST, &set)?;
+    // Is there room for it at all?
+    store.sync_all()?;
     Ok(store)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, mpsc},
     time::Duration,
@@ -10,15 +10,19 @@ use std::{
 
 use nix::sys::signal::{SigSet, Signal};
 use segfs::{
+    base::{Damage, Error},
+    disk::Engine,
     fuse,
-    store::{Options, Store},
+    serve::{Control, SOCKET, Served},
+    store::{Options, Recovered, Store},
     vfs::Vfs,
 };
 
 use super::{
     MountArgs,
-    failure::{FAILED, Failure, IN_USE, NOT_FOUND, Outcome},
+    failure::{FAILED, Failure, IN_USE, NOT_FOUND, Outcome, Progress},
     mounts,
+    place::{self, Made},
 };
 
 /// What the process in the background says once the mount answers.
@@ -50,23 +54,33 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
-    signals.thread_block().map_err(|e| system("signals can't be waited for", &io::Error::from(e)))?;
+    signals
+        .thread_block()
+        .map_err(|e| Failure::system("signals can't be waited for", &io::Error::from(e)))?;
 
-    let made_dir = prepare_mountpoint(&args.mountpoint, &args.store)?;
-    let opened = open_store(&args.store).and_then(|(store, made)| {
-        serve(&store, args, &options).map(|(vfs, mount)| (store, made, vfs, mount))
-    });
-    let (store, made_store, vfs, mount) = opened.inspect_err(|_| {
-        if made_dir {
-            let _ = std::fs::remove_dir(&args.mountpoint);
+    let made_dir = place::prepare(&args.mountpoint, &args.store, &options, &|line| note(json, line))?;
+    let opened = open_store(&args.store, options.read_only, json).and_then(|(store, made)| {
+        match serve(&store, args, &options) {
+            Ok((vfs, mount)) => Ok((store, made, vfs, mount)),
+            Err(failure) => {
+                // Under its lock still, so that nobody has opened it meanwhile.
+                made.undo();
+                drop(store);
+                Err(failure)
+            }
         }
-    })?;
-    announce(args, &store, made_store, made_dir, json);
-    let waited = wait(mount, signals, &mounts::absolute(&args.mountpoint));
+    });
+    let (store, made_store, vfs, mount) = opened.inspect_err(|_| made_dir.undo())?;
+    let control = control(&store, &vfs, &mount, args);
+    announce(args, &store, made_store.0.is_some(), made_dir.any(), json);
+    let waited = wait(mount, signals, &mounts::absolute(&args.mountpoint), json);
     vfs.release_all();
-    store.close().map_err(|e| Failure::of_store(&e, &args.store))?;
-    waited.map_err(|e| system("the mount ended", &e))?;
-    say(&format!("unmounted; everything is in {}", args.store.display()));
+    let closed = store.close();
+    // It answers to the end, and is gone before the store's lock is.
+    drop(control);
+    closed.map_err(|e| Failure::of_store(&e, &args.store))?;
+    waited.map_err(|e| Failure::system("the mount ended", &e))?;
+    note(json, &format!("unmounted; everything is in {}", args.store.display()));
     Ok(())
 }
 
@@ -87,61 +101,67 @@ fn remount(args: &MountArgs, options: &fuse::Options) -> Outcome<()> {
     let Some(there) = mounts::on(&args.mountpoint) else {
         return Err(Failure::new(NOT_FOUND, what, "no segfs is mounted there", "segfs status"));
     };
-    mounts::change(&there.dir, options).map_err(|e| system(&what, &e))
-}
-
-/// Checks the mountpoint, clearing a dead mount off it and making it if it is not there: then true.
-fn prepare_mountpoint(dir: &Path, store: &Path) -> Outcome<bool> {
-    let what = format!("{} can't be mounted on", dir.display());
-    if !Path::new("/dev/fuse").exists() {
-        let why = "this system has no /dev/fuse";
-        return Err(Failure::new(FAILED, what, why, "modprobe fuse, as root"));
-    }
-    if mounts::is_dead(dir) {
-        mounts::take_down(dir, true).map_err(|e| system(&what, &e))?;
-        say(&format!("cleared a dead mount off {}", dir.display()));
-    }
-    let (here, there) = (mounts::absolute(dir), mounts::absolute(store));
-    if here.starts_with(&there) || there.starts_with(&here) {
-        let why = "the store and the mountpoint lie inside each other";
-        return Err(Failure::usage(what, why, "choose two separate directories"));
-    }
-    match std::fs::read_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(dir).map_err(|e| system(&what, &e))?;
-            Ok(true)
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-            Err(Failure::usage(what, "it is not a directory", "choose an empty directory"))
-        }
-        Err(e) => Err(system(&what, &e)),
-        Ok(_) if mounts::is_mountpoint(dir) => {
-            let why = mounts::on(dir).map_or_else(
-                || "another filesystem is mounted there".to_owned(),
-                |m| format!("the store {} is mounted there already", m.store.display()),
+    mounts::change(&there.dir, options).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => {
+            let next = format!(
+                "run it as root; or segfs umount {0}, and mount it with other options",
+                there.dir.display()
             );
-            Err(Failure::new(IN_USE, what, why, format!("segfs umount {}", dir.display())))
+            Failure::usage(&what, "only root may change a mount", next)
         }
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                let why = "it is not empty, and what is in it would be hidden";
-                return Err(Failure::usage(what, why, "choose an empty directory"));
-            }
-            Ok(false)
+        io::ErrorKind::ResourceBusy => {
+            let next = format!("fuser -vm {}, to see by whom; then again", there.dir.display());
+            Failure::new(IN_USE, &what, "files in it are open for writing", next)
         }
+        _ => Failure::system(&what, &e),
+    })
+}
+
+/// A store that was made on the way: its directory, and those around it that were made too.
+struct MadeStore(Option<(PathBuf, Made)>);
+
+impl MadeStore {
+    /// Takes it away again: its directory was empty before, or not there.
+    fn undo(&self) {
+        let Some((path, made)) = &self.0 else { return };
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
+            #[allow(clippy::disallowed_methods)] // the edge
+            let _ = if is_dir {
+                std::fs::remove_dir_all(entry.path())
+            } else {
+                std::fs::remove_file(entry.path())
+            };
+        }
+        made.undo();
     }
 }
 
-/// Opens the store, or makes it where there is nothing: then true.
-fn open_store(path: &Path) -> Outcome<(Arc<Store>, bool)> {
+/// Opens the store, or makes it where there is nothing.
+fn open_store(path: &Path, read_only: bool, json: bool) -> Outcome<(Arc<Store>, MadeStore)> {
     let failed = |e| Failure::of_store(&e, path);
+    if read_only {
+        let store = Store::open(path, Options { read_only, ..Options::default() }).map_err(failed)?;
+        return Ok((Arc::new(store), MadeStore(None)));
+    }
     let nothing_there = match std::fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_none(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => true,
-        Err(e) => return Err(system(&format!("the store {} can't be used", path.display()), &e)),
+        Err(e) => return Err(failed(Error::io(format!("opening {}", path.display()), e))),
     };
-    let store = if nothing_there { super::create(path) } else { Store::open(path, Options::default()) };
-    Ok((Arc::new(store.map_err(failed)?), nothing_there))
+    if !nothing_there {
+        let progress = Progress::new("recovering the store", json);
+        let told = |done, total| progress.tell(done, total);
+        let store = Store::open_on(path, Options::default(), Engine::Auto, &told).map_err(failed)?;
+        return Ok((Arc::new(store), MadeStore(None)));
+    }
+    let made = Made::missing(path);
+    let store = super::create(path).map_err(|e| {
+        // Directories alone: what is in them by now may be the store of somebody who was faster.
+        made.undo();
+        failed(e)
+    })?;
+    Ok((Arc::new(store), MadeStore(Some((path.to_owned(), made)))))
 }
 
 fn serve(store: &Arc<Store>, args: &MountArgs, options: &fuse::Options) -> Outcome<(Arc<Vfs>, fuse::Mount)> {
@@ -151,15 +171,45 @@ fn serve(store: &Arc<Store>, args: &MountArgs, options: &fuse::Options) -> Outco
     let mount = fuse::Mount::new(&vfs, &args.mountpoint, &source, options).map_err(|e| {
         let _ = store.close();
         let what = format!("{} can't be mounted on", args.mountpoint.display());
-        Failure::new(FAILED, what, e.to_string(), "run as root, or install fusermount3 (package fuse3)")
+        let why = e.to_string().trim().replace('\n', "; ");
+        match e.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Failure::usage(what, why, "run it as root; what is missing for a user: segfs doctor")
+            }
+            _ => Failure::new(FAILED, what, why, "segfs doctor"),
+        }
     })?;
+    mounts::read_ahead(&args.mountpoint);
     Ok((vfs, mount))
+}
+
+/// Opens the control socket. Without one the mount works all the same, but can't be asked.
+fn control(store: &Arc<Store>, vfs: &Arc<Vfs>, mount: &fuse::Mount, args: &MountArgs) -> Option<Control> {
+    if store.is_read_only() {
+        // Nothing in its directory changes, and several may look at it at once.
+        return None;
+    }
+    let served = Served::new(Arc::clone(store), Arc::clone(vfs), mount.requests(), &args.mountpoint);
+    Control::start(served)
+        .inspect_err(|e| {
+            let place = args.store.join(SOCKET);
+            eprintln!(
+                "segfs: no control socket at {} ({e}): segfs status can't ask this mount",
+                place.display()
+            );
+        })
+        .ok()
 }
 
 fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, json: bool) {
     let (dir, path) = (mounts::absolute(&args.mountpoint), mounts::absolute(&args.store));
     if json {
-        say(&serde_json::json!({"mountpoint": dir, "store": path, "id": store.id().to_string()}).to_string());
+        say(&serde_json::json!({
+            "mountpoint": dir.display().to_string(),
+            "store": path.display().to_string(),
+            "id": store.id().to_string(),
+        })
+        .to_string());
     } else {
         let new = |made| if made { " (new)" } else { "" };
         say(&format!("store       {}{}", path.display(), new(made_store)));
@@ -168,6 +218,7 @@ fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, j
         if recovered.log.replayed > 0 {
             say(&format!("recovered   {} records since the last clean stop", recovered.log.replayed));
         }
+        tell_damage(recovered);
         let stop = if args.say_ready { "" } else { "Ctrl-C, or " };
         say(&format!("stop it     {stop}segfs umount {}", dir.display()));
     }
@@ -181,8 +232,30 @@ fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, j
     }
 }
 
+/// How many of a kind are told one by one.
+const TOLD: usize = 10;
+
+/// Says what opening the store found to be wrong.
+fn tell_damage(recovered: &Recovered) {
+    for why in &recovered.superblock_damage {
+        let done = if recovered.superblock_mended { "; it was written anew" } else { "" };
+        say(&format!("damaged     STORE, {why}{done}"));
+    }
+    for (kind, list) in [
+        ("missing", recovered.missing.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        ("damaged", recovered.log.damages.iter().map(Damage::finding).collect()),
+    ] {
+        for line in list.iter().take(TOLD) {
+            say(&format!("{kind}     {line}"));
+        }
+        if list.len() > TOLD {
+            say(&format!("{kind}     and {} more; see segtool verify", list.len() - TOLD));
+        }
+    }
+}
+
 /// Waits until the mount is over; ends it when a signal asks for it.
-fn wait(mount: fuse::Mount, signals: SigSet, dir: &Path) -> io::Result<()> {
+fn wait(mount: fuse::Mount, signals: SigSet, dir: &Path, json: bool) -> io::Result<()> {
     let (send, events) = mpsc::sync_channel(4);
     let on_signal = send.clone();
     std::thread::Builder::new()
@@ -197,11 +270,12 @@ fn wait(mount: fuse::Mount, signals: SigSet, dir: &Path) -> io::Result<()> {
     }
     match mounts::take_down(dir, false) {
         Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-            say(&format!(
+            let text = format!(
                 "{} is in use: waiting up to {} s for open files; again to stop now",
                 dir.display(),
                 GRACE.as_secs()
-            ));
+            );
+            note(json, &text);
             mounts::take_down(dir, true)?;
         }
         other => other?,
@@ -215,7 +289,7 @@ fn wait(mount: fuse::Mount, signals: SigSet, dir: &Path) -> io::Result<()> {
 /// Starts this program again, without `--background`, and waits until its mount answers.
 fn in_background(args: &MountArgs, json: bool) -> Outcome<()> {
     let what = format!("{} can't be mounted on", args.mountpoint.display());
-    let failed = |e: io::Error| system(&what, &e);
+    let failed = |e: io::Error| Failure::system(&what, &e);
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.arg("mount").arg("--say-ready");
     if json {
@@ -239,8 +313,11 @@ fn in_background(args: &MountArgs, json: bool) -> Outcome<()> {
     std::process::exit(code);
 }
 
-fn system(what: &str, e: &io::Error) -> Failure {
-    Failure::new(FAILED, what, e.to_string(), "see the reason, and run the command again")
+/// Says something by the way: with `--json` that is not wanted.
+fn note(json: bool, line: &str) {
+    if !json {
+        say(line);
+    }
 }
 
 /// Prints a line; nobody may be listening any more.

@@ -1,17 +1,18 @@
-//! The table of mounts, and unmounting.
+//! Mounting anew and unmounting; the table of mounts is `console`'s.
 
 use std::{
     ffi::OsString,
     io,
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
+    sync::mpsc,
+    time::Duration,
 };
 
-use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
+pub use segfs::console::mounts::{Mounted, absolute, all, around, is_mountpoint, of_store, on};
 
-/// The filesystem type that mount tables show.
-const TYPE: &[u8] = b"fuse.segfs";
+use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 
 /// How often what is busy is tried again, 20 ms apart.
 const BUSY_STEPS: u32 = 50;
@@ -22,101 +23,31 @@ pub fn wait_a_moment() {
     std::thread::sleep(std::time::Duration::from_millis(20));
 }
 
-/// A mount of ours.
-#[derive(Debug, Clone)]
-pub struct Mounted {
-    /// Where.
-    pub dir: PathBuf,
-    /// The store, as far as the table says.
-    pub store: PathBuf,
-    /// Nothing can be changed.
-    pub read_only: bool,
+/// How long a mount may take to say that it is there.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Does what may wait for a mount that does not answer, and gives up after a while; the process can end all the same.
+pub fn patiently<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (send, answer) = mpsc::sync_channel(1);
+    std::thread::Builder::new().spawn(move || send.send(ask())).ok()?;
+    answer.recv_timeout(PATIENCE).ok()
 }
 
-/// An entry of the mount table.
-struct Row {
-    dir: PathBuf,
-    kind: Vec<u8>,
-    source: PathBuf,
-    read_only: bool,
-}
-
-/// `\040` and the like, as the table writes them.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut out = Vec::with_capacity(field.len());
-    let mut i = 0;
-    while i < field.len() {
-        let octal = field
-            .get(i + 1..i + 4)
-            .filter(|d| field[i] == b'\\' && d.iter().all(|c| (b'0'..=b'7').contains(c)));
-        if let Some(d) = octal {
-            out.push(d.iter().fold(0_u8, |n, c| n.wrapping_mul(8).wrapping_add(c - b'0')));
-            i += 4;
-        } else {
-            out.push(field[i]);
-            i += 1;
-        }
-    }
-    PathBuf::from(OsString::from_vec(out))
-}
-
-fn table() -> Vec<Row> {
-    let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    text.split(|b| *b == b'\n').filter_map(row).collect()
-}
-
-/// `id parent dev root DIR options [optional...] - TYPE SOURCE options`
-fn row(line: &[u8]) -> Option<Row> {
-    let fields: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
-    let dash = fields.iter().position(|f| *f == b"-")?;
-    Some(Row {
-        dir: unescape(fields.get(4)?),
-        kind: fields.get(dash + 1)?.to_vec(),
-        source: unescape(fields.get(dash + 2)?),
-        read_only: fields.get(5)?.split(|b| *b == b',').any(|o| o == b"ro"),
-    })
-}
-
-/// All mounts of ours.
-pub fn all() -> Vec<Mounted> {
-    let ours = table().into_iter().filter(|r| r.kind == TYPE);
-    ours.map(|r| Mounted { dir: r.dir, store: r.source, read_only: r.read_only }).collect()
-}
-
-/// The mount on a directory, if it is one of ours.
-pub fn on(dir: &Path) -> Option<Mounted> {
-    let dir = absolute(dir);
-    all().into_iter().rfind(|m| m.dir == dir)
-}
-
-/// Is anything mounted on a directory?
-pub fn is_mountpoint(dir: &Path) -> bool {
-    let dir = absolute(dir);
-    table().iter().any(|r| r.dir == dir)
-}
-
-/// Where a store is mounted.
-pub fn of_store(store: &Path) -> Option<Mounted> {
-    let store = absolute(store);
-    all().into_iter().find(|m| m.store == store)
-}
-
-/// A path as the table names it. Works for a dead mount too, whose own directory can't be asked.
-pub fn absolute(path: &Path) -> PathBuf {
-    if let Ok(real) = path.canonicalize() {
-        return real;
-    }
-    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    match (whole.parent().and_then(|p| p.canonicalize().ok()), whole.file_name()) {
-        (Some(parent), Some(name)) => parent.join(name),
-        _ => whole,
-    }
-}
-
-/// Is this a mount whose process is gone?
+/// Is this a mount whose process is gone? One that does not answer is not.
 pub fn is_dead(dir: &Path) -> bool {
+    let dir = dir.to_owned();
     // The kernel may still know the directory's attributes by heart, but never these.
-    rustix::fs::statvfs(dir).is_err_and(|e| io::Error::from(e).kind() == io::ErrorKind::NotConnected)
+    let asked = patiently(move || rustix::fs::statvfs(&dir));
+    asked.is_some_and(|a| a.is_err_and(|e| io::Error::from(e).kind() == io::ErrorKind::NotConnected))
+}
+
+/// Lets the kernel read ahead on a mount of ours as much as one request holds; it begins with an eighth of that. Only root
+/// may say so, and without it reading from end to end takes more requests.
+pub fn read_ahead(dir: &Path) {
+    if let Some(m) = on(dir) {
+        let setting = format!("/sys/class/bdi/{}/read_ahead_kb", m.device);
+        let _ = std::fs::write(setting, (segfs::fuse::REQUEST_BYTES / 1024).to_string());
+    }
 }
 
 /// Mounts anew what is mounted, with other options.

@@ -29,20 +29,28 @@ pub fn run(dir: &Path, lazy: bool) -> Outcome<()> {
             _ => Failure::new(FAILED, what, e.to_string(), "run it as the user who mounted it, or as root"),
         }
     })?;
-    if !lazy {
-        wait_closed(&mounted.store);
+    if lazy || is_closed(&mounted.store) {
+        return Ok(());
     }
-    Ok(())
+    let holder = std::fs::read_to_string(mounted.store.join("LOCK")).unwrap_or_default();
+    let holder = if holder.trim().is_empty() { "its process" } else { holder.trim() };
+    Err(Failure::new(
+        FAILED,
+        format!("{shown} is unmounted, but the store {} is not closed", mounted.store.display()),
+        format!("{holder} still holds it after {} s", CLOSING_STEPS / 50),
+        format!("segfs status {}", mounted.store.display()),
+    ))
 }
 
-/// Waits until nobody holds the store's lock.
-fn wait_closed(store: &Path) {
+/// Waits until nobody holds the store's lock; false if that takes too long.
+fn is_closed(store: &Path) -> bool {
     #[allow(clippy::disallowed_methods)] // the edge: another process's lock can only be polled
-    let Ok(lock) = std::fs::File::open(store.join("LOCK")) else { return };
+    let Ok(lock) = std::fs::File::open(store.join("LOCK")) else { return true };
     for _ in 0..CLOSING_STEPS {
         if flock(&lock, FlockOperation::NonBlockingLockShared).is_ok() {
-            return;
+            return true;
         }
         mounts::wait_a_moment();
     }
+    false
 }

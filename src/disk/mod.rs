@@ -52,24 +52,32 @@ pub trait Disk: Send + Sync {
     /// What the system says.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn remove_dir(&self, _path: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Makes the names in a directory durable.
     ///
     /// # Errors
     /// What the system says; the state of the directory is then unknown.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Takes the lock on a file, creating it if needed, and writes `holder` into it for others to read;
-    /// held until the guard is dropped.
+    /// Takes the lock on a file, creating it if needed, and writes `holder` into it for others to read, if there is
+    /// space; held until the guard is dropped.
     ///
     /// # Errors
-    /// `WouldBlock` if another process has it, with what the file says as the message.
+    /// `WouldBlock` if another process has it, with what is known of that process as the message.
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Send + Sync>>;
 
     /// Takes the lock on a file that is there, without writing anything, beside others who do the same; `None` if
     /// there is no such file. Keeps out whoever calls [`lock`](Self::lock) until the guard is dropped.
     ///
     /// # Errors
-    /// `WouldBlock` if another process has it by [`lock`](Self::lock), with what the file says as the message.
+    /// `WouldBlock` if another process has it by [`lock`](Self::lock), with what is known of that as the message.
     fn lock_shared(&self, _path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -158,6 +158,10 @@ impl Disk for RealDisk {
         Ok(rustix::fs::unlinkat(&self.root, inside(path)?, AtFlags::empty())?)
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.root, inside(path)?, AtFlags::REMOVEDIR)?)
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         Ok(rustix::fs::fsync(open_dir(&self.root, inside(path)?)?)?)
     }
@@ -179,7 +183,11 @@ impl Disk for RealDisk {
                 continue;
             }
             retry_on_intr(|| rustix::fs::ftruncate(&fd, 0))?;
-            plain::write(fd.as_fd(), &[text], 0)?;
+            match plain::write(fd.as_fd(), &[text], 0) {
+                // On a full disk things are to be deleted, not locked up; the system knows the holder too.
+                Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {}
+                other => other?,
+            }
             return Ok(Box::new(Lock { fd }));
         }
     }
@@ -214,8 +222,35 @@ fn held(fd: &OwnedFd) -> io::Error {
     let mut text = vec![0; HOLDER_BYTES];
     let n = plain::read(fd.as_fd(), &mut text, 0).unwrap_or(0);
     let text = String::from_utf8_lossy(&text[..n]);
-    let text = if text.trim().is_empty() { "another process" } else { text.trim() };
-    io::Error::new(io::ErrorKind::WouldBlock, text.to_owned())
+    let text = match text.trim() {
+        "" => holder_of(fd).map_or_else(|| "another process".into(), |pid| format!("process {pid}")),
+        text => text.to_owned(),
+    };
+    io::Error::new(io::ErrorKind::WouldBlock, text)
+}
+
+/// The process that has a lock on this file, as the system lists it: for who reads it only and left no word.
+fn holder_of(fd: &OwnedFd) -> Option<u32> {
+    let stat = rustix::fs::fstat(fd).ok()?;
+    let list = rustix::fs::open("/proc/locks", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        match retry_on_intr(|| rustix::io::read(&list, &mut part)).ok()? {
+            0 => break,
+            n => bytes.extend_from_slice(&part[..n]),
+        }
+    }
+    holder_in(&String::from_utf8_lossy(&bytes), stat.st_dev, stat.st_ino)
+}
+
+/// `1: FLOCK  ADVISORY  READ 4711 fe:01:131 0 EOF`, the device in hexadecimal.
+fn holder_in(locks: &str, device: u64, inode: u64) -> Option<u32> {
+    let place = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, at, ..] = words[..] else { return None };
+        (at == place).then(|| pid.parse().ok())?
+    })
 }
 
 /// The open file is the lock. It says nothing of a holder once there is none.

@@ -14,6 +14,7 @@ pub mod hash;
 mod id_code;
 mod layout;
 mod location;
+pub mod moments;
 pub mod payload;
 pub mod rows;
 pub mod segment_header;

@@ -8,9 +8,11 @@ use bincode::{Decode, Encode};
 
 use crate::base::{Ino, LinkId, Lsn, ObjectId, VersionId};
 
+pub use super::moments::MomentsRow;
 use super::{
     Location,
     facts::{Lineage, LocalRange, ObjectKind, Owner, Time, VersionVector},
+    moments::Moments,
 };
 
 /// First bytes of keys.
@@ -71,8 +73,10 @@ pub mod kind {
     pub const BRANCH: u8 = 0x28;
     /// inode, LSN -> nothing: versions whose content hash is still to be computed.
     pub const UNHASHED: u8 = 0x29;
+    /// stamp -> [`super::MomentsRow`]: when the highest stamp rose.
+    pub const MOMENTS: u8 = 0x2a;
     /// version id -> [`super::LockRow`].
-    pub const LOCK: u8 = 0x2a;
+    pub const LOCK: u8 = 0x2b;
     /// superseded row: key, LSN from which it held -> [`super::Superseded`].
     pub const HISTORY: u8 = 0x30;
 }
@@ -245,6 +249,11 @@ pub mod key {
     pub fn tag(name: &[u8]) -> Vec<u8> {
         Key::new(kind::TAG).name(name).done()
     }
+    /// Rises of the highest stamp, from this one on.
+    #[must_use]
+    pub fn moments(first_ns: u64) -> Vec<u8> {
+        Key::new(kind::MOMENTS).u64(first_ns).done()
+    }
     /// A branch of an object.
     #[must_use]
     pub fn branch(ino: Ino, branch: u32) -> Vec<u8> {
@@ -358,6 +367,8 @@ pub struct MetaRow {
     pub objects: u64,
     /// Versions held.
     pub versions: u64,
+    /// When the highest stamp of facts rose, as far as no row says so.
+    pub moments: Moments,
 }
 
 /// A row that was replaced or removed.
@@ -718,8 +729,6 @@ pub struct TagRow {
     pub stamp: Stamp,
     /// The moment, ns since 1970; none: removed.
     pub moment: Option<u64>,
-    /// The moment in this store's log.
-    pub at: Lsn,
 }
 
 /// A piece of a base: rows of the index as of an LSN, in the order of their keys. All pieces of one base

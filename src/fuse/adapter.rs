@@ -7,7 +7,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -20,10 +20,11 @@ use fuser::{
 
 use crate::{
     base::{FsError, Result},
-    vfs::{Allocate, ObjectKind, OpenHow, Rename, Seek, Setting, Vfs},
+    vfs::{Allocate, ObjectKind, Rename, Seek, Setting, Vfs},
 };
 
 use super::{
+    REQUEST_BYTES, Requests,
     convert::{attributes, caller, file_type, ino, kind, node, set_time},
     errno::{self, Code},
 };
@@ -31,8 +32,6 @@ use super::{
 /// How long the kernel may believe names and attributes: long, since every change goes through it or is told
 /// to it.
 const LIFETIME: Duration = Duration::from_secs(3600);
-/// The largest read or write in one request, in bytes.
-const REQUEST_BYTES: u32 = 1 << 20;
 /// Requests that the kernel may have under way in the background.
 const BACKGROUND: u16 = 64;
 /// Entries that are fetched at once for a listing.
@@ -49,12 +48,12 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Capabilities that are used where the kernel has them.
+/// Capabilities that are used where the kernel has them. Not FUSE_ATOMIC_O_TRUNC: with it, opening a running
+/// program with O_TRUNC cuts it off before the kernel finds that it may not be written to.
 const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_MAX_PAGES,
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_HANDLE_KILLPRIV,
@@ -70,15 +69,21 @@ const WANTED: &[InitFlags] = &[
 /// The filesystem as fuser drives it.
 pub(super) struct Adapter {
     vfs: Arc<Vfs>,
+    requests: Arc<Requests>,
+    /// The kernel collects writes and hands them over later: asked for, and after the handshake, so it is.
+    writeback: bool,
 }
 
 impl Adapter {
-    pub(super) fn new(vfs: Arc<Vfs>) -> Self {
-        Self { vfs }
+    pub(super) fn new(vfs: Arc<Vfs>, requests: Arc<Requests>, writeback: bool) -> Self {
+        Self { vfs, requests, writeback }
     }
 
     fn run<T>(&self, request: impl FnOnce(&Vfs) -> Result<T>) -> Result<T, Code> {
-        caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why))
+        self.requests.begun.fetch_add(1, Relaxed);
+        let answer = caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why));
+        self.requests.ended.fetch_add(1, Relaxed);
+        answer
     }
 
     fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Vfs) -> Result<crate::vfs::Attributes>) {
@@ -125,16 +130,16 @@ fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Re
     }
 }
 
-fn open_how(flags: OpenFlags) -> OpenHow {
-    let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
-    OpenHow { write, truncate: flags.0 & libc::O_TRUNC != 0 }
+/// Is a file opened to be written to?
+fn writes(flags: OpenFlags) -> bool {
+    flags.acc_mode() != OpenAccMode::O_RDONLY
 }
 
 /// What the kernel may do with an open file: keep its pages (nobody else writes), and not tell of closes that
 /// can't matter.
-fn open_flags(how: OpenHow) -> FopenFlags {
-    let flags = FopenFlags::FOPEN_KEEP_CACHE;
-    if how.write || how.truncate { flags } else { flags | FopenFlags::FOPEN_NOFLUSH }
+fn open_flags(flags: OpenFlags) -> FopenFlags {
+    let keep = FopenFlags::FOPEN_KEEP_CACHE;
+    if writes(flags) { keep } else { keep | FopenFlags::FOPEN_NOFLUSH }
 }
 
 impl Filesystem for Adapter {
@@ -142,6 +147,10 @@ impl Filesystem for Adapter {
         for wanted in WANTED {
             // A kernel that has not got it gets along without.
             let _ = config.add_capabilities(*wanted);
+        }
+        self.writeback = self.writeback && config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE).is_ok();
+        if self.writeback {
+            self.vfs.expect_late_writes();
         }
         // Each of these says on failure what it would take.
         let _ = config.set_max_write(REQUEST_BYTES);
@@ -180,7 +189,7 @@ impl Filesystem for Adapter {
         size: Option<u64>,
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
+        ctime: Option<SystemTime>,
         fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
@@ -196,6 +205,8 @@ impl Filesystem for Adapter {
             accessed: atime.map(set_time),
             modified: mtime.map(set_time),
             handle: fh.map(|h| h.0),
+            // Only with the writeback cache is the change time the kernel's own.
+            kept_by_kernel: ctime.is_some(),
         };
         match self.run(|vfs| vfs.set_attributes(caller(req), ino(node), &set)) {
             Ok(a) => reply.attr(&LIFETIME, &attributes(&a)),
@@ -274,10 +285,9 @@ impl Filesystem for Adapter {
         self.entry(reply, |vfs| vfs.link(ino(node), ino(newparent), newname.as_bytes()));
     }
 
-    fn open(&self, req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let how = open_how(flags);
-        match self.run(|vfs| vfs.open(caller(req), ino(node), how)) {
-            Ok(handle) => reply.opened(FileHandle(handle), open_flags(how)),
+    fn open(&self, _req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.run(|vfs| vfs.open(ino(node), writes(flags))) {
+            Ok(handle) => reply.opened(FileHandle(handle), open_flags(flags)),
             Err(e) => reply.error(e),
         }
     }
@@ -292,10 +302,10 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let how = open_how(OpenFlags(flags));
-        match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), mode, umask)) {
+        let (write, flags) = (writes(OpenFlags(flags)), open_flags(OpenFlags(flags)));
+        match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), (mode, umask), write)) {
             Ok((a, handle)) => {
-                reply.created(&LIFETIME, &attributes(&a), GENERATION, FileHandle(handle), open_flags(how));
+                reply.created(&LIFETIME, &attributes(&a), GENERATION, FileHandle(handle), flags);
             }
             Err(e) => reply.error(e),
         }
@@ -540,6 +550,11 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        if self.writeback {
+            // What the kernel has collected is not here yet and would pass for a hole. Once told that this is not
+            // done here, it takes the whole file for data.
+            return reply.error(errno::NOT_IMPLEMENTED);
+        }
         let what = match whence {
             libc::SEEK_DATA => Seek::Data,
             libc::SEEK_HOLE => Seek::Hole,

@@ -8,7 +8,14 @@ mod convert;
 mod errno;
 mod options;
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use fuser::{Config, MountOption, SessionACL};
 
@@ -17,12 +24,37 @@ use adapter::Adapter;
 
 pub use options::{KNOWN as KNOWN_OPTIONS, Options, UnknownOption};
 
+/// The largest read or write in one request, in bytes.
+pub const REQUEST_BYTES: u32 = 1 << 20;
 /// Threads that take requests: as many as measured best.
 const THREADS: usize = 2;
 
 /// A mount that answers.
 pub struct Mount {
     session: fuser::BackgroundSession,
+    requests: Arc<Requests>,
+}
+
+/// Requests of the kernel, counted. Those that need no answer of the store are not.
+#[derive(Debug, Default)]
+pub struct Requests {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Requests {
+    /// How many were answered.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.ended.load(Relaxed)
+    }
+
+    /// How many are under way.
+    #[must_use]
+    pub fn under_way(&self) -> u64 {
+        let ended = self.ended.load(Relaxed);
+        self.begun.load(Relaxed).saturating_sub(ended)
+    }
 }
 
 impl Mount {
@@ -35,7 +67,9 @@ impl Mount {
         config.mount_options = mount_options(source, options);
         config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(THREADS);
-        let session = fuser::Session::new(Adapter::new(Arc::clone(vfs)), mountpoint, &config)?;
+        let requests = Arc::new(Requests::default());
+        let adapter = Adapter::new(Arc::clone(vfs), Arc::clone(&requests), options.writeback);
+        let session = fuser::Session::new(adapter, mountpoint, &config)?;
         let notifier = session.notifier();
         vfs.on_side_effect(move |ino| {
             // Attributes alone: that takes no lock that a request could hold.
@@ -43,7 +77,13 @@ impl Mount {
                 tracing::debug!("telling the kernel of inode {ino}: {e}");
             }
         });
-        Ok(Self { session: session.spawn()? })
+        Ok(Self { session: session.spawn()?, requests })
+    }
+
+    /// What has been asked of it.
+    #[must_use]
+    pub fn requests(&self) -> Arc<Requests> {
+        Arc::clone(&self.requests)
     }
 
     /// Is it unmounted, by whomever?

@@ -20,6 +20,8 @@ pub struct Options {
     pub directories_synchronous: bool,
     /// Access times stay.
     pub no_access_times: bool,
+    /// The kernel collects writes and hands them over later (its writeback cache).
+    pub writeback: bool,
     /// Not a new mount: an existing one is changed.
     pub remount: bool,
 }
@@ -30,7 +32,7 @@ pub struct UnknownOption(pub String);
 
 /// Every option, for messages.
 pub const KNOWN: &str = "ro, rw, allow_other, noallow_other, dev, nodev, suid, nosuid, exec, noexec, sync, async, dirsync, atime, \
-     noatime, relatime, defaults";
+     noatime, relatime, writeback, nowriteback, defaults";
 
 impl Options {
     /// As for a mount by root (who may let others in, as on any other filesystem), or by a user.
@@ -45,6 +47,7 @@ impl Options {
             synchronous: false,
             directories_synchronous: false,
             no_access_times: false,
+            writeback: false,
             remount: false,
         }
     }
@@ -70,6 +73,8 @@ impl Options {
                 "async" => self.synchronous = false,
                 "dirsync" => self.directories_synchronous = true,
                 "noatime" => self.no_access_times = true,
+                "writeback" => self.writeback = true,
+                "nowriteback" => self.writeback = false,
                 "remount" => self.remount = true,
                 "atime" | "relatime" => self.no_access_times = false,
                 "defaults" | "auto" | "noauto" | "user" | "users" | "nofail" | "_netdev" => {}

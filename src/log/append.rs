@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     base::{
-        Error, Lsn, Result, SegmentId,
+        Error, FsError, Lsn, Result, SegmentId,
         limits::{self, BLOCK_BYTES, GATHER_NS, TAIL_BYTES},
     },
     format::{
@@ -66,6 +66,9 @@ impl Inner {
         log: &Log,
         purse: Purse,
     ) -> Result<Vec<(Lsn, Location)>> {
+        if self.opts.read_only {
+            return Err(FsError::ReadOnly.into());
+        }
         let mut bytes = 0;
         for r in records {
             check(r)?;

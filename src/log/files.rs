@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::{SegmentState, retire::has_footer};
 use crate::{
     base::{
-        Error, Lsn, Result, SegmentId, StoreId, limits,
+        Error, Lsn, Result, SegmentId, limits,
         planted::{Bug, planted},
     },
     disk::{Disk, DiskFile},
@@ -98,11 +98,15 @@ impl Files {
         }
     }
 
-    /// Looks which spare files are there.
-    pub(super) fn load_spares(&self) -> Result<()> {
+    /// Looks which spare files are there. A copy of a store may lack the directory; who writes needs it.
+    pub(super) fn load_spares(&self, read_only: bool) -> Result<()> {
         match self.disk.list(segment::SPARE_DIRECTORY.as_ref()) {
             Ok(names) => *self.spare.lock() = names,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && read_only => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let made = self.disk.create_dir(segment::SPARE_DIRECTORY.as_ref());
+                made.map_err(|e| Error::io("making spare/", e))?;
+            }
             Err(e) => return Err(Error::io("listing spare/", e)),
         }
         Ok(())
@@ -176,27 +180,28 @@ impl Files {
         &self,
         id: SegmentId,
         capacity: u64,
-        (unreached, store): (&[SegmentId], StoreId),
+        unreached: &[SegmentId],
         purse: Purse,
     ) -> Result<NewFile> {
-        let mut moved = false;
         for &old in unreached {
-            self.put_away(old, store)
-                .map_err(|e| Error::io(format!("moving segment {old} out of the log"), e))?;
-            moved = true;
+            self.give_back(old).map_err(|e| Error::io(format!("moving segment {old} out of the log"), e))?;
+        }
+        if !unreached.is_empty() {
+            // Before any of them is written to.
+            self.sync_directories(true)?;
         }
         let (file, recycled, reserved) = match purse {
             Purse::Common => {
                 self.fill_reserve(capacity)?;
                 match self.take_spare(id, capacity, limits::RESERVE_SEGMENTS)? {
                     Some(file) => (file, true, false),
-                    None => (self.fresh(&segment::path(id), capacity)?, false, false),
+                    None => (self.fresh_and_long(&segment::path(id), capacity)?, false, false),
                 }
             }
             Purse::Cleaner | Purse::Freeing => {
                 match self.take_spare(id, capacity, limits::RESERVE_SEGMENTS)? {
                     Some(file) => (file, true, false),
-                    None => match self.fresh(&segment::path(id), capacity) {
+                    None => match self.fresh_and_long(&segment::path(id), capacity) {
                         Ok(file) => (file, false, false),
                         Err(full @ Error::NoSpace { .. }) => {
                             let keep = usize::from(purse == Purse::Cleaner);
@@ -207,7 +212,7 @@ impl Files {
                 }
             }
         };
-        self.sync_directories(moved || recycled)?;
+        self.sync_directories(recycled)?;
         Ok(NewFile { file, reserved })
     }
 
@@ -217,7 +222,7 @@ impl Files {
             let mut n = 0;
             let (name, file) = loop {
                 let name = format!("reserve-{n}");
-                match self.fresh(&spare_path(&name), capacity) {
+                match self.fresh_and_long(&spare_path(&name), capacity) {
                     Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
                         n += 1
                     }
@@ -260,10 +265,14 @@ impl Files {
             let path = spare_path(&name);
             let ready = self.disk.open(&path, true).and_then(|f| {
                 let len = f.len()?;
+                let wiped = wipe(&*f)?;
                 if len > capacity {
                     f.set_len(capacity)?;
                 } else if len < capacity {
                     f.allocate(capacity)?;
+                }
+                if wiped || len != capacity {
+                    f.sync()?;
                 }
                 Ok(f)
             });
@@ -296,6 +305,18 @@ impl Files {
         Ok(file)
     }
 
+    /// A new file whose length is durable before anything is written to it: a segment with a header that is shorter was
+    /// cut off by somebody.
+    fn fresh_and_long(&self, path: &std::path::Path, capacity: u64) -> Result<Arc<dyn DiskFile>> {
+        let file = self.fresh(path, capacity)?;
+        if let Err(e) = file.sync() {
+            drop(file);
+            let _ = self.disk.remove(path);
+            return Err(Error::io(format!("making {}", path.display()), e));
+        }
+        Ok(file)
+    }
+
     /// Makes a spare file, written once, so that later syncs into it are quick.
     pub(super) fn make_spare(&self, name: &str, capacity: u64, stop: &dyn Fn() -> bool) -> Result<()> {
         let path = spare_path(name);
@@ -315,13 +336,6 @@ impl Files {
         file.sync().map_err(|e| Error::io("making a spare segment", e))?;
         self.spare.lock().push(name.into());
         Ok(())
-    }
-
-    /// Takes a name that is not part of the log out of `segments/`. One that leads to the file of another segment is only a name.
-    fn put_away(&self, id: SegmentId, store: StoreId) -> std::io::Result<()> {
-        let path = segment::path(id);
-        let recycled = self.disk.open(&path, false).is_ok_and(|f| segment::is_recycled(&*f, id, store));
-        if recycled { self.disk.remove(&path) } else { self.give_back(id) }
     }
 
     /// Moves a segment's file to spare/, or removes it if there are enough.
@@ -419,4 +433,17 @@ impl Files {
             }
         }
     }
+}
+
+/// Takes the header of its last life out of a spare file; true if there was one. It is synced before the file gets a
+/// segment's name, so that a file among the segments that has another segment's header was put there by somebody, and is
+/// nothing to write over.
+fn wipe(file: &dyn DiskFile) -> std::io::Result<bool> {
+    let mut block = [0; limits::BLOCK_BYTES as usize];
+    let n = file.read_at(&mut block, 0)?;
+    if block[..n].iter().all(|b| *b == 0) {
+        return Ok(false);
+    }
+    file.write_at(&[&[0; limits::BLOCK_BYTES as usize]], 0)?;
+    Ok(true)
 }

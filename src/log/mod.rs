@@ -9,6 +9,7 @@
 
 mod append;
 mod close;
+mod cut;
 mod files;
 mod recover;
 mod retire;
@@ -56,11 +57,13 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// May it start threads? Without, everything happens inside the calls, in the same order each time.
     pub background: bool,
+    /// Nothing is written, not even what an opening makes durable once more, and nothing can be appended.
+    pub read_only: bool,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { segment_bytes: limits::SEGMENT_BYTES, background: true }
+        Self { segment_bytes: limits::SEGMENT_BYTES, background: true, read_only: false }
     }
 }
 
@@ -223,10 +226,13 @@ impl Log {
     /// Opens a log: finds its segments, decides where it ends, and passes every record with a higher LSN than `from` to
     /// `visit`, in the order in which they stand in the log. Records moved by the cleaner come where they now lie, with their old
     /// number, right before the one with which they were appended, if that one comes. Writes
-    /// nothing but, once more, those batches of which it is not certain that they are on the medium.
+    /// nothing but, once more, those batches of which it is not certain that they are on the medium; and not even those
+    /// if it is opened read-only.
     ///
     /// # Errors
-    /// If the disk refuses, or `visit` does. Damage is not an error: it is listed in [`Recovery`].
+    /// If the disk refuses, or `visit` does. [`Error::Damaged`] if there are files among the segments that a log which goes on
+    /// could overwrite or leave behind: of another store, under another name, or cut off; read-only, they are listed. Other
+    /// damage is not an error: it is listed in [`Recovery`].
     pub fn open(
         disk: Arc<dyn Disk>,
         store: StoreId,
@@ -242,7 +248,7 @@ impl Log {
             return Err(Error::BadRequest(format!("a segment can't have {} bytes", opts.segment_bytes)));
         }
         let files = Files::new(Arc::clone(&disk));
-        let (tail, recovery) = recover::recover(&*disk, store, &files, from, visit)?;
+        let (tail, recovery) = recover::recover(&*disk, store, &files, opts.read_only, from, visit)?;
         let incarnation = Incarnation::new(random.nonzero_u64());
         let inner = Arc::new(Inner {
             disk,
@@ -425,11 +431,14 @@ impl Log {
         self.inner.verify_segment(id)
     }
 
-    /// Commits, seals the segment and cuts its file to what is used. Later appends fail.
+    /// Commits, seals the segment and cuts its file to what is used. Later appends fail. Does nothing if read-only.
     ///
     /// # Errors
     /// [`Error::Poisoned`] if something of it fails; the log is then as after a crash.
     pub fn close(&self) -> Result<()> {
+        if self.inner.opts.read_only {
+            return Ok(());
+        }
         let closed = self.inner.close();
         self.stop_worker();
         if closed.is_ok() {

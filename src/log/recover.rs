@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    SegmentState,
+    SegmentState, cut,
     files::{Extent, Files, Segment},
     tail::{Active, Tail},
 };
@@ -21,7 +21,8 @@ use crate::{
     disk::{Disk, DiskFile},
     format::{BodyHeader, FooterBuilder, Kind, Malformed, SegmentHeader, flags, pad_block, segment_header},
     segment::{
-        self, Batch, Found, Location, Scan, ScannedFrame, parse_name, read_header, read_record, read_trailer,
+        self, Batch, Found, Location, OTHER_SEGMENT, OTHER_STORE, Scan, ScannedFrame, parse_name,
+        read_any_header, read_header, read_record, read_trailer,
     },
 };
 
@@ -46,6 +47,10 @@ pub struct Recovery {
     pub segments: u64,
     /// Segments read through to find the end.
     pub scanned: u64,
+    /// Files that a log which goes on could overwrite or leave behind; also listed in `damages`.
+    pub(super) blocking: Vec<Damage>,
+    /// Met since the last record that was replayed.
+    pub(super) gap: Option<Damage>,
 }
 
 /// A record that is replayed.
@@ -65,8 +70,13 @@ pub struct ReplayRecord<'a> {
     pub payload: &'a [u8],
     /// Where it lies.
     pub location: Location,
-    /// An extent whose bytes are damaged: it counts, and reading it fails.
-    pub damaged: bool,
+    /// What is wrong with its body. An extent counts all the same, and reading it fails; of anything else nothing is
+    /// known but its envelope.
+    pub wrong: Option<Malformed>,
+    /// Where frames could not be read between the record before and this one.
+    pub gap: Option<&'a Damage>,
+    /// The last record that there will be, for showing progress; 0 if that is not known.
+    pub until: Lsn,
 }
 
 /// A segment that may belong to the log.
@@ -74,6 +84,8 @@ pub(super) struct Link {
     pub(super) header: SegmentHeader,
     /// One of the header's two copies is not valid.
     pub(super) copy_damaged: bool,
+    /// The file's length.
+    pub(super) file_bytes: u64,
     pub(super) extent: Option<Extent>,
     /// What a scan found, if one was needed.
     pub(super) found: Option<Vec<Found>>,
@@ -83,6 +95,7 @@ pub(super) fn recover(
     disk: &dyn Disk,
     store: StoreId,
     files: &Files,
+    read_only: bool,
     from: Lsn,
     visit: &mut dyn FnMut(ReplayRecord<'_>) -> Result<()>,
 ) -> Result<(Tail, Recovery)> {
@@ -91,7 +104,12 @@ pub(super) fn recover(
     let mark = measure(disk, &mut links, &mut r)?;
     r.durable_mark = mark;
     note_torn_headers(&links, mark, &mut r);
-    settle(disk, &mut links, mark, true, &mut r)?;
+    cut::note(disk, &links, mark, &mut r)?;
+    if !read_only && let Some(d) = r.blocking.first() {
+        // Before anything is written.
+        return Err(d.clone().into());
+    }
+    settle(disk, &mut links, mark, !read_only, &mut r)?;
     r.segments = links.len() as u64;
     let predecessor = links.last().map(|l| (l.header.segment, extent(l).end));
     r.last_lsn = links.last().map_or(Lsn::new(0), |l| extent(l).last_lsn);
@@ -103,7 +121,7 @@ pub(super) fn recover(
     for l in &links {
         files.insert(Arc::new(Segment::new(l.header.clone(), extent(l))));
     }
-    files.load_spares()?;
+    files.load_spares(read_only)?;
     let tail = Tail {
         next_lsn: r.last_lsn.get() + 1,
         next_id,
@@ -159,11 +177,15 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
     let mut links: Vec<Link> = Vec::new();
     for id in ids {
         let file = open(disk, id)?;
+        let file_bytes = file.len().map_err(|e| Error::io(format!("reading segment {id}"), e))?;
         match read_header(&*file, id, Some(store))? {
             Err(segment_header::NEWER) => {
                 let what = format!("segment {id} has a format version that this program does not know");
                 return Err(Error::Newer { path: segment::path(id), what });
             }
+            // A name that the file of a later segment had in an earlier life.
+            Err(OTHER_SEGMENT) if has_two_names(disk, &*file, id)? => {}
+            Err(why @ (OTHER_STORE | OTHER_SEGMENT)) => block_stranger(&*file, id, why, r)?,
             Err(why) => {
                 bad.insert(id, why);
             }
@@ -176,19 +198,45 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
                         r.unreached.push(l.header.segment);
                     }
                 }
-                links.push(Link { header, copy_damaged, extent: None, found: None });
+                links.push(Link { header, copy_damaged, file_bytes, extent: None, found: None });
             }
         }
     }
     for (id, why) in bad {
-        let named = links.iter().any(|l| l.header.predecessor == Some(id));
-        if named && !segment::is_recycled(&*open(disk, id)?, id, store) {
+        if links.iter().any(|l| l.header.predecessor == Some(id)) {
             r.damages.push(Damage::segment(id, 0, None, why.0));
         } else {
             r.unreached.push(id);
         }
     }
     Ok((links, next_id))
+}
+
+/// Is this the file of a later segment, which is there under its own name too? A directory that could not be synced when the file was
+/// recycled leaves the old name; nobody reads or writes through it.
+pub(super) fn has_two_names(disk: &dyn Disk, file: &dyn DiskFile, id: SegmentId) -> Result<bool> {
+    let Some(h) = read_any_header(file, id)?.filter(|h| h.segment > id) else { return Ok(false) };
+    let Ok(other) = disk.open(&segment::path(h.segment), false) else { return Ok(false) };
+    Ok(read_any_header(&*other, h.segment)?
+        .is_some_and(|o| (o.store, o.segment, o.salt) == (h.store, h.segment, h.salt)))
+}
+
+/// Somebody put a file of another log, or a segment under another name, among ours: it stays as it is.
+fn block_stranger(file: &dyn DiskFile, id: SegmentId, why: Malformed, r: &mut Recovery) -> Result<()> {
+    let header = read_any_header(file, id)?;
+    let whose = header.map_or_else(String::new, |h| {
+        if why == OTHER_STORE { format!(", {}", h.store) } else { format!(", {}", h.segment) }
+    });
+    let path = segment::path(id);
+    let advice = if why == OTHER_STORE {
+        format!("move {} to where it belongs, out of this store", path.display())
+    } else {
+        format!("give {} its own name back, or move it out of this store", path.display())
+    };
+    let damage = Damage::segment(id, 0, None, format!("{}{whose}", why.0)).advise(advice);
+    r.damages.push(damage.clone());
+    r.blocking.push(damage);
+    Ok(())
 }
 
 /// Does the next link say where this one ends?
@@ -390,6 +438,7 @@ pub(super) fn replay(
     let mut scan = Scan::new(Arc::clone(&file), &link.header, BLOCK_BYTES, extent(link).end);
     let known = r.damages.len();
     let note = |r: &mut Recovery, d: Damage| {
+        r.gap = Some(d.clone());
         if !r.damages[..known]
             .iter()
             .any(|k| k.place.segment == d.place.segment && k.place.offset == d.place.offset)
@@ -416,11 +465,10 @@ pub(super) fn replay(
             }
             let location = f.location();
             let mut payload = Vec::new();
+            let gap = r.gap.take();
             if let Some(why) = f.wrong {
                 note(r, Damage::segment(id, e.offset, Some(e.lsn), why.0));
-                if e.kind != Kind::Extent || f.head.is_none() {
-                    continue;
-                }
+                r.gap = None;
             } else if e.kind != Kind::Extent {
                 payload = read_record(&location, seed, &|out, at| file.read_exact_at(out, at))?.payload;
             }
@@ -434,7 +482,9 @@ pub(super) fn replay(
                 head: f.head.as_ref(),
                 payload: &payload,
                 location,
-                damaged: f.wrong.is_some(),
+                wrong: f.wrong,
+                gap: gap.as_ref(),
+                until: r.last_lsn,
             })?;
         }
     }

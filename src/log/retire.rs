@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Inner, Log, OwnedRecord, SegmentState, files::Segment, gone};
 use crate::{
-    base::{Damage, Error, Lsn, Result, SegmentId, limits::BLOCK_BYTES},
+    base::{Damage, Error, FsError, Lsn, Result, SegmentId, limits::BLOCK_BYTES},
     disk::DiskFile,
     format::{Entry, Envelope, frame::ENVELOPE_BYTES},
     segment::{self, Found, Scan, read_footer, read_trailer},
@@ -105,6 +105,9 @@ impl Log {
 
 impl Inner {
     pub(super) fn retire(&self, ids: &[SegmentId]) -> Result<()> {
+        if self.opts.read_only {
+            return Err(FsError::ReadOnly.into());
+        }
         {
             let t = self.tail.lock();
             t.check()?;

@@ -6,14 +6,17 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    SegmentState,
+    SegmentState, cut,
     recover::{self, Link, Recovery, ReplayRecord},
 };
 use crate::{
     base::{Damage, Error, Lsn, Result, SegmentId, StoreId, limits::BLOCK_BYTES},
     disk::{Disk, DiskFile},
-    format::{Entry, Envelope, Footer, Kind, SegmentHeader, frame::ENVELOPE_BYTES},
-    segment::{self, Found, Location, Report, Scan, parse_name, read_footer, read_header, read_trailer},
+    format::{Entry, Footer, SegmentHeader},
+    segment::{
+        self, Found, Location, Report, Scan, parse_name, read_any_header, read_footer, read_header,
+        read_trailer,
+    },
 };
 
 /// How a segment file stands.
@@ -73,9 +76,22 @@ impl Survey {
     /// # Errors
     /// If the disk refuses, or a segment has a newer format. Damage is no error.
     pub fn new(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool) -> Result<Self> {
+        Self::patiently(disk, store, held, harden, Lsn::new(0))
+    }
+
+    /// As [`new`](Self::new) while a process holds the store, which says that everything up to `durable` is durable: the
+    /// log ends there, or at its durable mark if that is higher.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new).
+    pub fn of_held(disk: Arc<dyn Disk>, store: StoreId, durable: Lsn) -> Result<Self> {
+        Self::patiently(disk, store, true, false, durable)
+    }
+
+    fn patiently(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool, told: Lsn) -> Result<Self> {
         let mut tries = if held { 5 } else { 0 };
         loop {
-            match Self::attempt(Arc::clone(&disk), store, held, harden) {
+            match Self::attempt(Arc::clone(&disk), store, held, harden, told) {
                 // A segment was retired while we looked.
                 Err(Error::Io { source, .. })
                     if tries > 0 && source.kind() == std::io::ErrorKind::NotFound =>
@@ -87,11 +103,11 @@ impl Survey {
         }
     }
 
-    fn attempt(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool) -> Result<Self> {
+    fn attempt(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool, told: Lsn) -> Result<Self> {
         let names = disk.list(segment::DIRECTORY.as_ref()).map_err(|e| Error::io("listing segments/", e))?;
         let mut r = Recovery::default();
         let (mut links, _) = recover::chain(&*disk, store, &mut r)?;
-        let mark = recover::measure(&*disk, &mut links, &mut r)?;
+        let mark = recover::measure(&*disk, &mut links, &mut r)?.max(told);
         if held {
             // Read again what may have been half written at the first look: up to the mark, all is there now.
             for l in &mut links {
@@ -104,6 +120,9 @@ impl Survey {
         }
         r.durable_mark = mark;
         recover::note_torn_headers(&links, mark, &mut r);
+        if !held {
+            cut::note(&*disk, &links, mark, &mut r)?;
+        }
         recover::settle(&*disk, &mut links, mark, harden, &mut r)?;
         r.segments = links.len() as u64;
         r.last_lsn = links.last().map_or(Lsn::new(0), |l| recover::extent(l).last_lsn);
@@ -177,14 +196,33 @@ impl Survey {
                 s.header = Some(h);
             }
             Err(why) => {
-                let named = self.links.iter().any(|l| l.header.predecessor == Some(id));
-                if named && !segment::is_recycled(&*file, id, self.store) {
+                if let Some(h) = read_any_header(&*file, id)? {
+                    let old_name = recover::has_two_names(&*self.disk, &*file, id)?;
+                    self.other_header(&mut s, h, old_name);
+                    return Ok(Some(s));
+                }
+                if self.links.iter().any(|l| l.header.predecessor == Some(id)) {
                     s.standing = Standing::Damaged;
                 }
                 s.wrong = Some(why.0.into());
             }
         }
         Ok(Some(s))
+    }
+
+    /// A file that somebody put here: of another store, or a segment under another name; or an old name of a segment's file.
+    fn other_header(&self, s: &mut Surveyed, h: SegmentHeader, old_name: bool) {
+        if old_name {
+            s.wrong = Some(format!("an old name of the file of segment {}", h.segment));
+            return;
+        }
+        s.standing = Standing::Damaged;
+        s.wrong = Some(if h.store == self.store {
+            format!("header is that of another segment, {}", h.segment)
+        } else {
+            format!("segment belongs to another store, {}", h.store)
+        });
+        s.header = Some(h);
     }
 
     fn file(&self, id: SegmentId) -> Result<Arc<dyn DiskFile>> {
@@ -342,9 +380,12 @@ impl Survey {
         if report.sealed && !trailer_was_written(&*file, s)? {
             report.damages.retain(|d| d.why != "the footer has no valid trailer");
         }
-        if s.standing != Standing::Active && runs_into_the_end(&*file, header, s)? {
-            let why = format!("the file was cut off: it has {} of {} bytes", s.file_bytes, header.capacity);
-            report.damages.push(Damage::segment(s.id, report.end, None, why));
+        let may_be_short = s.file_bytes >= header.capacity || read_trailer(&*file, header).is_some();
+        if s.standing != Standing::Active
+            && !may_be_short
+            && cut::runs_into_the_end(&*file, header, s.used_bytes, s.file_bytes)?
+        {
+            report.damages.push(cut::damage(s.id, s.file_bytes, header.capacity));
         }
         Ok(report)
     }
@@ -377,28 +418,4 @@ fn trailer_was_written(file: &dyn DiskFile, s: &Surveyed) -> Result<bool> {
     let at = s.file_bytes.saturating_sub(BLOCK_BYTES);
     let n = file.read_at(&mut bytes, at).map_err(|e| Error::io(format!("reading segment {}", s.id), e))?;
     Ok(n == 16 && &bytes[..8] == b"SEGFOOT1" && bytes[8..] == s.id.get().to_le_bytes())
-}
-
-/// Is the file shorter than it was made, and do its frames go on where it ends? (A clean close cuts the file, but
-/// behind its trailer.)
-fn runs_into_the_end(file: &dyn DiskFile, header: &SegmentHeader, s: &Surveyed) -> Result<bool> {
-    if s.file_bytes >= header.capacity || read_trailer(file, header).is_some() {
-        return Ok(false);
-    }
-    let mut at = s.used_bytes;
-    loop {
-        if at + ENVELOPE_BYTES as u64 > s.file_bytes {
-            return Ok(true);
-        }
-        let mut bytes = [0; ENVELOPE_BYTES];
-        file.read_exact_at(&mut bytes, at).map_err(|e| Error::io(format!("reading segment {}", s.id), e))?;
-        let Ok(e) = Envelope::decode(&bytes, header.seed(), s.id, at, u64::MAX) else { return Ok(false) };
-        at += e.frame_len();
-        if at > s.file_bytes {
-            return Ok(true);
-        }
-        if e.kind == Kind::BatchEnd {
-            return Ok(false);
-        }
-    }
 }

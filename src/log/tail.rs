@@ -216,7 +216,7 @@ impl Inner {
         let id = t.next_id;
         let unreached = std::mem::take(&mut t.unreached);
         let capacity = self.opts.segment_bytes;
-        let made = self.unlocked(t, || self.files.begin(id, capacity, (&unreached, self.store), purse));
+        let made = self.unlocked(t, || self.files.begin(id, capacity, &unreached, purse));
         let new = match made {
             Ok(new) => new,
             Err(Error::Poisoned { why }) => return Err(self.poison(t, why)),

@@ -28,6 +28,11 @@ use crate::{
 /// The longest batch, in bytes: a full tail, or a footer, with batch end and padding.
 pub const BATCH_BYTES: u64 = (TAIL_BYTES + RECORD_BYTES) as u64;
 
+/// What [`read_header`] says of a file that another store's log needs.
+pub const OTHER_STORE: Malformed = Malformed("segment belongs to another store");
+/// What it says of a segment of this store whose file has not its name.
+pub const OTHER_SEGMENT: Malformed = Malformed("header is that of another segment");
+
 /// The directory of the segments in use.
 pub const DIRECTORY: &str = "segments";
 /// The directory of segment files that hold nothing.
@@ -65,23 +70,26 @@ pub fn read_header(
         .map_err(|e| Error::io(format!("reading the header of segment {id}"), e))?;
     block.truncate(n);
     Ok(SegmentHeader::decode(&block).and_then(|(header, damaged)| {
-        if header.segment != id {
-            return Err(Malformed("header is that of another segment"));
-        }
         if store.is_some_and(|s| s != header.store) {
-            return Err(Malformed("segment belongs to another store"));
+            return Err(OTHER_STORE);
+        }
+        if header.segment != id {
+            return Err(OTHER_SEGMENT);
         }
         Ok((header, damaged))
     }))
 }
 
-/// Is this the file of a later segment of the store, under a name that it had in an earlier life? That is left when a directory could
-/// not be synced after the name was given up.
-#[must_use]
-pub fn is_recycled(file: &dyn DiskFile, id: SegmentId, store: StoreId) -> bool {
+/// The header in a file, whoever it belongs to and whatever the file is called; none if it is not valid.
+///
+/// # Errors
+/// If the file can't be read.
+pub fn read_any_header(file: &dyn DiskFile, id: SegmentId) -> Result<Option<SegmentHeader>> {
     let mut block = vec![0; segment_header::BYTES];
-    let read = file.read_exact_at(&mut block, 0);
-    read.is_ok() && SegmentHeader::decode(&block).is_ok_and(|(h, _)| h.store == store && h.segment > id)
+    let n = file
+        .read_at(&mut block, 0)
+        .map_err(|e| Error::io(format!("reading the header of segment {id}"), e))?;
+    Ok(SegmentHeader::decode(&block[..n]).ok().map(|(header, _)| header))
 }
 
 /// Reads the trailer, if the file ends with one.

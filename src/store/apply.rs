@@ -29,6 +29,16 @@ pub(super) struct Apply<'t, 'i> {
     pub(super) part: u32,
     /// The object that this record made: a directory that nothing can be below yet.
     pub(super) created: Option<Ino>,
+    /// Gone directories that got their first entry, or lost their last: to be settled before the fact is done. A list, and not
+    /// calls within calls, since a tree may be deeper than the stack.
+    pub(super) unsettled: Vec<Ino>,
+}
+
+impl<'t, 'i> Apply<'t, 'i> {
+    /// For a record with this stamp.
+    pub(super) fn new(txn: &'t mut Txn<'i>, state: &'t mut State, stamp: Stamp) -> Self {
+        Self { txn, state, stamp, part: 0, created: None, unsettled: Vec::new() }
+    }
 }
 
 impl Apply<'_, '_> {
@@ -44,7 +54,20 @@ impl Apply<'_, '_> {
     pub(super) fn nth_fact(&mut self, part: usize, fact: &Fact) -> Result<()> {
         self.state.meta.hlc = self.state.meta.hlc.max(self.stamp.hlc);
         self.part = part as u32;
-        self.fact(fact)
+        if part == 0 && !fact.is_local() {
+            self.rise()?;
+        }
+        self.fact(fact)?;
+        self.settle_all()
+    }
+
+    /// Notes where in the log the stamp of this record is, if it is the highest of any facts so far. Local facts
+    /// change nothing that a moment shows, and would put late what another store made early.
+    fn rise(&mut self) -> Result<()> {
+        match self.state.meta.moments.rise(self.stamp.hlc, self.txn.lsn()) {
+            Some((first, full)) => self.txn.put(key::moments(first), &full, Keep::Amend),
+            None => Ok(()),
+        }
     }
 
     fn fact(&mut self, fact: &Fact) -> Result<()> {
@@ -209,8 +232,7 @@ impl Apply<'_, '_> {
         if old.is_some_and(|o| !self.state.newer(self.stamp, o.stamp)) {
             return Ok(());
         }
-        let lsn = self.txn.lsn();
-        self.txn.put(k, &TagRow { from: lsn, stamp: self.stamp, moment, at: lsn }, Keep::History)
+        self.txn.put(k, &TagRow { from: self.txn.lsn(), stamp: self.stamp, moment }, Keep::History)
     }
 
     fn inode(&mut self, object: ObjectId, ino: Ino) -> Result<()> {

@@ -149,6 +149,10 @@ fn each_piece(
             if record.kind != Kind::Base {
                 return Ok(());
             }
+            if record.wrong.is_some() {
+                // Its base is not whole then.
+                return Ok(());
+            }
             let l = &record.location;
             let piece = code::decode(record.payload)
                 .map_err(|e| Damage::segment(l.segment, l.offset, Some(record.lsn), e.0))?;

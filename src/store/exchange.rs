@@ -450,7 +450,7 @@ impl Store {
         if let Some(o) = record.origin {
             txn.put(key::held(o.store, o.incarnation, o.seq), &lsn, Keep::Amend)?;
         }
-        Apply { txn: &mut txn, state: next, stamp, part: 0, created: None }.facts(facts)?;
+        Apply::new(&mut txn, next, stamp).facts(facts)?;
         let changes = txn.finish()?;
         let apart = self.until_applied();
         let got = self.log.append(&[record])?[0].0;

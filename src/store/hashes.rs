@@ -5,7 +5,7 @@ use crate::{
     format::{
         facts::{Fact, ObjectKind},
         hash::{self, LEAF_BYTES},
-        rows::{VersionRow, after_prefix, key, kind},
+        rows::{Content, VersionRow, after_prefix, key, kind},
     },
     index::Index,
 };
@@ -22,16 +22,18 @@ const AT_ONCE_BYTES: u64 = LEAF_BYTES;
 const ROUND_BYTES: u64 = 64 << 20;
 
 impl Store {
-    /// The content hash of what a file shows now, if that is quick to tell.
-    pub(super) fn hash_at_once(&self, ino: Ino, row: &crate::format::rows::ObjectRow) -> Option<hash::Hash> {
-        match row.attributes.kind {
-            ObjectKind::Symlink => Some(hash_of_bytes(&row.attributes.target)),
-            ObjectKind::File if row.content.size <= AT_ONCE_BYTES => {
-                // What can't be read now is hashed later, where the damage is reported.
-                self.hash_view(&BranchView::present(ino, &row.content), row.content.size).ok()
-            }
-            _ => None,
+    /// The content hash of a draft, if that is quick to tell, and the content of which it is the hash. It is told before
+    /// the version is made, so that nobody waits for it: each change of the content has a stamp of its own, so content
+    /// that is equal under the lock has not changed since.
+    pub(super) fn hash_early(&self, ino: Ino) -> Option<(Content, hash::Hash)> {
+        let row = self.object_row(ino, None).ok()??;
+        let content = row.content;
+        if row.attributes.kind != ObjectKind::File || !content.draft || content.size > AT_ONCE_BYTES {
+            return None;
         }
+        // What can't be read now is hashed later, where the damage is reported.
+        let hash = self.hash_view(&BranchView::present(ino, &content), content.size).ok()?;
+        Some((content, hash))
     }
 
     /// The content hash of a version, computed from its bytes.
@@ -58,9 +60,13 @@ impl Store {
     /// # Errors
     /// What reading them and the log say; a version whose bytes are damaged is passed over.
     pub fn hash_versions(&self) -> Result<bool> {
+        if self.options.read_only {
+            return Ok(false);
+        }
         let mut left = ROUND_BYTES;
         let waiting = self.index.scan(&[kind::UNHASHED], &after_prefix(&[kind::UNHASHED]), 64)?;
         let any = !waiting.is_empty();
+        let _doing = any.then(|| self.activity.begin(super::Work::Hashing));
         for (k, _) in waiting {
             let (Some(ino), Some(at)) = (key::ino_of(&k), key::last_number(&k).map(Lsn::new)) else {
                 continue;
@@ -111,7 +117,10 @@ pub(super) fn hash_of_view(
 ) -> Result<hash::Hash> {
     let mut data: Vec<(u64, u64)> = Vec::new();
     let per_chunk = CHUNK_BYTES / LEAF_BYTES;
-    if size > 0 {
+    if size <= LEAF_BYTES {
+        // One leaf: to read it is as quick as to find out that it is all hole, and zeros hash alike either way.
+        data.push((0, 1));
+    } else {
         for chunk in view.chunks(index, 0, (size - 1) / CHUNK_BYTES)? {
             let (first, end) = (chunk * per_chunk, (chunk + 1) * per_chunk);
             match data.last_mut() {

@@ -4,6 +4,7 @@
 //! of facts, is appended to the log, and is applied to the index, in the same way in which a crash replays it
 //! and a peer's facts arrive. Reads take no lock.
 
+mod activity;
 mod alive;
 mod apply;
 mod base;
@@ -12,6 +13,8 @@ mod content;
 mod exchange;
 mod hashes;
 pub mod inspect;
+mod missing;
+mod moments;
 mod moves;
 mod names;
 mod open;
@@ -23,6 +26,7 @@ mod remove;
 mod retention;
 mod space;
 mod state;
+mod superblock;
 mod txn;
 mod versions;
 mod write;
@@ -46,9 +50,13 @@ use crate::{
     log::{Log, LogOptions, Record},
 };
 
+use activity::Activity;
+pub use activity::Work;
 use apply::Apply;
 pub use cleaner::{Cleaned, Goal};
 pub use exchange::{Fetch, Knowledge, Parcel};
+pub use missing::Missing;
+pub use moments::Tag;
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes};
 pub use read::{Attributes, Entry, Extent, VersionInfo, View};
@@ -72,6 +80,9 @@ pub struct Options {
     pub memtable_bytes: u64,
     /// Mint versions at opening for files that were open when the store stopped.
     pub mint_interrupted: bool,
+    /// Change nothing in the store's directory, which may be read-only itself, and be open beside others who only read.
+    /// Every change is refused with [`FsError::ReadOnly`](crate::base::FsError::ReadOnly).
+    pub read_only: bool,
 }
 
 impl Default for Options {
@@ -83,13 +94,18 @@ impl Default for Options {
             row_cache_bytes: 32 << 20,
             memtable_bytes: 8 << 20,
             mint_interrupted: true,
+            read_only: false,
         }
     }
 }
 
 impl Options {
     fn log(&self) -> LogOptions {
-        LogOptions { segment_bytes: self.segment_bytes, background: self.background }
+        LogOptions {
+            segment_bytes: self.segment_bytes,
+            background: self.background,
+            read_only: self.read_only,
+        }
     }
 }
 
@@ -123,6 +139,8 @@ pub struct Store {
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
     rounds: (Mutex<u64>, Condvar),
+    /// What goes on beside answering.
+    activity: Activity,
     recovered: Recovered,
     _lock: Box<dyn Send + Sync>,
 }
@@ -144,6 +162,10 @@ pub struct Status {
     pub objects: u64,
     /// Versions held.
     pub versions: u64,
+    /// Objects and versions are known; if not, they are zero: operations held the store all the while.
+    pub counts_known: bool,
+    /// What goes on beside answering, each in a word.
+    pub working: Vec<&'static str>,
     /// The log: how writes reach the disk, batches, syncs, bytes.
     pub log: crate::log::Status,
     /// The index.
@@ -211,6 +233,18 @@ impl Store {
         self.id
     }
 
+    /// Its directory, as it was named.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Was it opened to be read only?
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.options.read_only
+    }
+
     /// What opening it found.
     #[must_use]
     pub fn recovered(&self) -> &Recovered {
@@ -254,17 +288,35 @@ impl Store {
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> Status {
-        let meta = self.apply.lock().meta.clone();
+        let state = self.apply.lock();
+        let counts = (state.meta.objects, state.meta.versions);
+        drop(state);
+        self.status_with(Some(counts))
+    }
+
+    /// How it stands, without waiting longer than this for operations under way, whatever holds them up.
+    #[must_use]
+    pub fn status_within(&self, patience: std::time::Duration) -> Status {
+        let state = self.apply.try_lock_for(patience);
+        let counts = state.as_ref().map(|s| (s.meta.objects, s.meta.versions));
+        drop(state);
+        self.status_with(counts)
+    }
+
+    fn status_with(&self, counts: Option<(u64, u64)>) -> Status {
         let log = self.log.status();
         let stopped = self.broken.lock().clone().or_else(|| log.poisoned.clone());
+        let (objects, versions) = counts.unwrap_or_default();
         Status {
             id: self.id,
             path: self.path.clone(),
             last_lsn: self.log.last_lsn(),
             durable_lsn: self.log.durable_lsn(),
             flushed_lsn: self.index.flushed_lsn(),
-            objects: meta.objects,
-            versions: meta.versions,
+            objects,
+            versions,
+            counts_known: counts.is_some(),
+            working: self.activity.now(),
             log,
             index: self.index.stats(),
             stopped,
@@ -292,6 +344,9 @@ impl Store {
     }
 
     fn check_usable(&self) -> Result<()> {
+        if self.options.read_only {
+            return Err(crate::base::FsError::ReadOnly.into());
+        }
         match &*self.broken.lock() {
             Some(why) => Err(Error::Poisoned { why: why.clone() }),
             None => Ok(()),
@@ -326,7 +381,7 @@ impl Store {
         let stamp = if how.quiet { Stamp { hlc: next.meta.hlc, store: 0 } } else { next.tick(&*self.clock) };
         let lsn = self.log.last_lsn().next();
         let mut txn = Txn::new(&*self.index, lsn);
-        let apply = Apply { txn: &mut txn, state: &mut next, stamp, part: 0, created: None };
+        let apply = Apply::new(&mut txn, &mut next, stamp);
         let mut op = Op { apply, facts: Vec::new(), subject: (ObjectId::default(), Ino::new(0)) };
         let out = make(&mut op)?;
         let Op { facts, subject, .. } = op;
@@ -422,6 +477,7 @@ impl Store {
 
     fn flush_index(&self, upto: Lsn) -> Result<()> {
         let _one = self.flushing.lock();
+        let _doing = self.activity.begin(Work::Flushing);
         if planted(Bug::FlushBeforeDurable) {
             return self.index.flush();
         }
@@ -434,6 +490,9 @@ impl Store {
     /// # Errors
     /// As of [`sync`](Self::sync), or if the index can't be written.
     pub fn checkpoint(&self) -> Result<()> {
+        if self.options.read_only {
+            return Ok(());
+        }
         let lsn = {
             let state = self.apply.lock();
             let lsn = self.log.last_lsn();
@@ -452,15 +511,20 @@ impl Store {
     /// What fails; the store has stopped writing then.
     pub fn maintain(&self) -> Result<bool> {
         let mut did = false;
+        if self.options.read_only {
+            return Ok(did);
+        }
         if self.log.durable_lsn() < self.log.last_lsn() {
             self.log.commit()?;
             did = true;
         }
         if self.index.waiting_memtables() > 0 {
             let _one = self.flushing.lock();
+            let _doing = self.activity.begin(Work::Flushing);
             self.with_ballast(|| self.index.flush_to(self.log.durable_lsn()))?;
             did = true;
         }
+        let _doing = self.activity.begin(Work::Merging);
         Ok(self.index.compact()? || did)
     }
 
@@ -474,6 +538,11 @@ impl Store {
     /// If something of it fails; what was synced before is safe, and the next opening replays the rest.
     pub fn close(&self) -> Result<()> {
         self.stop_maintenance();
+        // A cleaning that runs ends soon.
+        drop(self.keeper.lock());
+        if self.options.read_only {
+            return Ok(());
+        }
         self.log.commit()?;
         if self.broken.lock().is_none() && self.index.flushed_lsn() < self.log.last_lsn() {
             self.checkpoint()?;
@@ -497,6 +566,9 @@ impl Store {
     /// # Errors
     /// If no thread can be had.
     pub fn start_maintenance(self: &Arc<Self>) -> Result<()> {
+        if self.options.read_only {
+            return Ok(());
+        }
         self.repeat("segfs-store", |store| Ok(store.maintain()? && store.index.waiting_memtables() > 0))?;
         self.repeat("segfs-hash", Self::hash_versions)?;
         self.repeat("segfs-space", Self::keep_space)

@@ -142,8 +142,13 @@ impl Apply<'_, '_> {
         }
         match &m.ask {
             MoveAsk::Hang(register) => {
-                if row.attributes.link.as_ref().is_some_and(|l| !self.state.newer(register.stamp, l.stamp))
-                    || self.is_within(register.parent, m.dir)?
+                let old = row.attributes.link.as_ref();
+                if old.is_some_and(|l| !self.state.newer(register.stamp, l.stamp)) {
+                    return Ok(false);
+                }
+                // Staying where it is closes no cycle, and rm -r of a deep tree need not walk up for each directory.
+                if old.is_none_or(|l| l.parent != register.parent)
+                    && self.is_within(register.parent, m.dir)?
                 {
                     return Ok(false);
                 }

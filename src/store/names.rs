@@ -222,7 +222,6 @@ impl Apply<'_, '_> {
         a.links = a.links + u32::from(is_dir(is)) - u32::from(is_dir(was));
         let markers = a.markers;
         let (gone, emptied) = (a.link.as_ref().is_some_and(|l| l.gone.is_some()), is.is_none());
-        let object = row.object;
         self.txn.put_object(dir, row, Keep::History)?;
         let k = key::link(dir, name);
         if emptied {
@@ -234,7 +233,18 @@ impl Apply<'_, '_> {
                 self.txn.delete(marker, Keep::History)?;
             }
         }
-        if gone {
+        if gone && was.is_none() != emptied {
+            self.unsettled.push(dir);
+        }
+        Ok(())
+    }
+
+    /// Settles the links of gone directories whose entries came or went, and those of the directories above that
+    /// follow. Each step goes up, and a directory is on the list only when it turned from empty to not, or back: so
+    /// it ends after as many steps as links change.
+    pub(super) fn settle_all(&mut self) -> Result<()> {
+        while let Some(dir) = self.unsettled.pop() {
+            let object = self.txn.object(dir)?.object;
             self.settle(LinkId::primary(object), dir)?;
         }
         Ok(())

@@ -1,34 +1,33 @@
 //! Creating and opening a store: superblock, lock, index, replay.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
     base::{
-        Clock, Damage, Error, Incarnation, Ino, Lsn, ObjectId, Random, Result, SegmentId, StoreId,
-        SystemClock, SystemRandom, limits,
-        planted::{Bug, planted},
+        Clock, Damage, Error, Incarnation, Ino, Lsn, ObjectId, Random, Result, StoreId, SystemClock,
+        SystemRandom, limits,
     },
     disk::{Disk, Engine, RealDisk},
     format::{
-        Kind, Superblock,
+        Kind,
         facts::{Fact, ObjectKind, version_flags},
         flags,
         rows::{Attributes, Content, ExtentRow, MetaRow, ObjectRow, Stamp, after_prefix, key, kind},
     },
-    index::{CachedIndex, Change, Index, SortedIndex},
-    log::{Log, ReplayRecord},
+    index::{CachedIndex, Change, Index, IndexView, SortedIndex},
+    log::{Log, LogOptions, Recovery, ReplayRecord},
 };
 
 use super::{
     Options, Store,
     apply::{Apply, unknown},
     base,
+    inspect::Progress,
+    missing::{Missing, Replayer},
     state::State,
+    superblock,
     txn::{Keep, Txn, row},
 };
 
@@ -56,11 +55,15 @@ pub struct Parts {
 #[derive(Debug, Clone, Default)]
 pub struct Recovered {
     /// The log as it was found.
-    pub log: crate::log::Recovery,
+    pub log: Recovery,
     /// The index was not usable and was built again from the log: why.
     pub rebuilt: Option<String>,
     /// Damaged copies of the superblock.
     pub superblock_damage: Vec<String>,
+    /// The superblock's damaged copy was written anew.
+    pub superblock_mended: bool,
+    /// Records that a store opened read-only does without. What depends on them may be missing, or older than it was.
+    pub missing: Vec<Missing>,
     /// Versions minted for files that were open when the store stopped.
     pub minted: u64,
 }
@@ -75,24 +78,38 @@ impl Store {
             .map_err(|e| Error::io(format!("making {}", path.display()), e))?;
         let options = fitting(&disk, options);
         Self::format(&disk, &options, &SystemClock, &SystemRandom, path)?;
-        Self::open_disk(Arc::new(disk), path, options)
+        Self::open_disk(Arc::new(disk), path, options, &|_, _| {})
     }
 
-    /// Opens the store in a directory.
+    /// Opens the store in a directory. With [`Options::read_only`], nothing in the directory changes.
     ///
     /// # Errors
     /// [`Error::NotAStore`], [`Error::InUse`], [`Error::Newer`], [`Error::Damaged`], or what the system says.
     pub fn open(path: &Path, options: Options) -> Result<Self> {
-        let disk = RealDisk::open(path, Engine::Auto)
-            .map_err(|e| Error::io(format!("opening {}", path.display()), e))?;
-        Self::open_disk(Arc::new(disk), path, options)
+        Self::open_on(path, options, Engine::Auto, &|_, _| {})
     }
 
-    fn open_disk(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Self> {
-        let superblock = read_superblock(&*disk, path)?;
+    /// As [`open`](Self::open), with a choice of how writes reach the disk; while the log is replayed, `progress` is told
+    /// how many records are done, and of how many.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub fn open_on(path: &Path, options: Options, engine: Engine, progress: Progress<'_>) -> Result<Self> {
+        let disk =
+            RealDisk::open(path, engine).map_err(|e| Error::io(format!("opening {}", path.display()), e))?;
+        if options.read_only {
+            Self::open_to_read(Arc::new(disk), path, options, progress)
+        } else {
+            Self::open_disk(Arc::new(disk), path, options, progress)
+        }
+    }
+
+    fn open_disk(disk: Arc<dyn Disk>, path: &Path, options: Options, progress: Progress<'_>) -> Result<Self> {
+        let superblock = superblock::read(&*disk, path, true)?;
         let lock = take_lock(&*disk, path)?;
         let index_path = path.join(INDEX);
         let aside = path.join(INDEX_ASIDE);
+        let had_index = index_path.exists();
         let opened = SortedIndex::open(&index_path, options.cache_bytes);
         let (index, unusable) = match opened {
             Ok(index) => (index, None),
@@ -110,14 +127,15 @@ impl Store {
             random: Arc::new(SystemRandom),
             index: Arc::new(index),
         };
-        let opened = match Self::assemble(parts, superblock, lock, path, options.clone(), unusable) {
+        let found = Found { superblock, lock, rebuilt: unusable };
+        let opened = match Self::assemble(parts, found, path, options.clone(), progress) {
             Err(Assembly::Index(fault)) if !replaced => {
-                let IndexFault { parts, superblock, lock, why } = *fault;
+                let IndexFault { parts, found, why } = *fault;
                 drop(parts.index);
                 crate::index::set_aside(&index_path, &aside)?;
                 let index = Arc::new(SortedIndex::open(&index_path, options.cache_bytes)?);
                 let parts = Parts { index, ..parts };
-                Self::assemble(parts, superblock, lock, path, options, Some(why))
+                Self::assemble(parts, Found { rebuilt: Some(why), ..found }, path, options, progress)
             }
             other => other,
         };
@@ -130,47 +148,46 @@ impl Store {
                 // The log can't make another one: what there was may still be needed.
                 if aside.exists() {
                     crate::index::set_aside(&aside, &index_path)?;
+                } else if !had_index {
+                    crate::index::destroy(&index_path)?;
                 }
                 Err(e.into_error())
             }
         }
     }
 
-    /// Writes the superblock of a new store onto a disk.
-    ///
-    /// # Errors
-    /// If there is something already, or the disk refuses.
-    pub fn format(
-        disk: &dyn Disk,
-        options: &Options,
-        clock: &dyn Clock,
-        random: &dyn Random,
+    /// Opens a store beside others who only read it. Its index is looked at through links in the directory for temporary
+    /// files, and what replay changes goes there.
+    fn open_to_read(
+        disk: Arc<dyn Disk>,
         path: &Path,
-    ) -> Result<StoreId> {
-        match disk.list(Path::new("")) {
-            Ok(names) if !names.is_empty() => {
-                let why = format!("{}: the directory is not empty", path.display());
-                return Err(Error::BadRequest(why));
+        options: Options,
+        progress: Progress<'_>,
+    ) -> Result<Self> {
+        let superblock = superblock::read(&*disk, path, false)?;
+        let lock = share_lock(&*disk, path)?;
+        let empty = || IndexView::empty(options.cache_bytes, &SystemRandom);
+        let (view, unusable) = match IndexView::open(&path.join(INDEX), options.cache_bytes, &SystemRandom) {
+            Ok(view) => (view, None),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                (empty()?, None)
             }
-            Ok(_) => {}
-            Err(e) => return Err(Error::io(format!("reading {}", path.display()), e)),
-        }
-        let id = StoreId::new(random.u128());
-        let (created_ns, segment_bytes) = (clock.wall_ns(), options.segment_bytes);
-        let superblock = Superblock { store: id, created_ns, segment_bytes, ..Superblock::default() };
-        for dir in ["segments", "spare"] {
-            disk.create_dir(Path::new(dir)).map_err(|e| Error::io(format!("making {dir}/"), e))?;
-        }
-        let write = || -> std::io::Result<()> {
-            let file = disk.create(Path::new(SUPERBLOCK))?;
-            for copy in 0..2 {
-                file.write_at(&[&superblock.encode()], copy * 4096)?;
-                file.sync()?;
-            }
-            disk.sync_dir(Path::new(""))
+            Err(e @ Error::Damaged(_)) => (empty()?, Some(e.to_string())),
+            Err(e) => return Err(e),
         };
-        write().map_err(|e| Error::io("writing STORE", e))?;
-        Ok(id)
+        let index = view.index();
+        let parts = Parts { disk, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), index };
+        let found = Found { superblock, lock: Box::new((view, lock)), rebuilt: unusable };
+        match Self::assemble(parts, found, path, options.clone(), progress) {
+            Err(Assembly::Index(fault)) => {
+                let IndexFault { parts, found, why } = *fault;
+                let view = empty()?;
+                let parts = Parts { index: view.index(), ..parts };
+                let found = Found { lock: Box::new((view, found.lock)), rebuilt: Some(why), ..found };
+                Self::assemble(parts, found, path, options, progress).map_err(Assembly::into_error)
+            }
+            other => other.map_err(Assembly::into_error),
+        }
     }
 
     /// Opens a store from its parts.
@@ -179,77 +196,66 @@ impl Store {
     /// As of [`open`](Self::open).
     pub fn open_parts(parts: Parts, options: Options) -> Result<Self> {
         let path = Path::new("");
-        let superblock = read_superblock(&*parts.disk, path)?;
-        let lock = take_lock(&*parts.disk, path)?;
-        Self::assemble(parts, superblock, lock, path, options, None).map_err(Assembly::into_error)
+        let superblock = superblock::read(&*parts.disk, path, !options.read_only)?;
+        let lock =
+            if options.read_only { share_lock(&*parts.disk, path)? } else { take_lock(&*parts.disk, path)? };
+        let found = Found { superblock, lock, rebuilt: None };
+        Self::assemble(parts, found, path, options, &|_, _| {}).map_err(Assembly::into_error)
     }
 
     fn assemble(
         parts: Parts,
-        (superblock, superblock_damage): (Superblock, Vec<String>),
-        lock: Box<dyn Send + Sync>,
+        found: Found,
         path: &Path,
         options: Options,
-        rebuilt: Option<String>,
+        progress: Progress<'_>,
     ) -> Result<Self, Assembly> {
-        let id = superblock.store;
-        let index_fault = |parts: Parts, lock, why: String| {
-            let superblock = (superblock.clone(), superblock_damage.clone());
-            Assembly::Index(Box::new(IndexFault { parts, superblock, lock, why }))
-        };
-        let log_options = crate::log::LogOptions { segment_bytes: superblock.segment_bytes, ..options.log() };
+        let id = found.superblock.superblock.store;
+        let log_options =
+            LogOptions { segment_bytes: found.superblock.superblock.segment_bytes, ..options.log() };
         if base::wanted(&*parts.index, &*parts.disk) {
             base::load(&parts, id, log_options)?;
         }
         let flushed = parts.index.flushed_lsn();
+        let fault = |parts, found, why| Assembly::Index(Box::new(IndexFault { parts, found, why }));
         let mut state = match load_state(&*parts.index, id) {
             Ok(state) => state,
-            Err(e) if flushed > Lsn::new(0) => return Err(index_fault(parts, lock, e.to_string())),
+            Err(e) if flushed > Lsn::new(0) => return Err(fault(parts, found, e.to_string())),
             Err(e) => return Err(e.into()),
         };
         let index: Arc<dyn Index> =
             Arc::new(CachedIndex::new(Arc::clone(&parts.index), CACHED, options.row_cache_bytes));
-        let memtable_bytes = options.memtable_bytes;
-        let from = if planted(Bug::ReplayTooLate) { flushed.next() } else { flushed };
-        let mut next = from.next();
-        let opened = with_flusher(&*index, options.background, |rotated| {
-            Log::open(
-                Arc::clone(&parts.disk),
-                id,
-                log_options,
-                Arc::clone(&parts.clock),
-                Arc::clone(&parts.random),
-                from,
-                &mut |record| {
-                    if record.flags & flags::MOVED == 0 {
-                        if record.lsn > next {
-                            let l = &record.location;
-                            let why = format!("records {next} to before {} are missing", record.lsn);
-                            return Err(Damage::segment(l.segment, l.offset, Some(next), why).into());
-                        }
-                        next = record.lsn.next();
-                    }
-                    if replay(&*index, &mut state, memtable_bytes, &record)? { rotated() } else { Ok(()) }
-                },
-            )
-        });
+        let mut replayer = Replayer::new(flushed, options.read_only, options.memtable_bytes, progress);
+        let opened = open_log(&parts, id, log_options, &index, &mut replayer, &mut state);
         let (log, recovery) = match opened {
             Ok(opened) => opened,
-            Err(e @ Error::Damaged(_)) if flushed > Lsn::new(0) => {
-                return Err(index_fault(parts, lock, e.to_string()));
+            Err(e @ Error::Damaged(_)) if flushed > Lsn::new(0) && replayer.index_at_fault => {
+                return Err(fault(parts, found, e.to_string()));
             }
             Err(e) => return Err(e.into()),
         };
         if recovery.last_lsn < flushed {
-            let why = format!("it covers LSN {flushed}, but the log ends at {}", recovery.last_lsn);
-            return Err(index_fault(parts, lock, why));
+            let lost = log_is_short(&recovery, flushed);
+            if !options.read_only {
+                return Err(Error::from(lost).into());
+            }
+            return Err(fault(parts, found, lost.why));
         }
-        if next <= recovery.last_lsn {
-            let why = format!("records {next} to {} are missing", recovery.last_lsn);
-            let damage = recovery.damages.last();
-            let (segment, at) = damage.map_or((None, 0), |d| (d.place.segment, d.place.offset));
-            let damage = Damage::segment(segment.unwrap_or(SegmentId::FIRST), at, Some(next), why);
-            return Err(Error::from(damage).into());
+        replayer.end(&recovery)?;
+        let Found { superblock, lock, rebuilt } = found;
+        let mut recovered = Recovered {
+            log: recovery,
+            rebuilt,
+            superblock_damage: superblock.damage(),
+            superblock_mended: false,
+            missing: replayer.missing,
+            minted: 0,
+        };
+        if !options.read_only && !recovered.superblock_damage.is_empty() {
+            match superblock.mend(&*parts.disk) {
+                Ok(()) => recovered.superblock_mended = true,
+                Err(e) => tracing::warn!("{e}"),
+            }
         }
         let stores = RwLock::new(Arc::clone(&state.stores));
         let mut store = Self {
@@ -271,16 +277,27 @@ impl Store {
             retention: Mutex::default(),
             keeper: Mutex::default(),
             rounds: (Mutex::new(0), Condvar::new()),
-            recovered: Recovered { log: recovery, rebuilt, superblock_damage, minted: 0 },
+            recovered,
+            activity: super::Activity::default(),
             _lock: lock,
         };
-        // Without space for it, what was interrupted stays as it is until the next opening.
-        match store.finish_interrupted().and_then(|n| store.finish_exchange().map(|()| n)) {
-            Ok(minted) => store.recovered.minted = minted,
-            Err(e @ Error::NoSpace { .. }) => tracing::warn!("{e}"),
-            Err(e) => return Err(e.into()),
-        }
+        store.recovered.minted = store.finish()?;
         Ok(store)
+    }
+
+    /// Finishes what the last opening left undone; says how many versions that made.
+    fn finish(&self) -> Result<u64> {
+        if self.options.read_only {
+            return Ok(0);
+        }
+        // Without space for it, what was interrupted stays as it is until the next opening.
+        match self.finish_interrupted().and_then(|n| self.finish_exchange().map(|()| n)) {
+            Err(e @ Error::NoSpace { .. }) => {
+                tracing::warn!("{e}");
+                Ok(0)
+            }
+            done => done,
+        }
     }
 
     /// Files that were open when the store stopped get their version, or, without a name, are given up.
@@ -309,6 +326,14 @@ fn fitting(disk: &dyn Disk, options: Options) -> Options {
     Options { segment_bytes: options.segment_bytes.min(fits), ..options }
 }
 
+/// What there is of a store before its parts are put together.
+struct Found {
+    superblock: superblock::Read,
+    lock: Box<dyn Send + Sync>,
+    /// Why the index is a new one.
+    rebuilt: Option<String>,
+}
+
 /// Why a store could not be put together: the index is at fault and can be replaced, or something else.
 enum Assembly {
     Index(Box<IndexFault>),
@@ -318,8 +343,7 @@ enum Assembly {
 /// The index can't be used; everything else can, with another one.
 struct IndexFault {
     parts: Parts,
-    superblock: (Superblock, Vec<String>),
-    lock: Box<dyn Send + Sync>,
+    found: Found,
     why: String,
 }
 
@@ -338,48 +362,54 @@ impl Assembly {
     }
 }
 
-pub(super) fn read_superblock(disk: &dyn Disk, path: &Path) -> Result<(Superblock, Vec<String>)> {
-    let not = |why: String| Error::NotAStore { path: path.to_owned(), why };
-    let file = match disk.open(Path::new(SUPERBLOCK), false) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(not(format!("it has no file {SUPERBLOCK}; `segfs init` makes a store")));
-        }
-        Err(e) => return Err(Error::io("opening STORE", e)),
-    };
-    let mut bytes = vec![0; 8192];
-    let n = file.read_at(&mut bytes, 0).map_err(|e| Error::io("reading STORE", e))?;
-    let copy = |i: usize| bytes.get(i * 4096..((i + 1) * 4096).min(n)).unwrap_or_default();
-    let (best, wrong) = Superblock::choose(copy(0), copy(1));
-    let damage = wrong.iter().enumerate().filter_map(|(i, w)| w.map(|w| format!("copy {i}: {w}"))).collect();
-    let Some(superblock) = best else { return Err(not(format!("both copies in {SUPERBLOCK} are damaged"))) };
-    let newer = if superblock.version > crate::format::VERSION {
-        Some(format!(
-            "it has format version {}, this program knows {}",
-            superblock.version,
-            crate::format::VERSION
-        ))
-    } else if superblock.incompatible | superblock.read_only_compatible != 0 {
-        let bits = superblock.incompatible | superblock.read_only_compatible;
-        Some(format!("it uses features that this program does not know ({bits:#x})"))
-    } else {
-        None
-    };
-    if let Some(what) = newer {
-        return Err(Error::Newer { path: PathBuf::from(path), what });
-    }
-    Ok((superblock, damage))
+/// Opens the log and brings the index up to its end.
+fn open_log(
+    parts: &Parts,
+    id: StoreId,
+    options: LogOptions,
+    index: &Arc<dyn Index>,
+    replayer: &mut Replayer<'_>,
+    state: &mut State,
+) -> Result<(Log, Recovery)> {
+    let from = replayer.from();
+    with_flusher(&**index, options.background, |rotated| {
+        Log::open(
+            Arc::clone(&parts.disk),
+            id,
+            options,
+            Arc::clone(&parts.clock),
+            Arc::clone(&parts.random),
+            from,
+            &mut |record| if replayer.record(&**index, state, &record)? { rotated() } else { Ok(()) },
+        )
+    })
+}
+
+/// The index is only written out behind what is durable in the log: then somebody took the end of the log away.
+fn log_is_short(log: &Recovery, flushed: Lsn) -> Damage {
+    let why = format!("the log ends at LSN {}, but records up to {flushed} were durable", log.last_lsn);
+    Damage::file(crate::segment::DIRECTORY, 0, why).advise(
+        "bring the newest segments back from a copy of the store, or give up what they held: `segtool index rebuild`",
+    )
 }
 
 pub(super) fn take_lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Send + Sync>> {
     let holder = format!("process {}", std::process::id());
-    disk.lock(Path::new(LOCK), &holder).map_err(|e| {
-        if e.kind() == std::io::ErrorKind::WouldBlock {
-            Error::InUse { path: path.to_owned(), holder: e.to_string() }
-        } else {
-            Error::io("locking LOCK", e)
-        }
-    })
+    disk.lock(Path::new(LOCK), &holder).map_err(|e| not_locked(e, path))
+}
+
+/// The lock beside others who only read. A store that was never open has none yet, and then nobody is kept out.
+fn share_lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Send + Sync>> {
+    let lock = disk.lock_shared(Path::new(LOCK)).map_err(|e| not_locked(e, path))?;
+    Ok(lock.unwrap_or_else(|| Box::new(())))
+}
+
+fn not_locked(e: std::io::Error, path: &Path) -> Error {
+    if e.kind() == std::io::ErrorKind::WouldBlock {
+        Error::InUse { path: path.to_owned(), holder: e.to_string() }
+    } else {
+        Error::io(format!("locking {}", path.join(LOCK).display()), e)
+    }
 }
 
 /// Counters and tables as the index holds them, with the root directory that every store has.
@@ -461,6 +491,12 @@ pub(super) fn replay(
 }
 
 fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>) -> Result<()> {
+    if let Some(why) = record.wrong
+        && (record.kind == Kind::Operation || record.kind == Kind::Extent && record.head.is_none())
+    {
+        let at = &record.location;
+        return Err(Damage::segment(at.segment, at.offset, Some(record.lsn), why.0).into());
+    }
     let Some(head) = &record.head else { return Ok(()) };
     let place = crate::format::Location::from(record.location);
     if record.flags & flags::MOVED != 0 {
@@ -482,9 +518,7 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
             };
             txn.put(key::extent(&id), &ExtentRow { extent: record.lsn, location: place }, Keep::Amend)
         }
-        Kind::Extent => {
-            Apply { txn, state, stamp, part: 0, created: None }.extent(head.object, head.arg, place)
-        }
+        Kind::Extent => Apply::new(txn, state, stamp).extent(head.object, head.arg, place),
         Kind::Operation => {
             let facts: Vec<Fact> = crate::format::code::decode(record.payload).map_err(|e| {
                 Damage::segment(record.location.segment, record.location.offset, Some(record.lsn), e.0)
@@ -495,7 +529,7 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
             } else if head.origin.seq > 0 {
                 note_own(txn, state, head.origin.incarnation, head.origin.seq)?;
             }
-            Apply { txn, state, stamp, part: 0, created: None }.facts(&facts)
+            Apply::new(txn, state, stamp).facts(&facts)
         }
         Kind::Base | Kind::BatchEnd | Kind::Footer => Ok(()),
     }

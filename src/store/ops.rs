@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-use super::{Op, Store, apply::Apply, read::Attributes};
+use super::{Op, Store, apply::Apply, hashes::hash_of_bytes, read::Attributes};
 
 /// A new object, as a caller describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,7 +206,8 @@ impl Store {
                 op.fact(Fact::Xattr(object, name.clone(), Some(value.clone())))?;
             }
             if new.kind == ObjectKind::Symlink {
-                let version = self.next_version(op, ino, 0)?;
+                let hash = hash_of_bytes(&new.target);
+                let version = self.next_version(op, ino, 0, Some(hash))?;
                 op.fact(Fact::Version(version))?;
             }
             Ok((ino, op.apply.txn.object(ino)?))
@@ -439,8 +440,14 @@ impl Store {
         Ok(lsn)
     }
 
-    /// The version that an object's content would be now.
-    pub(super) fn next_version(&self, op: &mut Op<'_, '_>, ino: Ino, flags: u32) -> Result<Version> {
+    /// The version that an object's content would be now; with its hash, if that is known.
+    pub(super) fn next_version(
+        &self,
+        op: &mut Op<'_, '_>,
+        ino: Ino,
+        flags: u32,
+        hash: Option<crate::format::hash::Hash>,
+    ) -> Result<Version> {
         let row = op.apply.txn.object(ino)?;
         let head = match row.content.head {
             Some(at) => op.apply.txn.get::<VersionRow>(&key::version(ino, at))?,
@@ -477,7 +484,7 @@ impl Store {
             },
             mode: row.attributes.mode,
             owner: row.attributes.owner,
-            hash: self.hash_at_once(ino, &row),
+            hash,
             flags,
             knew_gone,
         })

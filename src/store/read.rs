@@ -112,9 +112,9 @@ pub struct Extent {
 /// The store as it is now, or as it was at an LSN.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    store: &'a Store,
+    pub(super) store: &'a Store,
     /// None: now.
-    at: Option<Lsn>,
+    pub(super) at: Option<Lsn>,
 }
 
 impl Store {

@@ -13,6 +13,7 @@ use crate::{
     },
     format::{
         facts::{Fact, ObjectKind},
+        moments::Moments,
         rows::{
             BranchRow, LockRow, ObjectRow, Superseded, TagRow, VersionPlace, VersionRow, after_prefix, key,
             kind,
@@ -255,21 +256,22 @@ impl Op<'_, '_> {
                 }
             }
         }
-        if store.is_tagged(ino, place.at)? { Ok(Some(Kept::Tagged)) } else { Ok(None) }
+        let now = (&self.apply.state.meta.moments, store.log.last_lsn());
+        if store.is_tagged(ino, place.at, now)? { Ok(Some(Kept::Tagged)) } else { Ok(None) }
     }
 }
 
 impl Store {
     /// Does a tagged moment show this version of an object?
-    fn is_tagged(&self, ino: Ino, at: Lsn) -> Result<bool> {
+    fn is_tagged(&self, ino: Ino, at: Lsn, (pending, last): (&Moments, Lsn)) -> Result<bool> {
         if planted(Bug::RemovalIgnoresTags) {
             return Ok(false);
         }
         for (k, bytes) in self.index.scan(&[kind::TAG], &after_prefix(&[kind::TAG]), usize::MAX)? {
-            let tag: TagRow = row(&k, &bytes)?;
-            if tag.moment.is_some()
-                && tag.at >= at
-                && self.view_at(tag.at).shown_at(ino)?.is_some_and(|shown| shown == at)
+            let Some(moment) = row::<TagRow>(&k, &bytes)?.moment else { continue };
+            if let Some(tagged) = self.lsn_of(pending, last, moment)?
+                && tagged >= at
+                && self.view_at(tagged).shown_at(ino)? == Some(at)
             {
                 return Ok(true);
             }

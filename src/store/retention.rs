@@ -12,7 +12,7 @@ use super::{Store, remove::Doomed, txn::row};
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 24 * 3600 * SECOND;
 /// Objects looked at in one step.
-const OBJECTS: usize = 256;
+const OBJECTS: usize = 1024;
 /// Versions looked at in one step, of the object at which it ends all of them.
 const VERSIONS: usize = 4096;
 /// Directories above an object that are followed to tell its path.

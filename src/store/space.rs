@@ -44,7 +44,7 @@ pub(super) struct Keeper {
     yielded: VersionId,
     /// Where the sweep over all objects is, and when the next one begins (monotonic).
     sweep: Option<Ino>,
-    next_sweep_ns: u64,
+    next_sweep_ns: Option<u64>,
     /// Wall clock and monotonic clock when they were seen first.
     clocks: Option<(u64, u64)>,
 }
@@ -56,6 +56,9 @@ impl Store {
     /// # Errors
     /// What log and index say; [`Error::NoSpace`] does no harm.
     pub fn keep_space(&self) -> Result<bool> {
+        if self.options.read_only {
+            return Ok(false);
+        }
         let more = self.keep_space_once();
         let mut rounds = self.rounds.0.lock();
         *rounds += 1;
@@ -68,7 +71,8 @@ impl Store {
         self.check_usable()?;
         self.log.recycle()?;
         self.mend_reserves();
-        let mut more = self.sweep(&mut keeper)?;
+        self.sweep(&mut keeper)?;
+        let mut more = false;
         let used = self.used_bytes();
         let first = *keeper.used.get_or_insert(used);
         if self.is_short()? {
@@ -116,19 +120,18 @@ impl Store {
         Ok(self.log.status().short || self.space()?.free_bytes < self.low_water()?)
     }
 
-    /// A step of the sweep over all objects, if one is due: what no policy keeps goes.
-    fn sweep(&self, keeper: &mut Keeper) -> Result<bool> {
+    /// A step of the sweep over all objects, if one is due: what no policy keeps goes. One step a round, so that nobody notices.
+    fn sweep(&self, keeper: &mut Keeper) -> Result<()> {
         let mono = self.clock.monotonic_ns();
-        if keeper.sweep.is_none() && mono < keeper.next_sweep_ns {
-            return Ok(false);
-        }
-        let Some(now_ns) = self.believed_time(keeper) else { return Ok(false) };
+        let now_ns = self.believed_time(keeper);
+        let due = *keeper.next_sweep_ns.get_or_insert(mono + EXPIRY_NS);
+        let (Some(now_ns), true) = (now_ns, keeper.sweep.is_some() || mono >= due) else { return Ok(()) };
         let (_, next) = self.expire(keeper.sweep.unwrap_or(Ino::FIRST), now_ns)?;
         if next.is_none() {
-            keeper.next_sweep_ns = mono + EXPIRY_NS;
+            keeper.next_sweep_ns = Some(mono + EXPIRY_NS);
         }
         keeper.sweep = next;
-        Ok(next.is_some())
+        Ok(())
     }
 
     /// The time by which things expire: never faster than the monotonic clock; none after a jump ahead.

@@ -80,7 +80,7 @@ impl Store {
         let apart = self.until_applied();
         let (got, location) = self.log.append(&[record])?[0];
         self.check_lsn(got, lsn)?;
-        let applied = Apply { txn: &mut txn, state: &mut next, stamp, part: 0, created: None }
+        let applied = Apply::new(&mut txn, &mut next, stamp)
             .extent(row.object, offset, Location::from(location))
             .and_then(|()| txn.finish());
         match applied {
@@ -256,13 +256,15 @@ impl Store {
     }
 
     pub(super) fn commit_flagged(&self, ino: Ino, flags: u32) -> Result<(Lsn, Option<VersionId>)> {
+        let early = self.hash_early(ino);
         self.run_freeing(|op| {
             let row = op.apply.txn.object_if_any(ino)?.ok_or(FsError::NotFound)?;
             if !row.content.draft || row.attributes.links == 0 {
                 return Ok(None);
             }
             op.subject = (row.object, ino);
-            let version = self.next_version(op, ino, flags)?;
+            let hash = early.filter(|(content, _)| *content == row.content).map(|(_, hash)| hash);
+            let version = self.next_version(op, ino, flags, hash)?;
             let id = version.id;
             op.fact(Fact::Version(version))?;
             Ok(Some(id))

@@ -4,16 +4,7 @@ use std::collections::HashMap;
 
 use crate::base::{Error, FsError, Ino, Result};
 
-use super::{Caller, Vfs};
-
-/// How a file is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OpenHow {
-    /// For writing.
-    pub write: bool,
-    /// Its content is cut off.
-    pub truncate: bool,
-}
+use super::Vfs;
 
 /// All open files.
 #[derive(Default)]
@@ -21,10 +12,14 @@ pub(super) struct Files {
     last: u64,
     handles: HashMap<u64, Handle>,
     inodes: HashMap<Ino, Opened>,
+    /// Writes come late and through any handle that may write, so any of those may have caused them.
+    late_writes: bool,
 }
 
 struct Handle {
     ino: Ino,
+    /// May change content.
+    writes: bool,
     /// Changed content, so that its release makes a version.
     wrote: bool,
 }
@@ -39,16 +34,17 @@ struct Opened {
 }
 
 impl Files {
-    fn add(&mut self, ino: Ino) -> u64 {
+    fn add(&mut self, ino: Ino, writes: bool) -> u64 {
         self.last += 1;
-        self.handles.insert(self.last, Handle { ino, wrote: false });
+        self.handles.insert(self.last, Handle { ino, writes, wrote: false });
         self.inodes.entry(ino).or_default().handles += 1;
         self.last
     }
 
     /// Takes a handle away: what it was, and whether it was the last one of an orphan.
     fn take(&mut self, handle: u64) -> Option<(Handle, bool)> {
-        let taken = self.handles.remove(&handle)?;
+        let mut taken = self.handles.remove(&handle)?;
+        taken.wrote |= self.late_writes && taken.writes;
         let opened = self.inodes.get_mut(&taken.ino)?;
         opened.handles -= 1;
         let last = opened.handles == 0;
@@ -70,41 +66,23 @@ impl Vfs {
     ///
     /// # Errors
     /// [`FsError::Stale`] for a file that was given up, or what the store says.
-    pub fn open(&self, caller: Caller, ino: Ino, how: OpenHow) -> Result<u64> {
-        let handle = {
-            let mut files = self.files.lock();
-            if !files.inodes.contains_key(&ino) && self.attributes(ino)?.links == 0 {
-                return Err(FsError::Stale.into());
-            }
-            files.add(ino)
-        };
-        if how.truncate
-            && let Err(e) = self.truncate_open(caller, ino, handle)
-        {
-            self.release(handle);
-            return Err(e);
+    pub fn open(&self, ino: Ino, write: bool) -> Result<u64> {
+        let mut files = self.files.lock();
+        if !files.inodes.contains_key(&ino) && self.attributes(ino)?.links == 0 {
+            return Err(FsError::Stale.into());
         }
-        Ok(handle)
+        Ok(files.add(ino, write))
     }
 
     /// A handle for a file that was just made.
-    pub(super) fn opened_new(&self, ino: Ino) -> u64 {
-        self.files.lock().add(ino)
+    pub(super) fn opened_new(&self, ino: Ino, write: bool) -> u64 {
+        self.files.lock().add(ino, write)
     }
 
-    fn truncate_open(&self, caller: Caller, ino: Ino, handle: u64) -> Result<()> {
-        let a = self.attributes(ino)?;
-        self.drop_privileges(&a, caller.uid != 0, true)?;
-        if a.size == 0 {
-            // Nothing to cut, and so nothing for a version; only the time moves.
-            let modified = Some(self.now());
-            self.store
-                .set_attributes(ino, &crate::store::SetAttributes { modified, ..Default::default() })?;
-        } else {
-            self.files.lock().wrote(handle);
-            self.store.truncate(ino, 0)?;
-        }
-        Ok(())
+    /// From now on the kernel collects writes. It hands them over before it tells of a close, but through any handle of
+    /// the file that may write: so each of those makes a version of what is there when it is released.
+    pub fn expect_late_writes(&self) {
+        self.files.lock().late_writes = true;
     }
 
     /// Some descriptor of the handle was closed. Makes no version (a shell closes duplicates before it
@@ -112,7 +90,7 @@ impl Vfs {
     pub fn flush(&self, handle: u64) {
         let mut files = self.files.lock();
         let Some(h) = files.handles.get(&handle) else { return };
-        if h.wrote {
+        if h.wrote || (files.late_writes && h.writes) {
             let ino = h.ino;
             if let Some(opened) = files.inodes.get_mut(&ino) {
                 opened.due = true;
@@ -174,9 +152,9 @@ impl Vfs {
         }
     }
 
-    /// Files open now.
+    /// Files open now; not known if whoever holds the table does not let go of it within `patience`.
     #[must_use]
-    pub fn open_files(&self) -> usize {
-        self.files.lock().handles.len()
+    pub fn open_files(&self, patience: std::time::Duration) -> Option<usize> {
+        Some(self.files.try_lock_for(patience)?.handles.len())
     }
 }

@@ -23,7 +23,7 @@ struct Wanted {
 }
 
 impl Vfs {
-    /// Makes a regular file and opens it. Returns its attributes and the handle.
+    /// Makes a regular file and opens it so. Returns its attributes and the handle.
     ///
     /// # Errors
     /// [`crate::base::FsError::Exists`], or what the store says.
@@ -32,11 +32,11 @@ impl Vfs {
         caller: Caller,
         dir: Ino,
         name: &[u8],
-        mode: u32,
-        umask: u32,
+        (mode, umask): (u32, u32),
+        write: bool,
     ) -> Result<(Attributes, u64)> {
         let made = self.make_node(caller, dir, name, ObjectKind::File, (mode, umask), 0)?;
-        let handle = self.opened_new(made.ino);
+        let handle = self.opened_new(made.ino, write);
         Ok((made, handle))
     }
 

@@ -134,6 +134,22 @@ p.close()'");
 }
 
 #[test]
+fn a_running_program_is_not_cut_off() {
+    let m = Mounted::new();
+    let path = m.path("sleep");
+    fs::copy("/bin/sleep", &path).unwrap();
+    let size = fs::metadata(&path).unwrap().len();
+    let mut running = std::process::Command::new(&path).arg("60").spawn().unwrap();
+    let flags = [OFlags::WRONLY, OFlags::RDWR, OFlags::RDONLY, OFlags::RDWR].map(|f| f | OFlags::TRUNC);
+    let refused = flags.map(|f| rustix::fs::open(&path, f, rustix::fs::Mode::empty()).err());
+    let alive = running.try_wait().unwrap().is_none();
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(refused, [Some(rustix::io::Errno::TXTBSY); 4]);
+    assert!(alive && fs::metadata(&path).unwrap().len() == size);
+}
+
+#[test]
 fn times_and_attributes_are_kept_exactly() {
     let mut m = Mounted::new();
     write(&m.path("f"), "x");

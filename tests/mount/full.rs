@@ -106,7 +106,7 @@ fn soon(what: &str, mut works: impl FnMut() -> std::io::Result<()>) {
 fn on_a_full_disk_deleting_goes_on_and_makes_room() {
     assert!(is_root(), "a filesystem of its own needs root");
     let disk = SmallDisk::new(384);
-    let mut m = Mounted::with_store(tempfile::tempdir().unwrap(), disk.dir.join("store"));
+    let mut m = Mounted::with_store(tempfile::tempdir().unwrap(), disk.dir.join("store"), &[]);
 
     let whole = fill(&m, "a");
     assert!(whole > 200, "only {whole} MiB fit into 384");

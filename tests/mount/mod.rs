@@ -8,59 +8,83 @@ mod dirs;
 mod full;
 mod permissions;
 mod versions;
+mod writeback;
 
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
 
 /// The program.
-const SEGFS: &str = env!("CARGO_BIN_EXE_segfs");
+pub(crate) const SEGFS: &str = env!("CARGO_BIN_EXE_segfs");
+/// Names mount options that every mount of these tests gets, so that another mode can be put through them.
+const OPTIONS: &str = "SEGFS_MOUNT_OPTIONS";
 
-fn segfs(args: &[&str]) -> Output {
+pub(crate) fn segfs(args: &[&str]) -> Output {
     Command::new(SEGFS).args(args).output().unwrap()
 }
 
 /// A mount in a directory of its own, which goes away with it, also when the test fails.
-struct Mounted {
-    root: tempfile::TempDir,
+pub(crate) struct Mounted {
+    pub(crate) root: tempfile::TempDir,
     /// Where the store is.
-    store: PathBuf,
-    daemon: Option<Child>,
+    pub(crate) store: PathBuf,
+    pub(crate) daemon: Option<Child>,
 }
 
 impl Mounted {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    pub(crate) fn with(options: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let store = root.path().join("store");
-        Self::with_store(root, store)
+        Self::with_store(root, store, options)
     }
 
     /// With its store somewhere else.
-    fn with_store(root: tempfile::TempDir, store: PathBuf) -> Self {
+    pub(crate) fn with_store(root: tempfile::TempDir, store: PathBuf, options: &[&str]) -> Self {
         let mut mounted = Self { root, store, daemon: None };
-        mounted.mount(&[]);
+        mounted.mount(options);
         mounted
     }
 
-    fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.store.clone()
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.root.path().join("mnt")
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir().join(name)
     }
 
+    /// A mount that other users reach, with a root directory in which they may do what they like.
+    pub(crate) fn for_all() -> Self {
+        let m = Self::new();
+        fs::set_permissions(m.root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(m.dir(), fs::Permissions::from_mode(0o777)).unwrap();
+        m
+    }
+
     /// Mounts, and waits until it answers.
-    fn mount(&mut self, options: &[&str]) {
-        let mut command = Command::new(SEGFS);
-        command.arg("mount").args(options).arg(self.store()).arg(self.dir());
+    pub(crate) fn mount(&mut self, options: &[&str]) {
+        self.mount_by(Command::new(SEGFS), options);
+    }
+
+    /// The same by a command that is given the arguments of segfs, such as a tracer.
+    pub(crate) fn mount_by(&mut self, mut command: Command, options: &[&str]) {
+        command.arg("mount").args(options);
+        if let Ok(more) = std::env::var(OPTIONS) {
+            command.args(["-o", &more]);
+        }
+        command.arg(self.store()).arg(self.dir());
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let said = BufReader::new(child.stdout.take().unwrap());
         self.daemon = Some(child);
@@ -69,7 +93,7 @@ impl Mounted {
     }
 
     /// Unmounts cleanly.
-    fn unmount(&mut self) {
+    pub(crate) fn unmount(&mut self) {
         let done = segfs(&["umount", self.dir().to_str().unwrap()]);
         assert!(done.status.success(), "{done:?}");
         let mut daemon = self.daemon.take().unwrap();
@@ -77,14 +101,14 @@ impl Mounted {
     }
 
     /// Kills the process of the mount.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut daemon = self.daemon.take().unwrap();
         daemon.kill().unwrap();
         daemon.wait().unwrap();
     }
 
     /// Runs a shell command in the mount.
-    fn sh(&self, script: &str) -> String {
+    pub(crate) fn sh(&self, script: &str) -> String {
         let done = Command::new("bash").args(["-ec", script]).current_dir(self.dir()).output().unwrap();
         assert!(done.status.success(), "{script}: {done:?}");
         String::from_utf8(done.stdout).unwrap()
@@ -101,10 +125,10 @@ impl Drop for Mounted {
     }
 }
 
-fn write(path: &Path, data: impl AsRef<[u8]>) {
+pub(crate) fn write(path: &Path, data: impl AsRef<[u8]>) {
     fs::write(path, data).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -30,20 +30,12 @@ fn as_nobody(m: &Mounted, script: &str) -> bool {
     command.stderr(std::process::Stdio::null()).status().unwrap().success()
 }
 
-/// A mount that others reach.
-fn mounted() -> Mounted {
-    let m = Mounted::new();
-    fs::set_permissions(m.root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    set_mode(&m, "", 0o777);
-    m
-}
-
 #[test]
 fn writing_takes_set_user_id_away() {
     if !is_root() {
         return;
     }
-    let m = mounted();
+    let m = Mounted::for_all();
     write(&m.path("f"), "x");
     set_mode(&m, "f", 0o6777);
     write(&m.path("f"), "root may");
@@ -63,7 +55,7 @@ fn a_group_goes_down_a_set_group_id_directory() {
     if !is_root() {
         return;
     }
-    let m = mounted();
+    let m = Mounted::for_all();
     fs::create_dir(m.path("d")).unwrap();
     chown(m.path("d"), None, Some(1234)).unwrap();
     set_mode(&m, "d", 0o2777);
@@ -94,7 +86,7 @@ fn acls_decide_and_are_inherited() {
     if !is_root() {
         return;
     }
-    let m = mounted();
+    let m = Mounted::for_all();
     let none = u32::MAX;
     write(&m.path("f"), "x");
     set_mode(&m, "f", 0o600);

@@ -14,7 +14,7 @@ use segfs::{
 use super::{Mounted, write};
 
 /// Sizes of the versions of a file in the root directory.
-fn versions(store: &Store, name: &str) -> Vec<u64> {
+pub(super) fn versions(store: &Store, name: &str) -> Vec<u64> {
     let ino = store.view().lookup(Ino::FIRST, name.as_bytes()).unwrap().ino;
     store.view().versions(ino, None, 100).unwrap().iter().map(|v| v.size).collect()
 }

@@ -4,6 +4,7 @@ mod damage;
 mod help;
 mod input;
 mod live;
+mod mounted;
 mod output;
 
 use std::{
@@ -22,7 +23,7 @@ use segfs::{
 use serde_json::Value;
 
 /// The program; built once, since a test of another package is not told where it is.
-fn program() -> &'static Path {
+pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -135,7 +135,7 @@ impl Host {
             // The index of a real disk never goes back to a state before one that was flushed. If one did, it would be
             // built again.
             Err(Error::Damaged(d))
-                if d.why.ends_with("are missing")
+                if d.why.contains("missing")
                     && flushed.is_some_and(|f| f.lsn().get() < site.cleaned.load(Relaxed)) =>
             {
                 return Self::open(disk, None, site, model);

@@ -2,8 +2,8 @@
 
 use super::{
     rules::{
-        CRATES, ERRNO, ERRNO_NAMES, LONG_FILES, LONG_FUNCTIONS, MAX_FILE_LINES, MAX_FUNCTION_LINES, ROOMS,
-        STD_FS, UNSAFE,
+        CRATES, ERRNO, ERRNO_NAMES, LONG_FILES, LONG_FUNCTIONS, MAX_FILE_LINES, MAX_FUNCTION_LINES, PROGRAM,
+        ROOMS, STD_FS, UNSAFE,
     },
     tokens::{Path, Token, matching, paths, tokens},
 };
@@ -104,7 +104,8 @@ pub fn crates(source: &Source) -> Vec<String> {
     let names_a_crate = |path: &&Path| (path.words.len() > 1 || path.in_use) && !path.in_test;
     for path in source.paths.iter().filter(names_a_crate) {
         for (name, rooms) in CRATES.iter().filter(|(name, _)| *name == path.words[0]) {
-            if !source.room().is_some_and(|room| rooms.contains(&room)) {
+            let at = if source.module().is_none() { Some(PROGRAM) } else { source.room() };
+            if !at.is_some_and(|room| rooms.contains(&room)) {
                 wrong.push(source.at(path.line, format!("{name} belongs to {} alone", rooms.join(" and "))));
             }
         }

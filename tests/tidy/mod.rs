@@ -108,6 +108,9 @@ fn crates_stay_in_their_rooms() {
     finds(check, "src/store/mod.rs", "#[derive(zerocopy::FromBytes)] struct A;");
     finds(check, "src/lib.rs", "pub use lsm_tree::Tree;");
     finds(check, "src/main.rs", "let x = bincode::config::standard();");
+    finds(check, "src/lib.rs", "use clap::Parser;");
+    finds(check, "src/store/mod.rs", "use serde_json::json;");
+    passes(check, "src/cli/mod.rs", "use clap::Parser;");
     passes(check, "src/format/compress.rs", "use zstd::bulk;");
     passes(check, "src/store/mod.rs", "use crate::format::zstd; let fuser = 1;");
     hold(check);

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Inspection, Progress};
 use crate::{
-    base::{Damage, Lsn, Result, SegmentId},
+    base::{Damage, Error, Lsn, Result, SegmentId},
     format::{
-        Codec, Kind, Location,
+        Codec, Kind, Location, flags,
         rows::{MetaRow, after_prefix, key, kind},
     },
     index::{Index, Order},
-    log::Standing,
+    log::{Standing, Survey},
     segment,
     store::{
         alive::{Use, each_shown},
@@ -42,6 +42,25 @@ impl Tally {
     #[must_use]
     pub fn live_bytes(&self) -> u64 {
         self.present_bytes + self.history_bytes + self.metadata_bytes
+    }
+
+    /// Counts a record; says whether it is an extent that something shows.
+    fn take(&mut self, kind: Kind, bytes: u64, by: Option<Use>) -> bool {
+        match (kind, by) {
+            (Kind::Extent, by) => {
+                self.extents += 1;
+                *match by {
+                    Some(Use::Present) => &mut self.present_bytes,
+                    Some(Use::History) => &mut self.history_bytes,
+                    None => &mut self.dead_bytes,
+                } += bytes;
+                return by.is_some();
+            }
+            (Kind::Operation, _) => self.operations += 1,
+            _ => self.bases += 1,
+        }
+        self.metadata_bytes += bytes;
+        false
     }
 
     fn add(&mut self, other: &Self) {
@@ -76,18 +95,45 @@ pub struct Census {
 
 /// Lost extents that are told one by one.
 const TOLD: usize = 20;
+/// Progress is told once for so many rows.
+const ROWS_A_WORD: u64 = 1 << 15;
+
+/// Takes what the rows show.
+trait Sink {
+    /// An extent that something shows; where its row says that it lies.
+    fn shown(&mut self, extent: Lsn, at: &Location, by: Use);
+    /// An extent that has been moved to another place since.
+    fn moved(&mut self, extent: Lsn, to: Location);
+}
 
 #[derive(Default)]
 struct Live {
     /// Where each extent that something shows lies, and what shows it.
     extents: HashMap<Lsn, (Use, SegmentId, u64)>,
-    rows: u64,
+    moved: Vec<(Lsn, Location)>,
+}
+
+impl Sink for Live {
+    fn shown(&mut self, extent: Lsn, at: &Location, by: Use) {
+        let e = self.extents.entry(extent).or_insert((by, at.segment, at.offset));
+        e.0 = e.0.max(by);
+    }
+
+    fn moved(&mut self, extent: Lsn, to: Location) {
+        self.moved.push((extent, to));
+    }
 }
 
 impl Live {
-    fn note(&mut self, extent: Lsn, at: &Location, by: Use) {
-        let e = self.extents.entry(extent).or_insert((by, at.segment, at.offset));
-        e.0 = e.0.max(by);
+    fn new(index: &dyn Index, progress: Progress<'_>) -> Result<(Self, u64)> {
+        let mut live = Self::default();
+        let rows = walk(index, &mut live, progress)?;
+        for (extent, to) in std::mem::take(&mut live.moved) {
+            if let Some(e) = live.extents.get_mut(&extent) {
+                (e.1, e.2) = (to.segment, to.offset);
+            }
+        }
+        Ok((live, rows))
     }
 }
 
@@ -100,10 +146,9 @@ impl Inspection {
         let mut census = Census { liveness: index.is_some(), ..Census::default() };
         let mut live = Live::default();
         if let Some(index) = index {
-            live = walk(index)?;
+            (live, census.rows) = Live::new(index, progress)?;
             let k = key::meta();
             census.meta = index.get(&k)?.map(|bytes| row(&k, &bytes)).transpose()?;
-            census.rows = live.rows;
         }
         let all = self.log().segments.len() as u64;
         for (n, s) in self.log().segments.iter().enumerate() {
@@ -114,28 +159,10 @@ impl Inspection {
             let mut tally = Tally::default();
             for e in self.log().records(s.id)? {
                 let bytes = segment::Location::of_entry(s.id, &e, Codec::Raw).frame_len();
-                match e.kind {
-                    Kind::Extent => {
-                        tally.extents += 1;
-                        let shown = live.extents.get(&e.lsn);
-                        match shown.filter(|(_, id, at)| (*id, *at) == (s.id, e.offset)) {
-                            Some((Use::Present, ..)) => tally.present_bytes += bytes,
-                            Some(_) => tally.history_bytes += bytes,
-                            None => {
-                                tally.dead_bytes += bytes;
-                                continue;
-                            }
-                        }
-                        live.extents.remove(&e.lsn);
-                    }
-                    Kind::Operation => {
-                        tally.operations += 1;
-                        tally.metadata_bytes += bytes;
-                    }
-                    _ => {
-                        tally.bases += 1;
-                        tally.metadata_bytes += bytes;
-                    }
+                let here = |(_, id, at): &&(Use, SegmentId, u64)| (*id, *at) == (s.id, e.offset);
+                let by = live.extents.get(&e.lsn).filter(here).map(|(by, ..)| *by);
+                if tally.take(e.kind, bytes, by) {
+                    live.extents.remove(&e.lsn);
                 }
             }
             census.total.add(&tally);
@@ -151,20 +178,98 @@ impl Inspection {
     }
 }
 
-/// Every extent that a row shows.
-fn walk(index: &dyn Index) -> Result<Live> {
-    let mut live = Live::default();
-    live.rows = each_shown(index, &mut |extent, at, by| {
-        live.note(extent, at, by);
+/// As [`Inspection::census`], of a store that is open here and goes on changing: in memory that does not depend on how
+/// big the extents' rows are, a few bits for each record number in use. What changes meanwhile may count either way.
+pub(super) fn count(log: &Survey, index: &dyn Index, progress: Progress<'_>) -> Result<Census> {
+    let mut marks = Marks::default();
+    let mut census = Census { liveness: true, ..Census::default() };
+    census.rows = walk(index, &mut marks, progress)?;
+    let all = log.segments.len() as u64;
+    for (n, s) in log.segments.iter().enumerate() {
+        progress(n as u64, all);
+        if matches!(s.standing, Standing::Damaged | Standing::Unreached) {
+            continue;
+        }
+        let mut tally = Tally::default();
+        let records = match log.records(s.id) {
+            Ok(records) => records,
+            // Retired while we looked.
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e),
+        };
+        for e in records {
+            let bytes = segment::Location::of_entry(s.id, &e, Codec::Raw).frame_len();
+            let mark = marks.of(e.lsn);
+            let here = if mark & MOVED == 0 {
+                e.flags & flags::MOVED == 0
+            } else {
+                let k = key::moved(e.lsn);
+                let to: Option<Location> = index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
+                to.is_some_and(|to| (to.segment, to.offset) == (s.id, e.offset))
+            };
+            let by = if mark & PRESENT > 0 {
+                Some(Use::Present)
+            } else {
+                (mark & HISTORY > 0).then_some(Use::History)
+            };
+            tally.take(e.kind, bytes, by.filter(|_| here));
+        }
+        census.total.add(&tally);
+        census.segments.insert(s.id, tally);
+    }
+    Ok(census)
+}
+
+/// What is known of each record number, four bits each, in pages that are there only where something is.
+#[derive(Default)]
+struct Marks(HashMap<u64, Box<[u8; MARKS / 2]>>);
+
+/// Record numbers on a page.
+const MARKS: usize = 4096;
+const HISTORY: u8 = 1;
+const PRESENT: u8 = 2;
+const MOVED: u8 = 4;
+
+impl Marks {
+    fn set(&mut self, lsn: Lsn, bits: u8) {
+        let (page, at) = (lsn.get() / MARKS as u64, lsn.get() as usize % MARKS);
+        let page = self.0.entry(page).or_insert_with(|| Box::new([0; MARKS / 2]));
+        page[at / 2] |= bits << (4 * (at % 2));
+    }
+
+    fn of(&self, lsn: Lsn) -> u8 {
+        let (page, at) = (lsn.get() / MARKS as u64, lsn.get() as usize % MARKS);
+        self.0.get(&page).map_or(0, |page| (page[at / 2] >> (4 * (at % 2))) & 15)
+    }
+}
+
+impl Sink for Marks {
+    fn shown(&mut self, extent: Lsn, _at: &Location, by: Use) {
+        self.set(extent, if by == Use::Present { PRESENT } else { HISTORY });
+    }
+
+    fn moved(&mut self, extent: Lsn, _to: Location) {
+        self.set(extent, MOVED);
+    }
+}
+
+/// Hands every extent that a row shows to the sink; how many rows there are.
+fn walk(index: &dyn Index, sink: &mut dyn Sink, progress: Progress<'_>) -> Result<u64> {
+    let expected = index.stats().disk_rows;
+    let mut shown = 0_u64;
+    let rows = each_shown(index, &mut |extent, at, by| {
+        shown += 1;
+        if shown.is_multiple_of(ROWS_A_WORD) {
+            progress(shown, expected.max(shown));
+        }
+        sink.shown(extent, at, by);
         Ok(true)
     })?;
     let mut failed = Ok(());
     index.walk(&[kind::MOVED], &after_prefix(&[kind::MOVED]), Order::Forward, &mut |k, bytes| {
         let extent = Lsn::new(key::last_number(k).unwrap_or(0));
-        if let Some(e) = live.extents.get_mut(&extent) {
-            failed = row::<Location>(k, bytes).map(|to| (e.1, e.2) = (to.segment, to.offset));
-        }
+        failed = row::<Location>(k, bytes).map(|to| sink.moved(extent, to));
         failed.is_ok()
     })?;
-    failed.map(|()| live)
+    failed.map(|()| rows)
 }

@@ -5,6 +5,7 @@
 
 mod census;
 mod check;
+mod held;
 #[cfg(test)]
 mod tests;
 
@@ -15,10 +16,12 @@ use std::{
 
 pub use census::{Census, Tally};
 pub use check::{Difference, HashCheck, IndexCheck, Unlike};
+pub use held::{Digest, KindDigest};
 
 use super::{
     base::fill,
-    open::{INDEX, LOCK, SUPERBLOCK, load_state, read_superblock, replay, take_lock},
+    open::{INDEX, LOCK, SUPERBLOCK, load_state, replay, take_lock},
+    superblock,
 };
 use crate::{
     base::{Damage, Error, Lsn, Result, StoreId, SystemRandom},
@@ -74,14 +77,26 @@ impl Inspection {
     /// # Errors
     /// [`Error::NotAStore`], [`Error::Newer`], [`Error::Damaged`] if nothing of it can be read, or what the system says.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_told(path, Lsn::new(0))
+    }
+
+    /// As [`open`](Self::open), where the process that holds the store says that everything up to `durable` is durable:
+    /// the log is then read up to there. It has to be where a batch ends; a batch that goes on behind it is left out. While nobody holds it, that does not matter.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub fn open_told(path: &Path, durable: Lsn) -> Result<Self> {
         let disk = open_disk(path)?;
-        let (superblock, superblock_damage) = superblock_of(&*disk, path)?;
+        let (superblock, superblock_damage) = superblock_of(&*disk, path, false)?;
         let (lock, holder) = match disk.lock_shared(Path::new(LOCK)) {
             Ok(lock) => (lock, None),
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => (None, Some(e.to_string())),
             Err(e) => return Err(Error::io(format!("locking {}", path.join(LOCK).display()), e)),
         };
-        let log = Survey::new(Arc::clone(&disk), superblock.store, holder.is_some(), false)?;
+        let log = match holder {
+            Some(_) => Survey::of_held(Arc::clone(&disk), superblock.store, durable)?,
+            None => Survey::new(Arc::clone(&disk), superblock.store, false, false)?,
+        };
         Ok(Self { path: path.into(), disk, superblock, superblock_damage, holder, log, _lock: lock })
     }
 
@@ -164,7 +179,7 @@ impl Inspection {
         fill(index, upto, &|visit| {
             let mut too_much = false;
             let replayed = self.log.replay(Lsn::new(0), self.log.last_lsn(), &mut |record| {
-                if record.kind != Kind::Base {
+                if record.kind != Kind::Base || record.wrong.is_some() {
                     return Ok(());
                 }
                 check_room(index, memtable_bytes, &mut too_much)?;
@@ -229,8 +244,9 @@ fn open_disk(path: &Path) -> Result<Arc<dyn Disk>> {
 }
 
 /// As an opening reads it, but a file STORE without a valid copy is damage.
-fn superblock_of(disk: &dyn Disk, path: &Path) -> Result<(Superblock, Vec<String>)> {
-    read_superblock(disk, path).map_err(|e| match e {
+fn superblock_of(disk: &dyn Disk, path: &Path, writing: bool) -> Result<(Superblock, Vec<String>)> {
+    let read = superblock::read(disk, path, writing).map(|read| (read.superblock.clone(), read.damage()));
+    read.map_err(|e| match e {
         Error::NotAStore { .. } if disk.open(Path::new(SUPERBLOCK), false).is_ok() => {
             Damage::file(path.join(SUPERBLOCK), 0, "neither copy of the superblock is valid").into()
         }
@@ -256,7 +272,7 @@ pub struct Rebuilt {
 /// the system says; the old index is still there then.
 pub fn rebuild_index(path: &Path, progress: Progress<'_>) -> Result<Rebuilt> {
     let disk = open_disk(path)?;
-    let (superblock, superblock_damage) = superblock_of(&*disk, path)?;
+    let (superblock, superblock_damage) = superblock_of(&*disk, path, true)?;
     let lock = take_lock(&*disk, path)?;
     let log = Survey::new(Arc::clone(&disk), superblock.store, false, true)?;
     let inspection = Inspection {

@@ -9,7 +9,7 @@ use segfs::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::output::{hex, time};
+use segfs::console::{hex, time};
 
 /// The word for a kind of record.
 pub fn kind(k: Kind) -> &'static str {

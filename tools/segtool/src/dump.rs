@@ -2,6 +2,7 @@
 
 use segfs::{
     base::{Error, Ino, ObjectId},
+    console::{DAMAGE, Failure, NOT_FOUND, Output, Progress, hex, time},
     format::{self, code, facts::Fact, flags},
     segment::{Batch, Found, ScannedFrame},
     store::inspect::Inspection,
@@ -11,14 +12,11 @@ use serde_json::{Map, Value, json};
 use crate::{
     args::{Dump, Kind, Lsns, Object, Payload},
     describe,
-    fail::{DAMAGED, Failure, NOT_FOUND},
-    output::{Output, hex, time},
-    progress::Progress,
 };
 
 /// Prints the records of a segment.
 pub fn run(dump: &Dump, out: &mut Output) -> Result<(), Failure> {
-    let of = |e| Failure::of(&e, &dump.store);
+    let of = |e| Failure::of_store(&e, &dump.store);
     let inspection = Inspection::open(&dump.store).map_err(of)?;
     let Some(s) = inspection.log().segment(dump.segment) else {
         return Err(Failure::new(
@@ -46,7 +44,7 @@ pub fn run(dump: &Dump, out: &mut Output) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(
-        DAMAGED,
+        DAMAGE,
         format!("segment {} is damaged", s.id),
         format!("{damages} places in it fail their checks"),
         format!("segtool verify {}", dump.store.display()),
@@ -160,7 +158,7 @@ fn record(i: &Inspection, dump: &Dump, f: &ScannedFrame) -> Result<(Map<String, 
                 fields.insert("damage".into(), json!(d.why));
                 return Ok((fields, facts));
             }
-            Err(e) => return Err(Failure::of(&e, &dump.store)),
+            Err(e) => return Err(Failure::of_store(&e, &dump.store)),
         };
         if decode {
             match code::decode::<Vec<Fact>>(&payload) {

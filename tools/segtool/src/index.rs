@@ -1,18 +1,15 @@
 //! `segtool index check` and `segtool index rebuild`.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use segfs::{
-    base::{Error, SegmentId},
-    store::inspect::{Difference, IndexCheck, Inspection, Unlike, rebuild_index},
+    base::{Error, Lsn, SegmentId},
+    console::{DAMAGE, Failure, Output, Progress, damage, hex},
+    store::inspect::{Difference, Digest, IndexCheck, Inspection, Unlike, rebuild_index},
 };
 use serde_json::{Value, json};
 
-use crate::{
-    fail::{DAMAGED, Failure},
-    output::{Output, damage, hex},
-    progress::Progress,
-};
+use crate::held;
 
 /// What is known of the index on disk.
 pub enum Checked {
@@ -24,13 +21,17 @@ pub enum Checked {
     Unusable(Error),
     /// It was compared.
     Compared(IndexCheck),
+    /// Of a mount that was asked: as of this LSN, so many rows, and the kinds of rows that are not what the log makes.
+    Told(Lsn, u64, Vec<u8>),
+    /// The log does not reach back any more to where the mount was asked.
+    MovedOn,
 }
 
 impl Checked {
-    /// Looks.
-    pub fn new(inspection: &Inspection, json: bool) -> Self {
+    /// Looks. What a mount says of its index is compared with what the log makes.
+    pub fn new(inspection: &Inspection, told: Option<&Digest>, json: bool) -> Self {
         if inspection.holder().is_some() {
-            return Self::InUse;
+            return told.map_or(Self::InUse, |told| Self::compare(inspection, told, json));
         }
         if !inspection.has_index() {
             return Self::Missing;
@@ -42,18 +43,44 @@ impl Checked {
         }
     }
 
+    fn compare(inspection: &Inspection, told: &Digest, json: bool) -> Self {
+        let progress = Progress::new("replaying the log", json);
+        let made = match inspection.digest(told.lsn, &|a, b| progress.tell(a, b)) {
+            Ok(Some(made)) => made,
+            Ok(None) => return Self::MovedOn,
+            Err(e) => return Self::Unusable(e),
+        };
+        let kinds: BTreeSet<u8> = made.kinds.keys().chain(told.kinds.keys()).copied().collect();
+        let different =
+            kinds.into_iter().filter(|kind| made.kinds.get(kind) != told.kinds.get(kind)).collect();
+        Self::Told(told.lsn, told.kinds.values().map(|of| of.rows).sum(), different)
+    }
+
     fn state(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::InUse => "in use",
             Self::Unusable(_) => "unusable",
             Self::Compared(c) if c.different == 0 => "equal",
-            Self::Compared(_) => "different",
+            Self::Told(.., kinds) if kinds.is_empty() => "equal",
+            Self::Compared(_) | Self::Told(..) => "different",
+            Self::MovedOn => "in use",
         }
     }
 
     /// As JSON.
     pub fn value(&self) -> Value {
+        if let Self::Told(lsn, rows, kinds) = self {
+            let differences = kinds.iter().map(|kind| json!({"how": "different", "kind": kind, "key": null}));
+            return json!({
+                "state": self.state(),
+                "covers_lsn": lsn.get(),
+                "rows": rows,
+                "different": if kinds.is_empty() { Some(0) } else { None },
+                "differences": differences.collect::<Vec<_>>(),
+                "why": null,
+            });
+        }
         let check = if let Self::Compared(c) = self { Some(c) } else { None };
         let why = if let Self::Unusable(e) = self { Some(e.to_string()) } else { None };
         json!({
@@ -71,6 +98,17 @@ impl Checked {
         match self {
             Self::Missing => vec!["index: not there; the next opening builds it from the log".into()],
             Self::InUse => vec!["index: not looked at, the store is in use".into()],
+            Self::MovedOn => vec!["index: not compared, the mount went on too fast; repeat it".into()],
+            Self::Told(lsn, rows, kinds) if kinds.is_empty() => {
+                vec![format!("index: {rows} rows of the mount up to LSN {lsn}, equal to the log")]
+            }
+            Self::Told(lsn, rows, kinds) => {
+                let kinds: Vec<_> = kinds.iter().map(|k| format!("{k:#04x}")).collect();
+                let which = kinds.join(", ");
+                vec![format!(
+                    "index: {rows} rows of the mount up to LSN {lsn}, those of kind {which} are not what the log makes"
+                )]
+            }
             Self::Unusable(e) => vec![format!("index: can't be compared with the log: {e}")],
             Self::Compared(c) => {
                 let what = match c.different {
@@ -91,16 +129,23 @@ impl Checked {
     pub fn failure(&self, store: &Path) -> Option<Failure> {
         let rebuild = || format!("segtool index rebuild {}", store.display());
         match self {
-            Self::Missing | Self::InUse => None,
+            Self::Missing | Self::InUse | Self::MovedOn => None,
+            Self::Told(.., kinds) if kinds.is_empty() => None,
+            Self::Told(..) => Some(Failure::new(
+                DAMAGE,
+                "the index of the mount does not agree with the log",
+                "some of its rows are not what the log makes",
+                format!("segfs umount, then segtool index rebuild {}", store.display()),
+            )),
             Self::Unusable(e) => Some(match e {
-                Error::Damaged(d) if d.place.segment.is_some() => Failure::of(e, store),
-                Error::Damaged(_) => Failure::new(DAMAGED, "the index is damaged", e.to_string(), rebuild()),
-                _ => Failure::of(e, store),
+                Error::Damaged(d) if d.place.segment.is_some() => Failure::of_store(e, store),
+                Error::Damaged(_) => Failure::new(DAMAGE, "the index is damaged", e.to_string(), rebuild()),
+                _ => Failure::of_store(e, store),
             }),
             Self::Compared(c) if c.different == 0 => None,
             Self::Compared(c) => {
                 let why = format!("{} rows are not what the log makes", c.different);
-                Some(Failure::new(DAMAGED, "the index does not agree with the log", why, rebuild()))
+                Some(Failure::new(DAMAGE, "the index does not agree with the log", why, rebuild()))
             }
         }
     }
@@ -118,14 +163,27 @@ fn difference(d: &Difference) -> Value {
     json!({"how": how(d.how), "kind": d.key.first(), "key": hex(&d.key)})
 }
 
+/// Opens a store to look at it. If a mount holds it and tells of its index, then up to where it told.
+pub fn open(store: &Path, json: bool) -> Result<(Inspection, Option<Digest>), Failure> {
+    let of = |e| Failure::of_store(&e, store);
+    let inspection = Inspection::open(store).map_err(of)?;
+    if inspection.holder().is_none() {
+        return Ok((inspection, None));
+    }
+    match held::digest(store, json) {
+        None => Ok((inspection, None)),
+        Some(told) => Ok((Inspection::open_told(store, told.durable).map_err(of)?, Some(told))),
+    }
+}
+
 /// Compares the index with the log.
 pub fn check(store: &Path, out: &mut Output) -> Result<(), Failure> {
-    let inspection = Inspection::open(store).map_err(|e| Failure::of(&e, store))?;
-    if let Some(holder) = inspection.holder() {
+    let (inspection, told) = open(store, out.json)?;
+    if let Some(holder) = inspection.holder().filter(|_| told.is_none()) {
         let e = Error::InUse { path: store.into(), holder: holder.into() };
-        return Err(Failure::of(&e, store));
+        return Err(Failure::of_store(&e, store));
     }
-    let checked = Checked::new(&inspection, out.json);
+    let checked = Checked::new(&inspection, told.as_ref(), out.json);
     if out.json {
         out.value(&json!({"store": inspection.id().to_string(), "index": checked.value()}))?;
     } else {
@@ -140,8 +198,8 @@ pub fn check(store: &Path, out: &mut Output) -> Result<(), Failure> {
 pub fn rebuild(store: &Path, out: &mut Output) -> Result<(), Failure> {
     let progress = Progress::new("rebuilding the index", out.json);
     let rebuilt = rebuild_index(store, &|a, b| progress.tell(a, b)).map_err(|e| {
-        let mut failure = Failure::of(&e, store);
-        if failure.code == DAMAGED {
+        let mut failure = Failure::of_store(&e, store);
+        if failure.code == DAMAGE {
             failure.why.push_str("; the old index was not touched");
         }
         failure
@@ -163,7 +221,7 @@ pub fn rebuild(store: &Path, out: &mut Output) -> Result<(), Failure> {
     match rebuilt.damages.first() {
         None => Ok(()),
         Some(d) => Err(Failure::new(
-            DAMAGED,
+            DAMAGE,
             "the index was rebuilt from a damaged log",
             format!(
                 "{} damaged places, the first in segment {}",

@@ -6,42 +6,32 @@
 mod args;
 mod describe;
 mod dump;
-mod fail;
+mod held;
 mod index;
-mod output;
-mod progress;
 mod segments;
 mod stat;
 mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use args::{Cli, Command, IndexCommand};
-use fail::Failure;
-use output::Output;
+use segfs::console::{self, Failure, Output};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let words: Vec<_> = std::env::args_os().collect();
+    let cli: Cli = match console::parse("segtool", &words) {
         Ok(cli) => cli,
-        Err(e) if !e.use_stderr() => {
-            // Help and version. A pipe closed early is no failure of ours.
-            let _ = e.print();
-            return ExitCode::SUCCESS;
-        }
-        Err(e) => return Failure::usage(&e).tell(std::env::args_os().any(|a| a == "--json")),
+        Err(code) => return code,
     };
     let json = cli.json;
     let mut out = Output::new(json);
     let done = run(cli, &mut out);
     match done.and_then(|()| out.finish()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { code: fail::CLOSED, .. }) => ExitCode::SUCCESS,
         Err(failure) => {
             // What was found before it failed is worth as much as without the failure.
             let _ = out.finish();
-            failure.tell(json)
+            failure.tell("segtool", json)
         }
     }
 }

@@ -4,16 +4,13 @@ use std::path::Path;
 
 use segfs::{
     base::{Clock as _, SystemClock},
+    console::{DAMAGE, Failure, Output, age, size, time},
     log::{Standing, Surveyed},
-    store::inspect::{Inspection, Tally},
+    store::inspect::Tally,
 };
 use serde_json::{Value, json};
 
-use crate::{
-    fail::{DAMAGED, Failure},
-    output::{Output, age, size, time},
-    progress::Progress,
-};
+use crate::held::{Looked, look};
 
 const HEAD: [&str; 9] = ["SEGMENT", "STATE", "SIZE", "USED", "LIVE", "DEAD", "FIRST LSN", "LAST LSN", "AGE"];
 const RIGHT: [bool; 9] = [true, false, true, true, true, true, true, true, true];
@@ -54,14 +51,7 @@ fn value(s: &Surveyed, tally: Option<&Tally>) -> Value {
 
 /// Lists the segments.
 pub fn run(store: &Path, out: &mut Output) -> Result<(), Failure> {
-    let of = |e| Failure::of(&e, store);
-    let inspection = Inspection::open(store).map_err(of)?;
-    let progress = Progress::new("replaying the log", out.json);
-    // A damaged log still has its segments: what is live in them is then unknown.
-    let rows = inspection.rows(&|a, b| progress.tell(a, b)).ok().flatten();
-    let census =
-        inspection.census(rows.as_ref().map(|r| r.index()), &|a, b| progress.tell(a, b)).map_err(of)?;
-    drop(progress);
+    let Looked { inspection, census, .. } = look(store, false, out.json)?;
     let log = inspection.log();
     let tally = |s: &Surveyed| census.segments.get(&s.id).filter(|_| census.liveness);
     if out.json {
@@ -100,7 +90,7 @@ pub fn run(store: &Path, out: &mut Output) -> Result<(), Failure> {
     match log.segments.iter().find(|s| s.standing == Standing::Damaged) {
         None => Ok(()),
         Some(s) => Err(Failure::new(
-            DAMAGED,
+            DAMAGE,
             format!("segment {} is damaged", s.id),
             s.wrong.clone().unwrap_or_default(),
             format!("segtool verify {}", store.display()),

@@ -2,13 +2,14 @@
 
 use std::{fs, path::Path};
 
-use segfs::{log::Standing, store::inspect::Inspection};
+use segfs::{
+    console::{Failure, Output, size, time},
+    log::Standing,
+};
 use serde_json::json;
 
 use crate::{
-    fail::Failure,
-    output::{Output, size, time},
-    progress::Progress,
+    held::{Looked, look},
     segments::word,
 };
 
@@ -25,19 +26,13 @@ fn bytes_below(path: &Path) -> u64 {
 
 /// Sums up a store.
 pub fn run(store: &Path, out: &mut Output) -> Result<(), Failure> {
-    let of = |e| Failure::of(&e, store);
-    let inspection = Inspection::open(store).map_err(of)?;
-    let progress = Progress::new("replaying the log", out.json);
-    let rows = inspection.rows(&|a, b| progress.tell(a, b)).map_err(of)?;
-    let census =
-        inspection.census(rows.as_ref().map(|r| r.index()), &|a, b| progress.tell(a, b)).map_err(of)?;
-    drop(progress);
+    let Looked { inspection, census, index_bytes: told } = look(store, true, out.json)?;
     let (log, sb, t) = (inspection.log(), inspection.superblock(), census.total);
     let held = inspection.holder().is_some();
     let used: u64 = log.segments.iter().map(|s| s.used_bytes).sum();
     let files: u64 = log.segments.iter().map(|s| s.file_bytes).sum();
     let overhead = used.saturating_sub(t.live_bytes() + t.dead_bytes);
-    let index_bytes = (!held).then(|| bytes_below(&store.join("index")));
+    let index_bytes = if held { told } else { Some(bytes_below(&store.join("index"))) };
     let states = [Standing::Active, Standing::Sealed, Standing::Cut, Standing::Damaged, Standing::Unreached]
         .map(|s| (word(s), log.segments.iter().filter(|x| x.standing == s).count()));
     let known = |n: u64| census.liveness.then_some(n);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use segfs::{
     base::{Damage, Error},
+    console::{DAMAGE, Failure, Output, Progress, damage},
     log::{Standing, Surveyed},
     segment::Report,
     store::inspect::{HashCheck, Inspection},
@@ -11,10 +12,7 @@ use segfs::{
 use serde_json::{Value, json};
 
 use crate::{
-    fail::{DAMAGED, Failure},
-    index::Checked,
-    output::{Output, damage},
-    progress::Progress,
+    index::{self, Checked},
     segments::word,
 };
 
@@ -28,14 +26,14 @@ struct Findings {
 
 /// Checks a store.
 pub fn run(store: &Path, deep: bool, out: &mut Output) -> Result<(), Failure> {
-    let of = |e| Failure::of(&e, store);
-    let inspection = Inspection::open(store).map_err(of)?;
+    let of = |e| Failure::of_store(&e, store);
+    let (inspection, told) = index::open(store, out.json)?;
     let mut f = Findings { damages: Vec::new(), notes: Vec::new(), segments: Vec::new(), records: 0 };
     for why in &inspection.superblock_damage {
         f.damages.push(Damage::file(store.join("STORE"), 0, why.clone()));
     }
     check_log(&inspection, &mut f, out.json).map_err(of)?;
-    let index = Checked::new(&inspection, out.json);
+    let index = Checked::new(&inspection, told.as_ref(), out.json);
     let hashes = check_content(&inspection, deep, &mut f, out.json).map_err(of)?;
     let failure = failure(&f, &index, store);
     if out.json {
@@ -105,7 +103,7 @@ fn failure(f: &Findings, index: &Checked, store: &Path) -> Option<Failure> {
         1 => "damage found in one place".into(),
         n => format!("damage found in {n} places"),
     };
-    Some(Failure::new(DAMAGED, what, first.to_string(), next))
+    Some(Failure::new(DAMAGE, what, first.to_string(), next))
 }
 
 fn check_log(inspection: &Inspection, f: &mut Findings, as_json: bool) -> Result<(), Error> {

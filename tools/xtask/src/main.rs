@@ -1,10 +1,13 @@
-//! xtask: the checks and tests of this repository, run as `cargo xtask test`.
+//! xtask: the checks, tests and benchmarks of this repository, run as `cargo xtask test` and `cargo xtask bench`.
 //!
 //! `steps` holds the table of what is run, `system` the table of programs that tests need from the system,
-//! `tools` the cargo subcommands that are built into `target/tools`, `fuzz` the short fuzzing run.
+//! `tools` the cargo programs that are built into `target/tools`, `fuzz` the short fuzzing run, `suites` the long tests of
+//! real mounts, `bench` the benchmark.
 
+mod bench;
 mod fuzz;
 mod steps;
+mod suites;
 mod system;
 mod tools;
 
@@ -15,6 +18,7 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
+use bench::Bench;
 use steps::Choice;
 
 /// Exit code for a failed check, as for a failed test.
@@ -35,6 +39,8 @@ enum Request {
     Help,
     List,
     Test(Choice),
+    HelpBench,
+    Bench(Bench),
 }
 
 fn main() -> ExitCode {
@@ -48,16 +54,25 @@ fn main() -> ExitCode {
             print!("{}", steps::list());
             ExitCode::SUCCESS
         }
-        Ok(Request::Test(choice)) => match steps::run(&root(), &choice) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(Failure(why)) => {
-                eprintln!("\n{why}");
-                ExitCode::from(FAILED)
-            }
-        },
+        Ok(Request::HelpBench) => {
+            print!("{}{}", bench::HELP, bench::list());
+            ExitCode::SUCCESS
+        }
+        Ok(Request::Test(choice)) => ended(steps::run(&root(), &choice)),
+        Ok(Request::Bench(bench)) => ended(bench::run(&root(), &bench)),
         Err(why) => {
             eprintln!("xtask: {why}\n\n{}", help());
             ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn ended(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(why)) => {
+            eprintln!("\n{why}");
+            ExitCode::from(FAILED)
         }
     }
 }
@@ -68,6 +83,7 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
     match words.next() {
         None | Some("help" | "-h" | "--help") => return Ok(Request::Help),
         Some("test") => {}
+        Some("bench") => return Ok(Bench::parse(&arguments[1..])?.map_or(Request::HelpBench, Request::Bench)),
         Some(other) => return Err(format!("there is no command \"{other}\"")),
     }
     let mut choice = Choice::All;
@@ -94,7 +110,8 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
 
 fn help() -> String {
     let mut text = String::from(
-        "Usage: cargo xtask test [--quick | --only STEP] [--list]\n\n\
+        "Usage: cargo xtask test [--quick | --only STEP] [--list]\n\
+         \x20      cargo xtask bench [OPTIONS], see cargo xtask bench --help\n\n\
          Runs every check and test of this repository, in the order below, and stops at the first that fails.\n\n\
          \x20 --quick      leave out the slow steps (marked)\n\
          \x20 --only STEP  run just that step\n\

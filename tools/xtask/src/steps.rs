@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Failure, Outcome, cargo, fuzz, run as run_command, shown, system, tools};
+use crate::{Failure, Outcome, cargo, fuzz, run as run_command, shown, suites, system, tools};
 
 /// One thing that must pass.
 struct Step {
@@ -63,6 +63,7 @@ const STEPS: &[Step] = &[
         ),
     },
     Step { name: "test", what: "all tests", slow: false, action: Cargo(&["test", "--workspace"], &[]) },
+    Step { name: "posix", what: "pjdfstest and fsx on a mount", slow: true, action: Call(suites::posix) },
     Step {
         name: "planted",
         what: "each bug planted on purpose is caught",

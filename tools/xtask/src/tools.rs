@@ -1,4 +1,4 @@
-//! Cargo subcommands at pinned versions, built once into `target/tools`, and the checks done with them.
+//! Programs from crates.io at pinned versions, built once into `target/tools`, and the checks done with them.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,6 +19,10 @@ pub struct Tool {
 pub const DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2", options: &["--no-default-features"] };
 /// Builds and drives the targets in `tools/fuzz`.
 pub const FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2", options: &[] };
+/// Asks a filesystem for all that POSIX says of system calls on names, modes, owners and times.
+pub const PJDFSTEST: Tool = Tool { name: "pjdfstest", version: "0.2.2", options: &[] };
+/// Random operations on one file, each read checked.
+pub const FSX: Tool = Tool { name: "fsx", version: "0.3.2", options: &[] };
 
 /// The path of a tool, which is built first if it is not there at the version that we want.
 pub fn get(root: &Path, tool: &Tool) -> Result<PathBuf, crate::Failure> {

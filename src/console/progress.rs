@@ -6,8 +6,8 @@ use std::{
     io::{self, IsTerminal as _},
 };
 
+use crate::base::{Clock, SystemClock};
 use indicatif::{ProgressBar, ProgressStyle};
-use segfs::base::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 /// What is over sooner needs no progress; and how often a line is printed.

@@ -1,0 +1,20 @@
+//! What a mount serves beside the filesystem: the control socket, through which operators ask it.
+//!
+//! `control.sock` in the store's directory, for the store's owner and root alone. A request is one JSON object on a line,
+//! `{"request":"status"}`; the answer is a line too, `{"ok":...}` or `{"error":{"code","what","why","next"}}`, and what takes
+//! long sends `{"progress":{"done","total"}}` before it. A connection takes one request or several. What can be asked for
+//! is a table, [`requests`].
+
+mod client;
+mod control;
+mod count;
+mod lines;
+mod requests;
+mod status;
+
+pub use client::{Client, Unanswered};
+pub use control::Control;
+pub use status::Served;
+
+/// The socket's name in the store's directory.
+pub const SOCKET: &str = "control.sock";

@@ -1,0 +1,118 @@
+//! How a mount stands.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    count::{Counted, Counter},
+    requests::bytes,
+};
+use crate::{
+    base::{Clock as _, SystemClock, limits::STATUS_PATIENCE_MS},
+    console::{mounts, time},
+    fuse::Requests,
+    store::Store,
+    vfs::Vfs,
+};
+
+/// A mount, as those see it who ask.
+pub struct Served {
+    pub(super) store: Arc<Store>,
+    vfs: Arc<Vfs>,
+    requests: Arc<Requests>,
+    path: PathBuf,
+    mountpoint: PathBuf,
+    since_ns: u64,
+    pub(super) counter: Arc<Counter>,
+}
+
+impl Served {
+    /// A store that is mounted on a directory since now.
+    #[must_use]
+    pub fn new(store: Arc<Store>, vfs: Arc<Vfs>, requests: Arc<Requests>, mountpoint: &Path) -> Self {
+        let since_ns = SystemClock.wall_ns();
+        let path = mounts::absolute(store.path());
+        let mountpoint = mounts::absolute(mountpoint);
+        Self { store, vfs, requests, path, mountpoint, since_ns, counter: Arc::default() }
+    }
+
+    /// The state of everything that can be told without waiting long.
+    pub(super) fn status(&self) -> Value {
+        let patience = Duration::from_millis(STATUS_PATIENCE_MS);
+        let s = self.store.status_within(patience);
+        let counted = self.counter.soon(&self.store, patience);
+        let segments = self.store.segments();
+        let space = self.store.space().ok();
+        let recovered = self.store.recovered();
+        let known = |n: u64| s.counts_known.then_some(n);
+        let mut working: Vec<&str> = s.working.clone();
+        if !s.counts_known {
+            working.insert(0, "waiting for the disk");
+        }
+        json!({
+            "mountpoint": self.mountpoint.display().to_string(),
+            "store": self.path.display().to_string(),
+            "id": s.id.to_string(),
+            "process": std::process::id(),
+            "since": time(self.since_ns),
+            "since_ns": self.since_ns,
+            "stopped": s.stopped,
+            "engine": s.log.engine,
+            "log": {
+                "last_lsn": s.last_lsn.get(),
+                "durable_lsn": s.durable_lsn.get(),
+                "flushed_lsn": s.flushed_lsn.get(),
+                "segments": segments.len(),
+                "used_bytes": segments.iter().map(|s| s.used_bytes).sum::<u64>(),
+                "file_bytes": segments.iter().map(|s| s.capacity).sum::<u64>(),
+                "spare_segments": s.log.spares,
+            },
+            "written": {
+                "records": s.log.records,
+                "batches": s.log.batches,
+                "syncs": s.log.syncs,
+                "bytes": s.log.bytes,
+            },
+            "objects": known(s.objects),
+            "versions": known(s.versions),
+            "bytes": counted_bytes(counted.as_ref()),
+            "space": {
+                "free_bytes": space.map(|s| s.free_bytes),
+                "total_bytes": space.map(|s| s.total_bytes),
+            },
+            "index": {
+                "disk_bytes": s.index.disk_bytes,
+                "rows": s.index.disk_rows,
+                "cache_bytes": s.index.cache_bytes,
+                "memory_bytes": s.index.memtable_bytes,
+            },
+            "doing": {
+                "open_files": self.vfs.open_files(patience),
+                "requests_answered": self.requests.answered(),
+                "requests_under_way": self.requests.under_way(),
+                "work": working,
+            },
+            "recovered": {
+                "records": recovered.log.replayed,
+                "interrupted_versions": recovered.minted,
+                "index_rebuilt": recovered.rebuilt,
+                "damages": recovered.log.damages.len(),
+            },
+        })
+    }
+}
+
+fn counted_bytes(counted: Option<&Counted>) -> Map<String, Value> {
+    let mut all = Map::new();
+    all.insert("as_of_lsn".into(), counted.map(|(lsn, _)| lsn.get()).into());
+    match counted {
+        Some((_, census)) => all.extend(bytes(&census.total)),
+        None => all.extend(["present", "history", "dead", "metadata"].map(|n| (n.to_owned(), Value::Null))),
+    }
+    all
+}

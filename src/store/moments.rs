@@ -1,0 +1,102 @@
+//! Moments: from a time to what this store shows for it, and the tags that name times.
+
+use crate::{
+    base::{Lsn, Result},
+    format::{
+        moments::{Moments, MomentsRow, Place},
+        rows::{TagRow, after_prefix, key, kind},
+    },
+};
+
+use super::{
+    Store,
+    read::View,
+    txn::{row, row_at},
+};
+
+/// A tag: a name for a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// The moment, ns since 1970, the same on every store. [`Store::lsn_at`] says what this one shows for it.
+    pub moment_ns: u64,
+}
+
+impl Store {
+    /// What this store shows for a moment (ns since 1970): the highest LSN up to which no fact is stamped later. None if
+    /// the first of its facts is later already.
+    ///
+    /// It holds whatever this store knew by then, and of what arrived after it what was stamped not later, as long as nothing
+    /// stamped later had come before; see `docs/FORMAT.md` section 9.
+    ///
+    /// # Errors
+    /// What reading the index says.
+    pub fn lsn_at(&self, moment_ns: u64) -> Result<Option<Lsn>> {
+        let (pending, last) = {
+            let state = self.apply.lock();
+            (state.meta.moments, self.log.last_lsn())
+        };
+        self.lsn_of(&pending, last, moment_ns)
+    }
+
+    /// As [`lsn_at`](Self::lsn_at), for who has the lock.
+    pub(super) fn lsn_of(&self, pending: &Moments, last: Lsn, moment_ns: u64) -> Result<Option<Lsn>> {
+        let begins_at = |first: Option<Lsn>| first.map_or(last, |l| Lsn::new(l.get().saturating_sub(1)));
+        let found = match pending.find(moment_ns) {
+            Place::At(lsn) => lsn,
+            Place::Behind => last,
+            Place::Before => {
+                // Rows that were made since the lock was let go begin where `pending` does.
+                let next = after_prefix(&key::moments(moment_ns));
+                let within = match self.index.last(&[kind::MOMENTS], &next)? {
+                    None => Place::Behind,
+                    Some((k, bytes)) => {
+                        let rises: MomentsRow = row(&k, &bytes)?;
+                        rises.find(key::last_number(&k).unwrap_or(0), moment_ns)
+                    }
+                };
+                if let Place::At(lsn) = within {
+                    lsn
+                } else {
+                    let rows = self.index.scan(&next, &after_prefix(&[kind::MOMENTS]), 1)?;
+                    match rows.first() {
+                        Some((k, bytes)) => begins_at(Some(row::<MomentsRow>(k, bytes)?.at)),
+                        None => begins_at(pending.first()),
+                    }
+                }
+            }
+        };
+        Ok((found >= Lsn::FIRST).then_some(found))
+    }
+}
+
+impl View<'_> {
+    /// A tag; none if there is none by this name.
+    ///
+    /// # Errors
+    /// What reading the index says.
+    pub fn tag(&self, name: &[u8]) -> Result<Option<Tag>> {
+        let k = key::tag(name);
+        let bytes = match self.at {
+            None => self.store.index.get(&k)?.map(|v| v.to_vec()),
+            Some(at) => row_at(&*self.store.index, &k, at)?,
+        };
+        let found: Option<TagRow> = bytes.map(|b| row(&k, &b)).transpose()?;
+        Ok(found.and_then(|t| t.moment).map(|moment_ns| Tag { name: name.to_vec(), moment_ns }))
+    }
+
+    /// All tags, in the order of their names.
+    ///
+    /// # Errors
+    /// What reading the index says.
+    pub fn tags(&self) -> Result<Vec<Tag>> {
+        // A removed tag keeps its row, so every name that ever was is among these.
+        let rows = self.store.index.scan(&[kind::TAG], &after_prefix(&[kind::TAG]), usize::MAX)?;
+        let mut found = Vec::new();
+        for (k, _) in rows {
+            found.extend(self.tag(k.get(1..).unwrap_or_default())?);
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,121 @@
+//! A store that another process has mounted, and answers: segtool asks it instead of replaying the log.
+
+use std::{path::Path, sync::Arc};
+
+use segfs::{
+    base::Ino,
+    serve::{Control, Served},
+    store::{Options, Store},
+    vfs::Vfs,
+};
+use serde_json::{Value, json};
+
+use super::{file, fill, noise, options, segtool};
+
+fn serve(store: &Arc<Store>) -> Control {
+    let vfs = Arc::new(Vfs::new(Arc::clone(store)));
+    Control::start(Served::new(Arc::clone(store), vfs, Arc::default(), Path::new("/nowhere"))).unwrap()
+}
+
+#[track_caller]
+fn by_segment(list: &Value) -> Vec<(Value, Value, Value)> {
+    let of = |s: &Value| (s["id"].clone(), s["live_bytes"].clone(), s["dead_bytes"].clone());
+    list["segments"].as_array().unwrap().iter().map(of).collect()
+}
+
+#[test]
+fn what_the_mount_says_is_what_the_log_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = Arc::new(Store::create(&path, options()).unwrap());
+    fill(&store, 1);
+    // Overwritten without a version in between: dead.
+    let ino = file(&store, "g", &noise(70, 9000));
+    store.write(ino, 0, &noise(71, 9000)).unwrap();
+    store.write(ino, 0, &noise(72, 9000)).unwrap();
+    store.commit_version(ino).unwrap();
+    store.sync_all().unwrap();
+    let control = serve(&store);
+    let stat = segtool(&path, &["stat", "STORE", "--json"]).ends_with(0).json();
+    let list = segtool(&path, &["segments", "STORE", "--json"]).ends_with(0).json();
+    // All of it, though the mark in the log lags behind; and what only the mount knows.
+    assert_eq!(stat["log"]["last_lsn"], json!(store.last_lsn().get()));
+    assert_eq!((&stat["in_use"], &stat["index"]["bytes"]), (&json!(true), &json!(0)));
+    assert!(stat["bytes"]["dead"].as_u64().unwrap() > 9000, "{stat:#}");
+    drop(control);
+    // The same from a replay, once the mark has moved over all of it.
+    store.checkpoint().unwrap();
+    store.close().unwrap();
+    drop(store);
+    let closed = segtool(&path, &["stat", "STORE", "--json"]).ends_with(0).json();
+    for part in ["records", "objects", "versions"] {
+        assert_eq!(stat[part], closed[part], "{part}");
+    }
+    for part in ["present", "history", "dead", "metadata"] {
+        assert_eq!(stat["bytes"][part], closed["bytes"][part], "{part}");
+    }
+    let closed = segtool(&path, &["segments", "STORE", "--json"]).ends_with(0).json();
+    assert_eq!(by_segment(&list), by_segment(&closed));
+}
+
+#[test]
+fn the_index_of_a_mount_is_compared_with_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let small = Options { memtable_bytes: 20_000, ..options() };
+    let store = Arc::new(Store::create(&path, small).unwrap());
+    fill(&store, 1);
+    let control = serve(&store);
+    for deep in [false, true] {
+        let words: &[&str] =
+            if deep { &["verify", "STORE", "--deep", "--json"] } else { &["verify", "STORE", "--json"] };
+        let found = segtool(&path, words).ends_with(0).json();
+        assert_eq!((&found["ok"], &found["index"]["state"]), (&json!(true), &json!("equal")), "{found:#}");
+        assert_eq!(found["index"]["covers_lsn"], json!(store.last_lsn().get()));
+        assert!(found["index"]["rows"].as_u64().unwrap() > 50, "{found:#}");
+    }
+    let check = segtool(&path, &["index", "check", "STORE"]).ends_with(0);
+    assert!(check.out.contains("equal to the log"), "{check:?}");
+    drop(control);
+    segtool(&path, &["index", "check", "STORE"]).ends_with(7);
+    let found = segtool(&path, &["verify", "STORE", "--json"]).ends_with(0).json();
+    assert_eq!(found["index"]["state"], "in use");
+}
+
+#[test]
+fn a_mount_that_writes_all_the_while_is_found_equal_at_one_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let busy = Options { background: true, memtable_bytes: 50_000, ..options() };
+    let store = Arc::new(Store::create(&path, busy).unwrap());
+    store.start_maintenance().unwrap();
+    let control = serve(&store);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|s| {
+        let writer = s.spawn(|| {
+            let mut n = 0_u64;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                n += 1;
+                let ino = file(&store, &format!("f{n}"), &noise(n, 500 + (n as usize * 7919) % 30_000));
+                store.set_xattr(ino, b"user.n", Some(&noise(n, 200)), None).unwrap();
+                if n > 20 {
+                    store.unlink(Ino::FIRST, format!("f{}", n - 20).as_bytes()).unwrap();
+                }
+            }
+            n
+        });
+        for _ in 0..6 {
+            let run = segtool(&path, &["index", "check", "STORE", "--json"]);
+            if run.code != 0 {
+                stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            let found = run.ends_with(0).json();
+            assert_eq!(found["index"]["state"], "equal", "{found:#}");
+            segtool(&path, &["stat", "STORE", "--json"]).ends_with(0);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(writer.join().unwrap() > 20);
+    });
+    drop(control);
+    store.close().unwrap();
+}

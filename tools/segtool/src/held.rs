@@ -1,0 +1,95 @@
+//! A store that a mount holds: what only its index knows, the mount is asked for through its control socket. One that
+//! does not answer is no failure: then the log is replayed, as far as that goes.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use segfs::{
+    base::{Lsn, SegmentId},
+    console::{Failure, Progress},
+    format::rows::MetaRow,
+    serve::Client,
+    store::inspect::{Census, Digest, Inspection, KindDigest, Tally},
+};
+use serde_json::Value;
+
+/// How long a mount may be silent while it counts.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn ask(store: &Path, request: &str, what: &'static str, json: bool) -> Option<Value> {
+    let progress = Progress::new(what, json);
+    let mut client = Client::connect(store).ok()?;
+    client.ask(request, PATIENCE, &|a, b| progress.tell(a, b)).ok()
+}
+
+/// A store with what is live in it.
+pub struct Looked {
+    pub inspection: Inspection,
+    pub census: Census,
+    /// Bytes of the index on disk, where the mount told them.
+    pub index_bytes: Option<u64>,
+}
+
+/// Looks into a store and counts. A damaged log still has its segments; what is live in them is then unknown, or, if
+/// it has to be known, that is the failure.
+pub fn look(store: &Path, must_know: bool, json: bool) -> Result<Looked, Failure> {
+    let of = |e| Failure::of_store(&e, store);
+    let inspection = Inspection::open(store).map_err(of)?;
+    if inspection.holder().is_some()
+        && let Some(answer) = ask(store, "census", "the mount counts", json)
+        && let Some((lsn, census)) = census(&answer)
+    {
+        // Up to where the mount counted, the log can be read: it is durable.
+        let inspection = Inspection::open_told(store, lsn).map_err(of)?;
+        return Ok(Looked { inspection, census, index_bytes: answer["index_bytes"].as_u64() });
+    }
+    let progress = Progress::new("replaying the log", json);
+    let tell = |a, b| progress.tell(a, b);
+    let rows = match inspection.rows(&tell) {
+        Err(e) if must_know => return Err(of(e)),
+        rows => rows.ok().flatten(),
+    };
+    let census = inspection.census(rows.as_ref().map(|r| r.index()), &tell).map_err(of)?;
+    Ok(Looked { inspection, census, index_bytes: None })
+}
+
+fn census(answer: &Value) -> Option<(Lsn, Census)> {
+    let mut census = Census { liveness: true, rows: answer["rows"].as_u64()?, ..Census::default() };
+    census.total = tally(&answer["bytes"])?;
+    let records = &answer["records"];
+    census.total.extents = records["extent"].as_u64()?;
+    census.total.operations = records["operation"].as_u64()?;
+    census.total.bases = records["base"].as_u64()?;
+    let (objects, versions) = (answer["objects"].as_u64()?, answer["versions"].as_u64()?);
+    census.meta = Some(MetaRow { objects, versions, ..MetaRow::default() });
+    for segment in answer["segments"].as_array()? {
+        census.segments.insert(SegmentId::new(segment["id"].as_u64()?), tally(segment)?);
+    }
+    Some((Lsn::new(answer["lsn"].as_u64()?), census))
+}
+
+fn tally(bytes: &Value) -> Option<Tally> {
+    Some(Tally {
+        present_bytes: bytes["present"].as_u64()?,
+        history_bytes: bytes["history"].as_u64()?,
+        dead_bytes: bytes["dead"].as_u64()?,
+        metadata_bytes: bytes["metadata"].as_u64()?,
+        ..Tally::default()
+    })
+}
+
+/// The rows of the mount's index, in short; none if it does not answer.
+pub fn digest(store: &Path, json: bool) -> Option<Digest> {
+    let answer = ask(store, "digest", "the mount reads its index", json)?;
+    let mut kinds = BTreeMap::new();
+    for kind in answer["kinds"].as_array()? {
+        let hex = kind["hash"].as_str()?.as_bytes();
+        let mut hash = [0; 32];
+        for (byte, digits) in hash.iter_mut().zip(hex.chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        }
+        let of = KindDigest { rows: kind["rows"].as_u64()?, hash };
+        kinds.insert(u8::try_from(kind["kind"].as_u64()?).ok()?, of);
+    }
+    let lsn = |name: &str| answer[name].as_u64().map(Lsn::new);
+    Some(Digest { lsn: lsn("lsn")?, durable: lsn("durable_lsn")?, kinds })
+}
