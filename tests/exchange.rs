@@ -1,12 +1,22 @@
 //! Facts from one store to another, on the real disk: what they show for a moment, and what taking facts in costs.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    time::Duration,
+};
 
 use segfs::{
-    base::{Ino, Lsn},
+    base::{Ino, Lsn, SystemClock, SystemRandom},
+    disk::{Engine, RealDisk},
     format::facts::Owner,
+    index::{Change, Index, IndexStats, MemoryIndex, Order, Value},
     log::Next,
-    store::{NewObject, Options, Parcel, Store},
+    store::{NewObject, Options, Parcel, Parts, Store},
 };
 
 fn options() -> Options {
@@ -53,6 +63,79 @@ fn names(s: &Store, at: Option<Lsn>) -> Vec<String> {
     let view = at.map_or(s.view(), |at| s.view_at(at));
     let entries = view.entries(Ino::FIRST, None, usize::MAX).unwrap();
     entries.into_iter().map(|e| String::from_utf8(e.name).unwrap()).collect()
+}
+
+/// An index that counts the rows that are read.
+struct Counted {
+    index: MemoryIndex,
+    rows: AtomicU64,
+}
+
+impl Counted {
+    /// A new store over such an index; nothing is cached before it.
+    fn store(dir: &Path, name: &str) -> (Store, Arc<Self>) {
+        let options = Options { row_cache_bytes: 0, ..options() };
+        let disk = RealDisk::create(&dir.join(name), Engine::Auto).unwrap();
+        Store::format(&disk, &options, &SystemClock, &SystemRandom, dir).unwrap();
+        let index = Arc::new(Self { index: MemoryIndex::new(), rows: AtomicU64::new(0) });
+        let parts = Parts {
+            disk: Arc::new(disk),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            index: Arc::new(Arc::clone(&index)),
+        };
+        (Store::open_parts(parts, options).unwrap(), index)
+    }
+
+    /// Rows read by this.
+    fn count<T>(&self, what: impl FnOnce() -> T) -> (T, u64) {
+        let before = self.rows.load(Relaxed);
+        let done = what();
+        (done, self.rows.load(Relaxed) - before)
+    }
+}
+
+impl Index for Counted {
+    fn get(&self, key: &[u8]) -> segfs::base::Result<Option<Value>> {
+        self.rows.fetch_add(1, Relaxed);
+        self.index.get(key)
+    }
+    fn apply(&self, lsn: Lsn, changes: &[Change]) -> segfs::base::Result<()> {
+        self.index.apply(lsn, changes)
+    }
+    fn walk(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        order: Order,
+        visit: &mut dyn FnMut(&[u8], &Value) -> bool,
+    ) -> segfs::base::Result<()> {
+        self.index.walk(start, end, order, &mut |k, v| {
+            self.rows.fetch_add(1, Relaxed);
+            visit(k, v)
+        })
+    }
+    fn unflushed_bytes(&self) -> u64 {
+        self.index.unflushed_bytes()
+    }
+    fn rotate(&self, lsn: Lsn) -> segfs::base::Result<()> {
+        self.index.rotate(lsn)
+    }
+    fn flush_to(&self, durable: Lsn) -> segfs::base::Result<()> {
+        self.index.flush_to(durable)
+    }
+    fn waiting_memtables(&self) -> usize {
+        self.index.waiting_memtables()
+    }
+    fn flushed_lsn(&self) -> Lsn {
+        self.index.flushed_lsn()
+    }
+    fn compact(&self) -> segfs::base::Result<bool> {
+        self.index.compact()
+    }
+    fn stats(&self) -> IndexStats {
+        self.index.stats()
+    }
 }
 
 /// LSN and stamp of every facts batch in the log.
@@ -194,4 +277,126 @@ fn a_deep_tree_comes_back_without_a_deep_stack() {
         give(&a, &b);
         assert_eq!(names(&b, None), [""; 0]);
     });
+}
+
+#[test]
+fn a_slow_peer_does_not_hold_up_those_who_write_here() {
+    let (_d, a, b) = two();
+    file(&a, Ino::FIRST, "f", &[7; 5000]);
+    let sent = parcels(&a, &b);
+    let (asked, was_asked) = mpsc::channel();
+    let (answer, answered) = mpsc::channel::<()>();
+    let (made, was_made) = mpsc::channel();
+    std::thread::scope(|s| {
+        let (a, b, sent) = (&a, &b, &sent);
+        s.spawn(move || {
+            for p in sent {
+                b.import(p, &mut |id| {
+                    asked.send(()).unwrap();
+                    let _ = answered.recv_timeout(Duration::from_secs(30));
+                    a.extent_bytes(p, id)
+                })
+                .unwrap();
+            }
+        });
+        was_asked.recv_timeout(Duration::from_secs(30)).expect("the extent is asked for");
+        s.spawn(move || {
+            create(b, Ino::FIRST, "mine");
+            made.send(()).unwrap();
+        });
+        let done = was_made.recv_timeout(Duration::from_secs(10));
+        answer.send(()).unwrap();
+        assert!(done.is_ok(), "a create waits for a fetch");
+    });
+    assert_eq!(names(&b, None), ["f", "mine"]);
+    let mut out = [0; 5000];
+    b.view().read(b.view().lookup(Ino::FIRST, b"f").unwrap().ino, 0, &mut out).unwrap();
+    assert_eq!(out, [7; 5000]);
+}
+
+#[test]
+fn what_came_by_another_way_during_a_fetch_is_taken_once() {
+    let (_d, a, b) = two();
+    file(&a, Ino::FIRST, "f", &[7; 5000]);
+    for p in &parcels(&a, &b) {
+        b.import(p, &mut |id| {
+            b.import(p, &mut |id| a.extent_bytes(p, id)).unwrap();
+            a.extent_bytes(p, id)
+        })
+        .unwrap();
+    }
+    let f = b.view().lookup(Ino::FIRST, b"f").unwrap().ino;
+    assert_eq!(b.view().versions(f, None, 10).unwrap().len(), 1);
+    assert_eq!(b.knowledge().unwrap(), a.knowledge().unwrap());
+    b.sync_all().unwrap();
+    let mut log = b.subscribe(Lsn::FIRST);
+    let mut extents = 0;
+    while let Ok(Some(Next::Record(r))) = log.try_next() {
+        extents += u64::from(r.kind == segfs::format::Kind::Extent);
+    }
+    assert_eq!(extents, 1, "the extent is stored once");
+}
+
+#[test]
+fn what_is_held_costs_what_there_are_gaps_to_say() {
+    let d = tempfile::tempdir().unwrap();
+    let a = new(d.path(), "a");
+    let (b, index) = Counted::store(d.path(), "b");
+    for n in 0..1000 {
+        create(&a, Ino::FIRST, &format!("f{n}"));
+    }
+    // Every tenth is missing at first; the others come in no order.
+    let sent = parcels(&a, &b);
+    let mut order = sent.clone();
+    order.sort_by_key(|p| p.origin.seq.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let (missing, there): (Vec<_>, Vec<_>) = order.into_iter().partition(|p| p.origin.seq % 10 == 0);
+    take(&a, &b, &there);
+    let (known, rows) = index.count(|| b.knowledge().unwrap());
+    assert!((100..110).contains(&rows), "{rows} rows for 100 gaps");
+    for p in &sent {
+        assert_eq!(known.has(&p.origin), p.origin.seq % 10 != 0);
+    }
+    take(&a, &b, &missing);
+    let (known, rows) = index.count(|| b.knowledge().unwrap());
+    assert_eq!((known, rows), (a.knowledge().unwrap(), 1), "no gap is left");
+    for p in &sent {
+        b.import(p, &mut |_| panic!("it is here already")).unwrap();
+    }
+    // Its own openings count as one each.
+    drop(a);
+    let mut all = 1;
+    for n in 0..3 {
+        let a = Store::open(&d.path().join("a"), options()).unwrap();
+        create(&a, Ino::FIRST, &format!("g{n}"));
+        all += parcels(&a, &b).len();
+        give(&a, &b);
+        assert_eq!(b.knowledge().unwrap(), a.knowledge().unwrap());
+    }
+    assert_eq!(all, 4);
+    assert_eq!(index.count(|| b.knowledge().unwrap()).1, 4);
+}
+
+/// Bytes that this thread has asked the system for.
+fn bytes_read() -> u64 {
+    let io = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+    io.lines().find_map(|l| l.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_is_known_already_is_not_read_again_to_be_passed_over() {
+    let (_d, a, b) = two();
+    let f = create(&a, Ino::FIRST, "f");
+    for n in 0..24 {
+        a.write(f, n << 20, &vec![n as u8; 1 << 20]).unwrap();
+    }
+    a.commit_version(f).unwrap();
+    give(&a, &b);
+    create(&a, Ino::FIRST, "g");
+    a.sync_all().unwrap();
+    let known = b.knowledge().unwrap();
+    let before = bytes_read();
+    let sent = a.parcels(&known, Lsn::FIRST, usize::MAX).unwrap().0;
+    let read = bytes_read() - before;
+    assert_eq!(sent.len(), 1);
+    assert!((1000..2 << 20).contains(&read), "{read} bytes read to pass over 24 MiB");
 }

@@ -1,9 +1,12 @@
 //! All integration tests, in one binary.
 
 mod badinput;
+mod bounds;
+mod cli;
 mod disk;
 mod exchange;
 mod format;
+mod history;
 mod index;
 mod kill;
 mod mount;

@@ -135,7 +135,9 @@ fn those_who_say_nothing_are_bounded_and_do_not_hold_up_the_end() {
     let control = serve(&store).unwrap();
     let silent: Vec<UnixStream> = (0..limits::CONTROL_CONNECTIONS).map(|_| raw(&path)).collect();
     // The last of them has been taken when the next one is.
+    let since = Instant::now();
     let refused = loop {
+        assert!(since.elapsed() < PATIENCE, "nobody was refused");
         match ask(&path, "status") {
             Err(Unanswered::Refused(failure)) => break failure,
             Ok(_) => {}

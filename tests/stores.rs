@@ -9,8 +9,14 @@ use std::{
 
 use segfs::{
     base::{FsError, Ino, Lsn},
-    format::facts::{ObjectKind, Owner, Time},
-    store::{NewObject, Options, Rename, SetAttributes, Store, View},
+    format::{
+        BodyHeader, Kind, code,
+        facts::{Changes, Fact, ObjectKind, Owner, Time},
+        rows::kind,
+    },
+    index::{Index as _, IndexView, Order},
+    segment::Found,
+    store::{NewObject, Options, Rename, SetAttributes, Store, View, inspect::Inspection},
 };
 
 fn options() -> Options {
@@ -212,4 +218,94 @@ fn make_one_to_keep() {
     let options = Options { mint_interrupted: false, read_only: true, ..options() };
     let store = Store::open(&to.join("store"), options).unwrap();
     fs::write(to.join("expected.txt"), all(&store)).unwrap();
+}
+
+/// Not a test: writes what the kept store holds into the corpora that fuzzing begins with, in the directory that
+/// `SEGFS_FUZZ_SEEDS` names.
+#[test]
+fn seeds_for_fuzzing() {
+    let Some(to) = std::env::var_os("SEGFS_FUZZ_SEEDS").map(PathBuf::from) else { return };
+    let keep = |target: &str, bytes: &[u8]| {
+        let dir = to.join(target);
+        fs::create_dir_all(&dir).unwrap();
+        let name = blake3::hash(bytes).to_hex();
+        fs::write(dir.join(&name[..16]), bytes).unwrap();
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    copy(&kept().join("v1/store"), &path);
+    let options = Options { mint_interrupted: false, ..options() };
+    Store::open(&path, options).unwrap().close().unwrap();
+    seeds_of_log(&path, &keep);
+    seeds_of_index(&path, &keep);
+}
+
+/// One operation of each mixture of facts, alone and as a parcel.
+fn seeds_of_log(store: &Path, keep: &dyn Fn(&str, &[u8])) {
+    let inspection = Inspection::open(store).unwrap();
+    let mut mixtures = std::collections::BTreeSet::new();
+    for s in &inspection.log().segments {
+        let mut scan = inspection.log().scan(s.id).unwrap();
+        while let Some(found) = scan.next_found() {
+            let Found::Batch(b) = found else { continue };
+            for f in b.frames.iter().filter(|f| f.envelope.kind == Kind::Operation) {
+                let record = inspection.log().read_record(&f.location()).unwrap();
+                let facts: Vec<Fact> = code::decode(&record.payload).unwrap();
+                let mixture: Vec<_> = facts.iter().map(std::mem::discriminant).collect();
+                if !mixtures.insert(format!("{mixture:?}")) {
+                    continue;
+                }
+                keep("facts", &record.payload);
+                if !facts.iter().any(Fact::is_local) {
+                    keep("import", &parcel(&record.head.unwrap(), facts));
+                }
+            }
+        }
+    }
+}
+
+/// A parcel as the fuzz target takes it.
+fn parcel(head: &BodyHeader, facts: Vec<Fact>) -> Vec<u8> {
+    let mut contents = Vec::new();
+    for fact in &facts {
+        if let Fact::Version(v) = fact {
+            contents.push(Changes { object: v.object, version: v.id, base: None, ranges: Vec::new() });
+        }
+    }
+    let o = head.origin;
+    code::encode(&vec![(
+        o.store.get(),
+        o.incarnation.get(),
+        1_u64,
+        head.stamp,
+        head.object.get(),
+        facts,
+        contents,
+    )])
+}
+
+/// Two rows of each kind, behind the number that the fuzz target has for their type.
+fn seeds_of_index(store: &Path, keep: &dyn Fn(&str, &[u8])) {
+    let numbers = [
+        (kind::META, 0),
+        (kind::LINK, 2),
+        (kind::REGISTER, 3),
+        (kind::OBJECT, 4),
+        (kind::XATTR, 5),
+        (kind::CHUNK, 6),
+        (kind::VERSION, 7),
+        (kind::EXTENT, 12),
+        (kind::MARKER, 13),
+        (kind::TAG, 15),
+    ];
+    let view = IndexView::open(&store.join("index"), 1 << 20, &segfs::base::SystemRandom).unwrap();
+    for (kind, number) in numbers {
+        let mut left = 2;
+        let each = &mut |_: &[u8], row: &segfs::index::Value| {
+            keep("rows", &[&[number][..], row].concat());
+            left -= 1;
+            left > 0
+        };
+        view.index().walk(&[kind], &[kind + 1], Order::Forward, each).unwrap();
+    }
 }

@@ -52,10 +52,16 @@ pub const COUNTER: u64 = 1 << 48;
 pub const DEPTH: usize = 100_000;
 /// Changed ranges of a version in one record.
 pub const CHANGES_PER_RECORD: usize = 16_384;
+/// Chunks with something in them that one record makes holes.
+pub const CLEARED_CHUNKS: usize = 4096;
 /// Rows in one piece of a base, in bytes of keys and values.
 pub const BASE_PIECE_BYTES: usize = 1 << 20;
 /// How long a commit waits at most for others that are about to join it, in nanoseconds.
 pub const GATHER_NS: u64 = 60_000;
+/// Who waits for a commit looks for so long before it sleeps, if the last commit took no longer, in nanoseconds.
+pub const SPIN_NS: u64 = 200_000;
+/// A thread that did not get the processor back for so long, in nanoseconds, leaves it to those who need it.
+pub const YIELD_NS: u64 = 40_000;
 /// Connections to the control socket at once.
 pub const CONTROL_CONNECTIONS: usize = 16;
 /// A request on the control socket, in bytes with its end of line.

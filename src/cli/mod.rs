@@ -2,6 +2,7 @@
 
 mod doctor;
 mod failure;
+mod history;
 mod mount;
 mod mounts;
 mod place;
@@ -61,6 +62,8 @@ enum Command {
         /// A mountpoint, a path inside one, or a store; without, all mounts.
         at: Option<PathBuf>,
     },
+    #[command(flatten)]
+    History(history::Command),
     /// Look at this machine: what stands in the way of mounting, or of speed, and what to do about it.
     #[command(after_help = "Examples:\n  segfs doctor\n  segfs doctor --json /srv/store")]
     Doctor {
@@ -81,6 +84,9 @@ struct MountArgs {
     /// Return once the mount answers, and go on in the background.
     #[arg(long)]
     background: bool,
+    /// Mount a moment of the store, read-only: a time, a tag, or a record (LSN:n). Works beside a mount of the present.
+    #[arg(long, value_name = "TIME|TAG|LSN:n")]
+    at: Option<String>,
     /// Says READY on standard output once the mount answers.
     #[arg(long, hide = true)]
     say_ready: bool,
@@ -127,7 +133,8 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Outcome<()> {
     match &cli.command {
         Command::Mount(args) => mount::run(args, cli.json),
         Command::Init { store } => init(store, out),
-        Command::Umount { dir, lazy } => umount::run(dir, *lazy),
+        Command::Umount { dir, lazy } => umount::run(dir, *lazy, out),
+        Command::History(command) => history::run(command, cli.json),
         Command::Doctor { store } => doctor::run(store.as_deref(), out),
         Command::Status { at } => status::run(at.as_deref(), out),
     }

@@ -21,7 +21,7 @@ use segfs::{
 use super::{
     MountArgs,
     failure::{FAILED, Failure, IN_USE, NOT_FOUND, Outcome, Progress},
-    mounts,
+    history, mounts,
     place::{self, Made},
 };
 
@@ -39,9 +39,17 @@ enum Event {
 
 /// Mounts, and stays until it is unmounted.
 pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
-    let options = options(args)?;
+    let mut options = options(args)?;
     if options.remount {
         return remount(args, &options);
+    }
+    if let Some(moment) = &args.at {
+        if let Some(live) = mounts::of_store(&args.store) {
+            let made = place::prepare(&args.mountpoint, &args.store, &options, &|line| note(json, line))?;
+            return history::mount_beside(&live, moment, &args.mountpoint, json).inspect_err(|_| made.undo());
+        }
+        history::check_store(&args.store)?;
+        options.read_only = true;
     }
     if args.background {
         return in_background(args, json);
@@ -167,17 +175,19 @@ fn open_store(path: &Path, read_only: bool, json: bool) -> Outcome<(Arc<Store>, 
 fn serve(store: &Arc<Store>, args: &MountArgs, options: &fuse::Options) -> Outcome<(Arc<Vfs>, fuse::Mount)> {
     store.start_maintenance().map_err(|e| Failure::of_store(&e, &args.store))?;
     let vfs = Arc::new(Vfs::new(Arc::clone(store)));
+    let at = args.at.as_ref().map(|moment| history::moment_of(store, moment)).transpose();
+    let options = &fuse::Options { at: at.inspect_err(|_| drop(store.close()))?, ..options.clone() };
     let source = mounts::absolute(&args.store);
     let mount = fuse::Mount::new(&vfs, &args.mountpoint, &source, options).map_err(|e| {
         let _ = store.close();
         let what = format!("{} can't be mounted on", args.mountpoint.display());
         let why = e.to_string().trim().replace('\n', "; ");
-        match e.kind() {
-            io::ErrorKind::PermissionDenied => {
-                Failure::usage(what, why, "run it as root; what is missing for a user: segfs doctor")
-            }
-            _ => Failure::new(FAILED, what, why, "segfs doctor"),
+        // fusermount3 says why in words.
+        let words = ["not permitted", "ermission denied", "only allowed"];
+        if e.kind() == io::ErrorKind::PermissionDenied || words.iter().any(|w| why.contains(w)) {
+            return Failure::usage(what, why, "run it as root; what is missing for a user: segfs doctor");
         }
+        Failure::new(FAILED, what, why, "segfs doctor")
     })?;
     mounts::read_ahead(&args.mountpoint);
     Ok((vfs, mount))
@@ -297,6 +307,9 @@ fn in_background(args: &MountArgs, json: bool) -> Outcome<()> {
     }
     for list in &args.o {
         command.arg("-o").arg(list);
+    }
+    if let Some(moment) = &args.at {
+        command.arg("--at").arg(moment);
     }
     command.arg("--").arg(&args.store).arg(&args.mountpoint);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;

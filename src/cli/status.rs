@@ -156,7 +156,9 @@ fn unanswered(
     }
     Ok(match (inspection.holder(), mount) {
         (Some(_), _) => "in use",
-        (None, Some(_)) => "dead",
+        // One that only reads has no socket, and lets others look beside it.
+        (None, Some(m)) if mounts::is_dead(&m.dir) => "dead",
+        (None, Some(_)) => "mounted",
         (None, None) => "closed",
     })
 }

@@ -3,9 +3,10 @@
 use std::{io, path::Path};
 
 use rustix::fs::{FlockOperation, flock};
+use serde_json::{Value, json};
 
 use super::{
-    failure::{FAILED, Failure, IN_USE, NOT_FOUND, Outcome},
+    failure::{FAILED, Failure, IN_USE, NOT_FOUND, Outcome, Output},
     mounts,
 };
 
@@ -13,7 +14,7 @@ use super::{
 const CLOSING_STEPS: u32 = 3000;
 
 /// Unmounts a directory and waits until its store is closed.
-pub fn run(dir: &Path, lazy: bool) -> Outcome<()> {
+pub fn run(dir: &Path, lazy: bool, out: &mut Output) -> Outcome<()> {
     let shown = dir.display();
     let Some(mounted) = mounts::on(dir) else {
         let why = "no segfs is mounted there";
@@ -29,8 +30,19 @@ pub fn run(dir: &Path, lazy: bool) -> Outcome<()> {
             _ => Failure::new(FAILED, what, e.to_string(), "run it as the user who mounted it, or as root"),
         }
     })?;
-    if lazy || is_closed(&mounted.store) {
-        return Ok(());
+    // Where the store is mounted elsewhere too (a moment beside the present), its process goes on.
+    let elsewhere = mounts::of_store(&mounted.store).is_some();
+    if lazy || elsewhere || is_closed(&mounted.store) {
+        if out.json {
+            let (dir, store) = (mounted.dir.display().to_string(), mounted.store.display().to_string());
+            let closed = if lazy || elsewhere { Value::Null } else { true.into() };
+            return out.value(&json!({"mountpoint": dir, "store": store, "closed": closed}));
+        }
+        return out.line(&format!(
+            "unmounted {}; everything is in {}",
+            mounted.dir.display(),
+            mounted.store.display()
+        ));
     }
     let holder = std::fs::read_to_string(mounted.store.join("LOCK")).unwrap_or_default();
     let holder = if holder.trim().is_empty() { "its process" } else { holder.trim() };

@@ -82,6 +82,9 @@ pub struct Lineage {
     pub object: ObjectId,
     /// Its newest version at that time, if it had one.
     pub version: Option<VersionId>,
+    /// Versions in the history of the name up to here, those of earlier objects included: what the numbers of
+    /// later ones go on from.
+    pub versions: u64,
 }
 
 /// Time of an inode as people see it: seconds and nanoseconds since 1970, also before.

@@ -4,6 +4,7 @@
 //! together. Decoders take arbitrary bytes: a checksum is checked before any length below it is used, lengths
 //! are bounded before memory is allocated, and nothing panics.
 
+mod attribute_code;
 pub mod checksum;
 pub mod code;
 pub mod compress;

@@ -81,6 +81,12 @@ impl Moments {
         (self.first.0 > 0).then(|| Lsn::new(self.first.1))
     }
 
+    /// The last rise that is in no row and not later than a moment, ns since 1970.
+    #[must_use]
+    pub fn last_upto(&self, moment: u64) -> Option<u64> {
+        if self.first.0 == 0 { None } else { self.row().last_upto(self.first.0, moment) }
+    }
+
     /// What the rises that are in no row say of a moment.
     #[must_use]
     pub fn find(&self, moment: u64) -> Place {
@@ -89,6 +95,22 @@ impl Moments {
 }
 
 impl MomentsRow {
+    /// The last rise of a row whose key is `first` that is not later than a moment, ns since 1970.
+    #[must_use]
+    pub fn last_upto(&self, first: u64, moment: u64) -> Option<u64> {
+        if first > moment {
+            return None;
+        }
+        let mut last = first;
+        for (ns, _) in &self.steps {
+            match last.checked_add(u64::from(*ns)) {
+                Some(next) if next <= moment => last = next,
+                _ => break,
+            }
+        }
+        Some(last)
+    }
+
     /// What a row whose key is `first` says of a moment.
     #[must_use]
     pub fn find(&self, first: u64, moment: u64) -> Place {

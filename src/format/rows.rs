@@ -45,7 +45,8 @@ pub mod kind {
     pub const MARKER: u8 = 0x1a;
     /// number -> store id.
     pub const STORE_NUMBER: u8 = 0x1b;
-    /// store, incarnation, sequence -> LSN of the record here, of facts that another store made.
+    /// store, incarnation, sequence -> sequence: facts batches held from the first to the second, with a gap before and
+    /// behind; those of the running incarnation of this store aside.
     pub const HELD: u8 = 0x1c;
     /// stamp, store -> [`super::MoveRow`]: moves of directories in the order of their stamps.
     pub const MOVE: u8 = 0x1d;
@@ -67,16 +68,16 @@ pub mod kind {
     pub const CHANGES: u8 = 0x25;
     /// inode, LSN -> LSN of the version that began to show then, where that was not at its own commit.
     pub const SHOWN: u8 = 0x26;
-    /// incarnation of this store, sequence -> LSN: every so many facts, to find the others by.
-    pub const OWN: u8 = 0x27;
+    /// The same by its other end: store, incarnation, last sequence -> first.
+    pub const HELD_TO: u8 = 0x27;
     /// inode, branch -> [`super::BranchRow`], of objects that have more than one branch.
     pub const BRANCH: u8 = 0x28;
     /// inode, LSN -> nothing: versions whose content hash is still to be computed.
     pub const UNHASHED: u8 = 0x29;
     /// stamp -> [`super::MomentsRow`]: when the highest stamp rose.
-    pub const MOMENTS: u8 = 0x2a;
+    pub const MOMENTS: u8 = 0x2b;
     /// version id -> [`super::LockRow`].
-    pub const LOCK: u8 = 0x2b;
+    pub const LOCK: u8 = 0x2c;
     /// superseded row: key, LSN from which it held -> [`super::Superseded`].
     pub const HISTORY: u8 = 0x30;
 }
@@ -220,15 +221,15 @@ pub mod key {
             None => key.done(),
         }
     }
-    /// A batch of facts made by another store.
+    /// Facts batches that are held, from this one on.
     #[must_use]
     pub fn held(store: StoreId, incarnation: Incarnation, sequence: u64) -> Vec<u8> {
         Key::new(kind::HELD).u128(store.get()).u64(incarnation.get()).u64(sequence).done()
     }
-    /// A batch of facts made by this store.
+    /// Facts batches that are held, up to this one.
     #[must_use]
-    pub fn own(incarnation: Incarnation, sequence: u64) -> Vec<u8> {
-        Key::new(kind::OWN).u64(incarnation.get()).u64(sequence).done()
+    pub fn held_to(store: StoreId, incarnation: Incarnation, sequence: u64) -> Vec<u8> {
+        Key::new(kind::HELD_TO).u128(store.get()).u64(incarnation.get()).u64(sequence).done()
     }
     /// A move of a directory.
     #[must_use]
@@ -359,8 +360,6 @@ pub struct MetaRow {
     pub sequence: u64,
     /// See `sequence`.
     pub incarnation: u64,
-    /// LSN of that batch.
-    pub sequence_at: Lsn,
     /// Were facts of another store taken in, ever?
     pub foreign: bool,
     /// Objects that a link shows.
@@ -378,6 +377,16 @@ pub struct Superseded {
     pub until: Lsn,
     /// The row as it was.
     pub row: Vec<u8>,
+}
+
+impl Superseded {
+    /// The encoding of a superseded row, without a copy of the row.
+    #[must_use]
+    pub fn encoded(until: Lsn, row: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(row.len() + 16);
+        super::code::encode_into(&(until, row), &mut out);
+        out
+    }
 }
 
 /// What stands at a name. The first entry shows; more than one only after a conflict.
@@ -436,8 +445,9 @@ pub struct ObjectRow {
     pub content: Content,
 }
 
-/// The part of an object's row that has history.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+/// The part of an object's row that has history. Its encoding leaves out what follows from something else
+/// (`docs/FORMAT.md` section 8).
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attributes {
     /// What it is.
     pub kind: ObjectKind,
@@ -696,6 +706,8 @@ pub struct MarkerRow {
     pub child: Ino,
     /// Whose history it ends.
     pub lineage: Lineage,
+    /// Nothing was deleted: what stood here was given another name.
+    pub moved: bool,
 }
 
 /// A move of a directory, or an alias: what was decided, and what was there before, to take it back.

@@ -20,12 +20,12 @@ use fuser::{
 
 use crate::{
     base::{FsError, Result},
-    vfs::{Allocate, ObjectKind, Rename, Seek, Setting, Vfs},
+    vfs::{Allocate, Asker, Front, ObjectKind, Rename, Seek, Setting},
 };
 
 use super::{
     REQUEST_BYTES, Requests,
-    convert::{attributes, caller, file_type, ino, kind, node, set_time},
+    convert::{attributes, caller, file_type, in_group, ino, kind, node, set_time},
     errno::{self, Code},
 };
 
@@ -68,32 +68,37 @@ const WANTED: &[InitFlags] = &[
 
 /// The filesystem as fuser drives it.
 pub(super) struct Adapter {
-    vfs: Arc<Vfs>,
+    vfs: Arc<Front>,
     requests: Arc<Requests>,
     /// The kernel collects writes and hands them over later: asked for, and after the handshake, so it is.
     writeback: bool,
 }
 
 impl Adapter {
-    pub(super) fn new(vfs: Arc<Vfs>, requests: Arc<Requests>, writeback: bool) -> Self {
+    pub(super) fn new(vfs: Arc<Front>, requests: Arc<Requests>, writeback: bool) -> Self {
         Self { vfs, requests, writeback }
     }
 
-    fn run<T>(&self, request: impl FnOnce(&Vfs) -> Result<T>) -> Result<T, Code> {
+    fn run<T>(&self, request: impl FnOnce(&Front) -> Result<T>) -> Result<T, Code> {
         self.requests.begun.fetch_add(1, Relaxed);
         let answer = caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why));
         self.requests.ended.fetch_add(1, Relaxed);
         answer
     }
 
-    fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Vfs) -> Result<crate::vfs::Attributes>) {
+    fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Front) -> Result<crate::vfs::Attributes>) {
         match self.run(request) {
             Ok(a) => reply.entry(&LIFETIME, &attributes(&a), GENERATION),
             Err(e) => reply.error(e),
         }
     }
 
-    fn empty(&self, reply: ReplyEmpty, request: impl FnOnce(&Vfs) -> Result<()>) {
+    /// How long the kernel may believe what it is told of an inode now.
+    fn lifetime(&self, ino: crate::base::Ino) -> Duration {
+        if self.vfs.is_lasting(ino) { LIFETIME } else { Duration::ZERO }
+    }
+
+    fn empty(&self, reply: ReplyEmpty, request: impl FnOnce(&Front) -> Result<()>) {
         match self.run(request) {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(e),
@@ -161,9 +166,10 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.vfs_lookup(parent, name) {
-            Ok(Some(a)) => reply.entry(&LIFETIME, &a, GENERATION),
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.vfs_lookup(req, parent, name) {
+            Ok(Some(a)) => reply.entry(&self.lifetime(ino(a.ino)), &a, GENERATION),
+            Ok(None) if self.vfs.is_past(ino(parent)) => reply.error(errno::NOT_FOUND),
             Ok(None) => {
                 // Inode 0 with a lifetime: the kernel remembers that there is nothing.
                 reply.entry(&LIFETIME, &nothing(), GENERATION);
@@ -172,9 +178,13 @@ impl Filesystem for Adapter {
         }
     }
 
+    fn forget(&self, _req: &Request, node: INodeNo, times: u64) {
+        self.vfs.forget(ino(node), times);
+    }
+
     fn getattr(&self, _req: &Request, node: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.run(|vfs| vfs.attributes(ino(node))) {
-            Ok(a) => reply.attr(&LIFETIME, &attributes(&a)),
+            Ok(a) => reply.attr(&self.lifetime(a.ino), &attributes(&a)),
             Err(e) => reply.error(e),
         }
     }
@@ -285,8 +295,8 @@ impl Filesystem for Adapter {
         self.entry(reply, |vfs| vfs.link(ino(node), ino(newparent), newname.as_bytes()));
     }
 
-    fn open(&self, _req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.run(|vfs| vfs.open(ino(node), writes(flags))) {
+    fn open(&self, req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.run(|vfs| vfs.open(asker(req, &in_group(req)), ino(node), writes(flags))) {
             Ok(handle) => reply.opened(FileHandle(handle), open_flags(flags)),
             Err(e) => reply.error(e),
         }
@@ -336,7 +346,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         node: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -346,8 +356,8 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let drop_bits = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        match self.run(|vfs| vfs.write(ino(node), fh.0, offset, data, drop_bits)) {
+        let by = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| caller(req));
+        match self.run(|vfs| vfs.write(ino(node), fh.0, offset, data, by)) {
             Ok(()) => reply.written(data.len() as u32),
             Err(e) => reply.error(e),
         }
@@ -377,28 +387,21 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _req: &Request, _node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
-        self.empty(reply, Vfs::sync);
+        self.empty(reply, |vfs| vfs.sync());
     }
 
-    fn opendir(&self, _req: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.run(|vfs| vfs.open_dir(ino(node))) {
+    fn opendir(&self, req: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.run(|vfs| vfs.open_dir(asker(req, &in_group(req)), ino(node))) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(e) => reply.error(e),
         }
     }
 
-    fn readdir(
-        &self,
-        _req: &Request,
-        _node: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
+    fn readdir(&self, _req: &Request, dir: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let mut at = offset;
         let done = self.run(|vfs| {
             loop {
-                let page = vfs.read_dir(fh.0, at, LIST_ENTRIES)?;
+                let page = vfs.read_dir(ino(dir), fh.0, at, LIST_ENTRIES)?;
                 let Some(last) = page.last() else { return Ok(()) };
                 at = last.cookie;
                 for e in &page {
@@ -418,7 +421,7 @@ impl Filesystem for Adapter {
     fn readdirplus(
         &self,
         _req: &Request,
-        _node: INodeNo,
+        dir: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
@@ -426,13 +429,14 @@ impl Filesystem for Adapter {
         let mut at = offset;
         let done = self.run(|vfs| {
             loop {
-                let page = vfs.read_dir(fh.0, at, LIST_ENTRIES)?;
+                let page = vfs.read_dir(ino(dir), fh.0, at, LIST_ENTRIES)?;
                 let Some(last) = page.last() else { return Ok(()) };
                 at = last.cookie;
                 for e in &page {
-                    let Some(a) = vfs.listed_attributes(e)? else { continue };
-                    let (name, a) = (OsStr::from_bytes(&e.name), attributes(&a));
-                    if reply.add(node(e.ino), e.cookie, name, &LIFETIME, &a, GENERATION) {
+                    let Some(a) = vfs.listed_attributes(ino(dir), e)? else { continue };
+                    let (name, lifetime) = (OsStr::from_bytes(&e.name), self.lifetime(a.ino));
+                    if reply.add(node(a.ino), e.cookie, name, &lifetime, &attributes(&a), GENERATION) {
+                        vfs.not_listed(e);
                         return Ok(());
                     }
                 }
@@ -459,11 +463,11 @@ impl Filesystem for Adapter {
     }
 
     fn fsyncdir(&self, _req: &Request, _node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
-        self.empty(reply, Vfs::sync);
+        self.empty(reply, |vfs| vfs.sync());
     }
 
     fn statfs(&self, _req: &Request, _node: INodeNo, reply: ReplyStatfs) {
-        match self.run(Vfs::space) {
+        match self.run(|vfs| vfs.space()) {
             Ok(s) => {
                 let (total, free) = (s.total_bytes / STATFS_BYTES, s.free_bytes / STATFS_BYTES);
                 let unit = STATFS_BYTES as u32;
@@ -492,14 +496,15 @@ impl Filesystem for Adapter {
         self.empty(reply, |vfs| vfs.set_xattr(caller(req), ino(node), name.as_bytes(), value, create));
     }
 
-    fn getxattr(&self, _req: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        Self::xattr(reply, size, self.run(|vfs| vfs.xattr(ino(node), name.as_bytes())));
+    fn getxattr(&self, req: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let found = self.run(|vfs| vfs.xattr(asker(req, &in_group(req)), ino(node), name.as_bytes()));
+        Self::xattr(reply, size, found);
     }
 
-    fn listxattr(&self, _req: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
         let list = self.run(|vfs| {
             let mut list = Vec::new();
-            for name in vfs.xattrs(ino(node))? {
+            for name in vfs.xattrs(caller(req), ino(node))? {
                 list.extend_from_slice(&name);
                 list.push(0);
             }
@@ -593,13 +598,23 @@ impl Filesystem for Adapter {
 
 impl Adapter {
     /// What a name shows; none if there is nothing.
-    fn vfs_lookup(&self, parent: INodeNo, name: &OsStr) -> Result<Option<fuser::FileAttr>, Code> {
-        self.run(|vfs| match vfs.lookup(ino(parent), name.as_bytes()) {
+    fn vfs_lookup(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+    ) -> Result<Option<fuser::FileAttr>, Code> {
+        self.run(|vfs| match vfs.lookup(asker(req, &in_group(req)), ino(parent), name.as_bytes()) {
             Ok(a) => Ok(Some(attributes(&a))),
             Err(crate::base::Error::Fs(FsError::NotFound)) => Ok(None),
             Err(e) => Err(e),
         })
     }
+}
+
+/// Who asks, for what only history checks itself.
+fn asker<'a>(req: &Request, in_group: &'a dyn Fn(u32) -> bool) -> Asker<'a> {
+    Asker { caller: caller(req), in_group }
 }
 
 /// The attributes in the answer that there is nothing.

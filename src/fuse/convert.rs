@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
+use rustix::fs::{Mode, OFlags};
 
 use crate::{
     base::Ino,
@@ -21,7 +22,28 @@ pub(super) fn node(ino: Ino) -> INodeNo {
 }
 
 pub(super) fn caller(req: &fuser::Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid() }
+    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
+}
+
+/// The further groups of a thread that has asked for something: FUSE tells only one.
+pub(super) fn groups_of(pid: u32) -> Vec<u32> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut status = Vec::new();
+    if let Ok(file) = rustix::fs::open(format!("/proc/{pid}/status"), flags, Mode::empty()) {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = rustix::io::read(&file, &mut buffer) {
+            status.extend_from_slice(&buffer[..n]);
+        }
+    }
+    let status = String::from_utf8_lossy(&status);
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    groups.into_iter().flat_map(str::split_whitespace).filter_map(|g| g.parse().ok()).collect()
+}
+
+/// Whether the process that asks is in a group beside its first: the kernel does not say, so its status does.
+pub(super) fn in_group(req: &fuser::Request) -> impl Fn(u32) -> bool + use<> {
+    let pid = req.pid();
+    move |gid| groups_of(pid).contains(&gid)
 }
 
 pub(super) fn file_type(kind: ObjectKind) -> FileType {

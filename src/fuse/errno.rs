@@ -13,6 +13,8 @@ pub(super) const IO: Code = Code::EIO;
 pub(super) const RANGE: Code = Code::ERANGE;
 /// This filesystem does not do that; the kernel may try something else.
 pub(super) const NOT_SUPPORTED: Code = Code::EOPNOTSUPP;
+/// There is no such thing.
+pub(super) const NOT_FOUND: Code = Code::ENOENT;
 /// This request is not answered here at all; the kernel does not send it again.
 pub(super) const NOT_IMPLEMENTED: Code = Code::ENOSYS;
 /// The arguments make no sense.

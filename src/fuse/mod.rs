@@ -19,7 +19,7 @@ use std::{
 
 use fuser::{Config, MountOption, SessionACL};
 
-use crate::vfs::Vfs;
+use crate::vfs::{Front, Vfs};
 use adapter::Adapter;
 
 pub use options::{KNOWN as KNOWN_OPTIONS, Options, UnknownOption};
@@ -67,8 +67,12 @@ impl Mount {
         config.mount_options = mount_options(source, options);
         config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(THREADS);
+        let front = match options.at {
+            None => Front::new(Arc::clone(vfs), options.history),
+            Some(when) => Front::of_moment(Arc::clone(vfs), when).map_err(io::Error::other)?,
+        };
         let requests = Arc::new(Requests::default());
-        let adapter = Adapter::new(Arc::clone(vfs), Arc::clone(&requests), options.writeback);
+        let adapter = Adapter::new(Arc::new(front), Arc::clone(&requests), options.writeback);
         let session = fuser::Session::new(adapter, mountpoint, &config)?;
         let notifier = session.notifier();
         vfs.on_side_effect(move |ino| {
@@ -77,6 +81,7 @@ impl Mount {
                 tracing::debug!("telling the kernel of inode {ino}: {e}");
             }
         });
+        vfs.ask_groups(convert::groups_of);
         Ok(Self { session: session.spawn()?, requests })
     }
 

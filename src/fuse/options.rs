@@ -1,5 +1,7 @@
 //! Mount options: those of mount(8) that mean something here.
 
+use crate::vfs::{Shown, When};
+
 /// How to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // mount options are that
@@ -24,6 +26,10 @@ pub struct Options {
     pub writeback: bool,
     /// Not a new mount: an existing one is changed.
     pub remount: bool,
+    /// Where history shows.
+    pub history: Shown,
+    /// Show this moment, not the present.
+    pub at: Option<When>,
 }
 
 /// A mount option that nobody knows.
@@ -49,6 +55,8 @@ impl Options {
             no_access_times: false,
             writeback: false,
             remount: false,
+            history: Shown::Hidden,
+            at: None,
         }
     }
 
@@ -76,6 +84,9 @@ impl Options {
                 "writeback" => self.writeback = true,
                 "nowriteback" => self.writeback = false,
                 "remount" => self.remount = true,
+                "history=hidden" => self.history = Shown::Hidden,
+                "history=visible" => self.history = Shown::Visible,
+                "history=off" => self.history = Shown::Off,
                 "atime" | "relatime" => self.no_access_times = false,
                 "defaults" | "auto" | "noauto" | "user" | "users" | "nofail" | "_netdev" => {}
                 _ if is_for_others(option) => {}

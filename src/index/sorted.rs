@@ -41,7 +41,7 @@ use super::{Change, F_KEY, Index, IndexStats, Order, Value, check_keys, visible_
 use crate::base::{Damage, Error, Lsn, Result};
 
 /// Size at which a merge begins another table, in bytes.
-const TABLE_BYTES: u64 = 32 << 20;
+const TABLE_BYTES: u64 = 8 << 20;
 /// Size of a block, the unit of reading and caching, in bytes.
 const BLOCK_BYTES: u32 = 4096;
 /// Bits of bloom filter for each key.
@@ -402,9 +402,12 @@ fn config(path: &Path, numbers: &SequenceNumberCounter, cache: &Arc<Cache>) -> C
         .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(
             BLOOM_BITS,
         ))))
-        // Filters and block indexes in pieces that the cache bounds, instead of whole ones pinned for each table.
-        .filter_block_partitioning_policy(PinningPolicy::all(true))
-        .index_block_partitioning_policy(PinningPolicy::all(true))
+        // Filters and block indexes in pieces that the cache bounds, instead of whole ones pinned for each table; but
+        // for the few small tables of level 0, which a lookup asks one after the other: there they are whole and stay.
+        .filter_block_partitioning_policy(PinningPolicy::new([false, true]))
+        .index_block_partitioning_policy(PinningPolicy::new([false, true]))
+        .filter_block_pinning_policy(PinningPolicy::new([true, false]))
+        .index_block_pinning_policy(PinningPolicy::new([true, false]))
 }
 
 /// Deletes an index directory, whatever is in it, so that an interruption leaves nothing that opens.

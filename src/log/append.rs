@@ -5,8 +5,6 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use parking_lot::MutexGuard;
-
 use super::{
     Inner, Location, Log, Record, SegmentInfo, close,
     files::Purse,
@@ -16,7 +14,7 @@ use super::{
 use crate::{
     base::{
         Error, FsError, Lsn, Result, SegmentId,
-        limits::{self, BLOCK_BYTES, GATHER_NS, TAIL_BYTES},
+        limits::{self, BLOCK_BYTES, TAIL_BYTES},
     },
     format::{
         BodyHeader, Entry, Kind, Origin, Seed, flags,
@@ -169,44 +167,6 @@ impl Inner {
             t.spare_wanted |= spare;
             close::start_worker(log);
             self.work.notify_one();
-        }
-    }
-
-    pub(super) fn wait_durable(&self, lsn: Lsn) -> Result<()> {
-        let mut t = self.tail.lock();
-        t.waiters += 1;
-        let done = self.wait_for(&mut t, lsn);
-        t.waiters -= 1;
-        done
-    }
-
-    fn wait_for<'a>(&'a self, t: &mut Guard<'a>, lsn: Lsn) -> Result<()> {
-        loop {
-            if t.durable_lsn >= lsn {
-                return Ok(());
-            }
-            t.check()?;
-            if lsn.get() >= t.next_lsn {
-                return Err(Error::BadRequest(format!("LSN {lsn} was not given out yet")));
-            }
-            self.lead(t, |s, t| {
-                s.gather(t);
-                let done = s.flush(t, true);
-                t.cohort = t.waiters;
-                done
-            })?;
-        }
-    }
-
-    /// Waits a moment for those who waited with this one last time: they were woken together and are about to append
-    /// again, and one sync for all of them is worth more than an early one for some.
-    fn gather(&self, t: &mut Guard<'_>) {
-        if !self.opts.background || t.waiters >= t.cohort {
-            return;
-        }
-        let began = self.clock.monotonic_ns();
-        while t.waiters < t.cohort && self.clock.monotonic_ns() - began < GATHER_NS {
-            MutexGuard::unlocked(t, std::thread::yield_now);
         }
     }
 

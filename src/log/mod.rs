@@ -20,6 +20,7 @@ mod tail;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::{
     ops::Range,
@@ -37,7 +38,7 @@ pub use crate::{
 };
 pub use recover::{Recovery, ReplayRecord};
 pub use retire::Listing;
-pub use subscribe::{Next, Subscription};
+pub use subscribe::{Heads, Next, Subscription};
 pub use survey::{Standing, Survey, Surveyed};
 
 use crate::{
@@ -49,6 +50,7 @@ use crate::{
 };
 use files::{Files, Purse};
 use tail::Tail;
+use wait::Marks;
 
 /// How a log works.
 #[derive(Clone, Copy, Debug)]
@@ -186,6 +188,7 @@ struct Inner {
     incarnation: Incarnation,
     opts: LogOptions,
     tail: Mutex<Tail>,
+    marks: Marks,
     /// Told whenever `busy` falls, the durable mark moves, or the log stops.
     changed: Condvar,
     /// Told when the background thread has something to do.
@@ -257,6 +260,7 @@ impl Log {
             store,
             incarnation,
             opts,
+            marks: Marks::new(tail.durable_lsn),
             tail: Mutex::new(tail),
             changed: Condvar::new(),
             work: Condvar::new(),
@@ -287,7 +291,7 @@ impl Log {
     /// Every record up to here is durable.
     #[must_use]
     pub fn durable_lsn(&self) -> Lsn {
-        self.inner.tail.lock().durable_lsn
+        self.inner.marks.durable()
     }
 
     /// The size of new segments.
@@ -406,6 +410,12 @@ impl Log {
                 }
             }
         })
+    }
+
+    /// The durable records from this LSN on, as of now, without their payloads.
+    #[must_use]
+    pub fn heads_from(&self, from: Lsn) -> Heads {
+        Heads::new(Arc::clone(&self.inner), from)
     }
 
     /// The segments of the log, in order.

@@ -5,7 +5,7 @@
 //! their trailer, so that opening reads one or two blocks of each. Then, forwards, damage is told from a torn tail
 //! by the highest durable mark found anywhere.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, io, sync::Arc};
 
 use super::{
     SegmentState, cut,
@@ -21,10 +21,13 @@ use crate::{
     disk::{Disk, DiskFile},
     format::{BodyHeader, FooterBuilder, Kind, Malformed, SegmentHeader, flags, pad_block, segment_header},
     segment::{
-        self, Batch, Found, Location, OTHER_SEGMENT, OTHER_STORE, Scan, ScannedFrame, parse_name,
+        self, Batch, Found, Location, OTHER_SEGMENT, OTHER_STORE, Scan, ScannedFrame, Window, parse_name,
         read_any_header, read_header, read_record, read_trailer,
     },
 };
+
+/// What one read of small records fetches at least, in bytes; between large extents more would be read in vain.
+const REPLAY_READ_BYTES: usize = 32 << 10;
 
 /// What was found when the log was opened.
 #[derive(Clone, Debug, Default)]
@@ -135,6 +138,7 @@ pub(super) fn recover(
         dirty: false,
         busy: false,
         waiters: 0,
+        sleepers: Vec::new(),
         cohort: 0,
         commits: 0,
         closed: false,
@@ -363,7 +367,7 @@ pub(super) fn settle(
 
 /// Writes what was accepted once more, and syncs it. A process may have died while the machine lived: its bytes may not be
 /// on the medium yet; and if a sync had failed, the system takes them for clean and a sync alone would not write them.
-fn harden(disk: &dyn Disk, id: SegmentId, from: u64, end: u64) -> std::io::Result<()> {
+fn harden(disk: &dyn Disk, id: SegmentId, from: u64, end: u64) -> io::Result<()> {
     let file = disk.open(&segment::path(id), true)?;
     let mut bytes = vec![0; (end - from).min(1 << 20) as usize];
     let mut at = from;
@@ -424,6 +428,15 @@ fn len_of(f: &Found) -> u64 {
     }
 }
 
+/// Notes damage before the next record, unless it is among the first so many that are known.
+fn note_gap(r: &mut Recovery, known: usize, d: Damage) {
+    r.gap = Some(d.clone());
+    let same = |k: &Damage| k.place.segment == d.place.segment && k.place.offset == d.place.offset;
+    if !r.damages[..known].iter().any(same) {
+        r.damages.push(d);
+    }
+}
+
 /// Passes the records of a segment to the visitor.
 pub(super) fn replay(
     disk: &dyn Disk,
@@ -436,16 +449,19 @@ pub(super) fn replay(
     let id = link.header.segment;
     let file = open(disk, id)?;
     let mut scan = Scan::new(Arc::clone(&file), &link.header, BLOCK_BYTES, extent(link).end);
-    let known = r.damages.len();
-    let note = |r: &mut Recovery, d: Damage| {
-        r.gap = Some(d.clone());
-        if !r.damages[..known]
-            .iter()
-            .any(|k| k.place.segment == d.place.segment && k.place.offset == d.place.offset)
-        {
-            r.damages.push(d);
+    // Small records stand side by side: one read fetches many.
+    let window = RefCell::new(Window::new(file, extent(link).end, REPLAY_READ_BYTES));
+    let fetch = |out: &mut [u8], at: u64| -> io::Result<()> {
+        let mut window = window.borrow_mut();
+        let bytes = window.get(at, out.len())?;
+        if bytes.len() < out.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        out.copy_from_slice(bytes);
+        Ok(())
     };
+    let known = r.damages.len();
+    let note = |r: &mut Recovery, d| note_gap(r, known, d);
     while let Some(found) = scan.next_found() {
         let batch = match found {
             Found::Batch(b) => b,
@@ -470,7 +486,7 @@ pub(super) fn replay(
                 note(r, Damage::segment(id, e.offset, Some(e.lsn), why.0));
                 r.gap = None;
             } else if e.kind != Kind::Extent {
-                payload = read_record(&location, seed, &|out, at| file.read_exact_at(out, at))?.payload;
+                payload = read_record(&location, seed, &fetch)?.payload;
             }
             r.highest_stamp = r.highest_stamp.max(f.head.map_or(0, |h| h.stamp));
             r.replayed += 1;

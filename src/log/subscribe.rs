@@ -30,6 +30,8 @@ pub struct Subscription {
     /// The number of the next record to yield.
     next: Lsn,
     reading: Option<Reading>,
+    /// Are payloads read?
+    payloads: bool,
 }
 
 struct Reading {
@@ -42,7 +44,7 @@ struct Reading {
 
 impl Subscription {
     pub(super) fn new(inner: Arc<Inner>, from: Lsn) -> Self {
-        Self { inner, next: from.max(Lsn::FIRST), reading: None }
+        Self { inner, next: from.max(Lsn::FIRST), reading: None, payloads: true }
     }
 
     /// The number of the next record.
@@ -75,6 +77,24 @@ impl Subscription {
     /// # Errors
     /// If the log can't be read.
     pub fn try_next(&mut self) -> Result<Option<Next>> {
+        Ok(match self.try_frame()? {
+            None => None,
+            Some(Err(gone)) => Some(gone),
+            Some(Ok(frame)) if frame.wrong.is_some() => {
+                let gone = Next::Gone { first: self.next, last: self.next };
+                self.next = self.next.next();
+                Some(gone)
+            }
+            Some(Ok(frame)) => {
+                let record = self.read(&frame)?;
+                self.next = self.next.next();
+                Some(Next::Record(record))
+            }
+        })
+    }
+
+    /// The frame of the next record, or what is gone before it.
+    fn try_frame(&mut self) -> Result<Option<Result<ScannedFrame, Next>>> {
         let durable = self.inner.tail.lock().durable_lsn;
         if self.next > durable {
             return Ok(None);
@@ -97,20 +117,18 @@ impl Subscription {
                 let gone = Next::Gone { first: self.next, last: Lsn::new(e.lsn.get() - 1) };
                 self.next = e.lsn;
                 self.put_back(frame);
-                return Ok(Some(gone));
+                return Ok(Some(Err(gone)));
             }
-            if frame.wrong.is_some() {
-                let gone = Next::Gone { first: self.next, last: self.next };
-                self.next = self.next.next();
-                return Ok(Some(gone));
-            }
-            let Some(reading) = &self.reading else { return Ok(None) };
-            let file = self.inner.files.file(e.segment)?;
-            let record =
-                read_record(&frame.location(), reading.segment.seed, &|out, at| file.read_exact_at(out, at))?;
-            self.next = self.next.next();
-            return Ok(Some(Next::Record(record)));
+            return Ok(Some(Ok(frame)));
         }
+    }
+
+    /// The record of a frame in the segment being read.
+    fn read(&self, frame: &ScannedFrame) -> Result<OwnedRecord> {
+        let id = frame.envelope.segment;
+        let seed = self.reading.as_ref().map(|r| r.segment.seed).ok_or_else(|| super::gone(id, 0))?;
+        let file = self.inner.files.file(id)?;
+        read_record(&frame.location(), seed, &|out, at| file.read_exact_at(out, at))
     }
 
     fn put_back(&mut self, frame: ScannedFrame) {
@@ -138,7 +156,8 @@ impl Subscription {
     fn enter(&mut self, segment: Arc<Segment>, from: u64) -> Result<()> {
         let (limit, _) = self.limit(&segment);
         let file = self.inner.files.file(segment.id())?;
-        let scan = Scan::new(file, &segment.header, from, limit);
+        let begin = if self.payloads { Scan::new } else { Scan::heads };
+        let scan = begin(file, &segment.header, from, limit);
         self.reading = Some(Reading { segment, scan, frames: VecDeque::new(), limit });
         Ok(())
     }
@@ -172,5 +191,52 @@ impl Subscription {
                 None => return Ok(None),
             }
         }
+    }
+}
+
+/// The records of the durable log one after the other, without their payloads.
+pub struct Heads {
+    log: Subscription,
+    /// The last record to yield.
+    until: Lsn,
+    frame: Option<ScannedFrame>,
+}
+
+impl Heads {
+    pub(super) fn new(inner: Arc<Inner>, from: Lsn) -> Self {
+        let until = inner.tail.lock().durable_lsn;
+        let log = Subscription { payloads: false, ..Subscription::new(inner, from) };
+        Self { log, until, frame: None }
+    }
+
+    /// The next record; `None` behind the last one that was durable when this began. What is not in the log any more, or
+    /// damaged, is passed over.
+    ///
+    /// # Errors
+    /// If the log can't be read.
+    pub fn try_next(&mut self) -> Result<Option<&ScannedFrame>> {
+        while self.log.next <= self.until {
+            match self.log.try_frame()? {
+                None => break,
+                Some(Err(_)) => {}
+                Some(Ok(frame)) => {
+                    self.log.next = self.log.next.next();
+                    if frame.wrong.is_none() {
+                        self.frame = Some(frame);
+                        return Ok(self.frame.as_ref());
+                    }
+                }
+            }
+        }
+        self.frame = None;
+        Ok(None)
+    }
+
+    /// All of the record that came last.
+    ///
+    /// # Errors
+    /// [`crate::base::Error::Damaged`] if it is not what was written.
+    pub fn read(&self) -> Result<Option<OwnedRecord>> {
+        self.frame.as_ref().map(|frame| self.log.read(frame)).transpose()
     }
 }

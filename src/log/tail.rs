@@ -10,6 +10,7 @@ use parking_lot::MutexGuard;
 use super::{
     Inner, SegmentState,
     files::{Extent, Purse, Segment},
+    wait::Sleeper,
 };
 use crate::{
     base::{
@@ -56,6 +57,8 @@ pub(super) struct Tail {
     pub(super) busy: bool,
     /// Threads that wait for a commit, the leader included.
     pub(super) waiters: u32,
+    /// Those of them that sleep until the leader is done.
+    pub(super) sleepers: Vec<Sleeper>,
     /// How many waited when the last commit ended.
     pub(super) cohort: u32,
     /// Grows with each finished commit.
@@ -105,6 +108,7 @@ impl Inner {
         let done = catch_unwind(AssertUnwindSafe(|| f(self, t)));
         t.busy = false;
         self.changed.notify_all();
+        self.wake_sleepers(t);
         match done {
             Ok(done) => done.map(|()| true),
             Err(panic) => {
@@ -128,6 +132,7 @@ impl Inner {
         let why = t.poison.get_or_insert(why).clone();
         self.changed.notify_all();
         self.work.notify_all();
+        self.wake_sleepers(t);
         Error::Poisoned { why }
     }
 
@@ -176,6 +181,7 @@ impl Inner {
         if sync {
             t.durable_lsn = last;
             t.durable_end = end;
+            self.marks.set_durable(last);
         }
         t.commits += 1;
         Ok(())
@@ -335,6 +341,7 @@ impl Inner {
         t.predecessor = Some((id, batch.end));
         t.dirty = false;
         t.durable_lsn = last;
+        self.marks.set_durable(last);
         t.commits += 1;
         Ok(())
     }

@@ -462,6 +462,48 @@ fn one_sync_serves_many_threads() {
     assert_eq!(order, (1..=400).collect::<Vec<_>>());
 }
 
+/// Who sleeps, who looks before it sleeps, and who leads: all hear of a commit, and all hear when there will be none.
+#[test]
+fn everybody_who_waits_is_served_or_told() {
+    for (background, slow, fail_in) in
+        [(true, false, 0), (true, false, 40), (false, false, 40), (true, true, 20), (false, true, 20)]
+    {
+        let disk = MemDisk::new();
+        let clock = Arc::new(crate::base::SystemClock);
+        let opts = LogOptions { background, ..opts() };
+        let log = Log::create(Arc::clone(&disk) as _, STORE, opts, clock, random()).unwrap();
+        if slow {
+            disk.slow_syncs();
+        }
+        disk.fail_sync_in(fail_in);
+        let served = AtomicU64::new(0);
+        std::thread::scope(|s| {
+            for n in 0..8 {
+                let (log, served) = (&log, &served);
+                s.spawn(move || {
+                    for i in 0..100 {
+                        let p = Prepared::record(format!("{n} {i}").into_bytes());
+                        let Ok(at) = log.append(&[Record::new(Kind::Operation, &p)]) else { return };
+                        match log.wait_durable(at[0].0) {
+                            Ok(()) => served.fetch_max(at[0].0.get(), std::sync::atomic::Ordering::Relaxed),
+                            Err(e) => {
+                                assert!(matches!(e, Error::Poisoned { .. }), "{e}");
+                                return;
+                            }
+                        };
+                    }
+                });
+            }
+        });
+        let t = log.inner.tail.lock();
+        assert_eq!((t.waiters, t.sleepers.len()), (0, 0), "nobody is counted who is gone");
+        assert_eq!(t.poison.is_some(), fail_in > 0);
+        drop(t);
+        let (_, recovery, _) = open(&disk.after_power_cut());
+        assert!(recovery.last_lsn.get() >= served.into_inner(), "what was served is there");
+    }
+}
+
 #[test]
 fn a_subscription_yields_what_is_durable_in_order() {
     let disk = MemDisk::new();

@@ -15,6 +15,7 @@ pub use batch::{BatchBuilder, ClosedBatch, FrameParts};
 pub use read::{Fetch, Location, OwnedRecord, read_footer, read_header_of, read_range, read_record};
 pub use scan::{Batch, Found, Scan, ScannedFrame};
 pub use verify::{Report, verify};
+pub use window::Window;
 
 use crate::{
     base::{

@@ -16,6 +16,11 @@ use crate::{
     },
 };
 
+/// What one read fetches at least, in bytes.
+const READ_BYTES: usize = 256 << 10;
+/// The same where most of what lies between is not wanted.
+const SPARSE_READ_BYTES: usize = 16 << 10;
+
 /// A frame with a valid envelope.
 #[derive(Clone, Debug)]
 pub struct ScannedFrame {
@@ -104,6 +109,8 @@ pub struct Scan {
     limit: u64,
     pending: Option<Found>,
     sealed: bool,
+    /// Are payloads read and checked?
+    payloads: bool,
 }
 
 impl Scan {
@@ -112,14 +119,24 @@ impl Scan {
     pub fn new(file: Arc<dyn DiskFile>, header: &SegmentHeader, from: u64, limit: u64) -> Self {
         let limit = limit.min(file.len().unwrap_or(limit));
         Self {
-            window: Window::new(file, limit),
+            window: Window::new(file, limit, READ_BYTES),
             segment: header.segment,
             seed: header.seed(),
             at: from.max(BLOCK_BYTES),
             limit,
             pending: None,
             sealed: false,
+            payloads: true,
         }
+    }
+
+    /// The same without payloads: they are neither read nor checked, only what stands before them.
+    #[must_use]
+    pub fn heads(file: Arc<dyn DiskFile>, header: &SegmentHeader, from: u64, limit: u64) -> Self {
+        let mut scan = Self::new(Arc::clone(&file), header, from, limit);
+        scan.window = Window::new(file, scan.limit, SPARSE_READ_BYTES);
+        scan.payloads = false;
+        scan
     }
 
     /// Where the last batch found so far ends.
@@ -176,7 +193,8 @@ impl Scan {
             if at + envelope.frame_len() - batch.begin > BATCH_BYTES {
                 return Err((at, Malformed("batch is longer than any")));
             }
-            let len = envelope.body_len as usize;
+            let whole = self.payloads || envelope.kind == Kind::BatchEnd;
+            let len = if whole { envelope.body_len as usize } else { envelope.head_len() };
             let body = self
                 .window
                 .get(at + ENVELOPE_BYTES as u64, len)
@@ -191,8 +209,13 @@ impl Scan {
                 batch.end = pad_block(at + envelope.frame_len());
                 return Ok(());
             }
-            let (head, raw_len, wrong) = match open_body(&envelope, body) {
-                Ok((head, raw)) => (head, raw.len() as u32, None),
+            let opened = if self.payloads {
+                open_body(&envelope, body).map(|(head, raw)| (head, raw.len() as u32))
+            } else {
+                head_of(&envelope, body)
+            };
+            let (head, raw_len, wrong) = match opened {
+                Ok((head, raw_len)) => (head, raw_len, None),
                 Err(why) => {
                     let head = body.get(..envelope.head_len());
                     let head = head.filter(|_| envelope.kind.has_body_header());
@@ -222,4 +245,13 @@ impl Scan {
         }
         None
     }
+}
+
+/// What stands before a payload, and the raw length that it names.
+fn head_of(envelope: &Envelope, body: &[u8]) -> Result<(Option<BodyHeader>, u32), Malformed> {
+    if !envelope.kind.has_body_header() {
+        return Ok((None, envelope.payload_len));
+    }
+    let head = BodyHeader::decode(body, envelope)?;
+    Ok((Some(head), head.raw_len))
 }

@@ -79,7 +79,20 @@ impl Client {
         patience: Duration,
         progress: &dyn Fn(u64, u64),
     ) -> Result<Value, Unanswered> {
-        let line = json!({ "request": request }).to_string();
+        self.ask_for(&json!({ "request": request }), patience, progress)
+    }
+
+    /// Asks for something with arguments: an object whose `request` says for what.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    pub fn ask_for(
+        &mut self,
+        request: &Value,
+        patience: Duration,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<Value, Unanswered> {
+        let line = request.to_string();
         self.lines.write(&line, Deadline::within(patience)).map_err(Unanswered::of)?;
         loop {
             let gone = || Unanswered::Nobody(io::ErrorKind::ConnectionReset.into());

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::Served;
 use crate::{
-    base::{Clock as _, SystemClock},
-    console::{Failure, Outcome, hex},
+    base::{Clock as _, Error, FsError, SystemClock},
+    console::{Failure, NOT_FOUND, Outcome, hex},
     store::inspect::{Census, Tally},
 };
 
@@ -32,6 +32,11 @@ pub(super) const TABLE: &[Row] = &[
     },
     Row { name: "status", about: "how the mount stands; never waits long", answer: |s, _, _| Ok(s.status()) },
     Row { name: "census", about: "live and dead bytes, in all and by segment, counted now", answer: census },
+    Row {
+        name: "tag",
+        about: "names this moment (\"name\"), or with \"on\": false forgets the name; changes the store",
+        answer: tag,
+    },
     Row { name: "digest", about: "all rows of the index in short, as of one LSN", answer: digest },
 ];
 
@@ -105,4 +110,35 @@ fn digest(served: &Served, _: &Value, progress: &Paced<'_>) -> Outcome<Value> {
         "durable_lsn": digest.durable.get(),
         "kinds": digest.kinds.iter().map(kind).collect::<Vec<_>>(),
     }))
+}
+
+/// Names this moment: every file that was written and closed has its version in it.
+fn tag(served: &Served, asked: &Value, _: &Paced<'_>) -> Outcome<Value> {
+    let name = asked["name"].as_str().unwrap_or_default();
+    let on = asked["on"].as_bool().unwrap_or(true);
+    let failed = failed(served);
+    if on {
+        served.vfs.mint_all_due().map_err(&failed)?;
+    }
+    let tag = served.store.set_tag(name.as_bytes(), on).map_err(|e| match e {
+        Error::Fs(FsError::Exists) => {
+            let what = format!("the tag \"{name}\" can't be added");
+            Failure::usage(
+                what,
+                "there is one of this name already",
+                "segfs tag list, and choose another name",
+            )
+        }
+        Error::Fs(FsError::NotFound) => {
+            let what = format!("the tag \"{name}\" can't be removed");
+            Failure::new(NOT_FOUND, what, "there is none of this name", "segfs tag list")
+        }
+        Error::Fs(FsError::Invalid | FsError::NameTooLong) => {
+            let what = format!("the tag \"{name}\" can't be added");
+            Failure::usage(what, "a tag is named like a file", "choose another name")
+        }
+        e => failed(e),
+    })?;
+    served.store.sync_all().map_err(&failed)?;
+    Ok(json!({"name": name, "moment_ns": tag.map(|t| t.moment_ns)}))
 }

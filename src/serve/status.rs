@@ -23,7 +23,7 @@ use crate::{
 /// A mount, as those see it who ask.
 pub struct Served {
     pub(super) store: Arc<Store>,
-    vfs: Arc<Vfs>,
+    pub(super) vfs: Arc<Vfs>,
     requests: Arc<Requests>,
     path: PathBuf,
     mountpoint: PathBuf,

@@ -83,6 +83,15 @@ impl Apply<'_, '_> {
                     continues: link.continues,
                     placed: None,
                 };
+                if self.state.unbroken
+                    && self.created == Some(register.child)
+                    && self.stamp.store == 0
+                    && !self.state.meta.foreign
+                {
+                    // A new object's name was seen to be free when its record was made, and only records of other
+                    // stores could have come between.
+                    self.txn.is_free_name(register.parent, &link.name);
+                }
                 self.set_register(link.link, link.object, link.parent, register)
             }
             Fact::Gone(gone) => self.gone(gone),

@@ -26,6 +26,41 @@ use super::{
 /// Cuts kept in an object's row before the rows that they hide are removed one by one.
 const CUTS_MAX: usize = 32;
 
+/// Chunks that are looked at together: what a long file costs in memory, however long it is.
+const PAGE_CHUNKS: usize = 256;
+
+/// Some of the chunks in a range that may hold something, in order.
+pub(super) struct Page {
+    pub(super) chunks: Vec<u64>,
+    /// Up to here these are all; [`u64::MAX`]: in the whole range.
+    pub(super) upto: u64,
+}
+
+impl Page {
+    /// From the keys of at most [`PAGE_CHUNKS`] rows, in their order.
+    fn of<'k>(keys: impl ExactSizeIterator<Item = Option<&'k [u8]>>) -> Self {
+        let full = keys.len() >= PAGE_CHUNKS;
+        let mut chunks: Vec<u64> = keys.flatten().filter_map(key::last_number).collect();
+        chunks.dedup();
+        let upto = chunks.last().copied().filter(|_| full).unwrap_or(u64::MAX);
+        Self { chunks, upto }
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        self.upto = self.upto.min(other.upto);
+        self.chunks.extend(other.chunks);
+        self.chunks.retain(|c| *c <= self.upto);
+        self.chunks.sort_unstable();
+        self.chunks.dedup();
+        self
+    }
+
+    /// Where the page behind this one begins, if there is one before `last`.
+    fn next(&self, last: u64) -> Option<u64> {
+        (self.upto < last).then(|| self.upto + 1)
+    }
+}
+
 /// An extent in this log, and from where on its bytes are meant.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bytes {
@@ -124,14 +159,41 @@ impl Apply<'_, '_> {
         if offset >= end {
             return Ok(());
         }
-        let (first, last) = (offset / CHUNK_BYTES, (end - 1) / CHUNK_BYTES);
-        for chunk in self.chunks_present(ino, &row.content, first, last)? {
-            let base = chunk * CHUNK_BYTES;
-            let start = offset.saturating_sub(base) as u32;
-            let stop = (end - base).min(CHUNK_BYTES) as u32;
-            self.edit(ino, &mut row.content, chunk, |pieces| splice(pieces, start, stop - start, None))?;
+        let last = (end - 1) / CHUNK_BYTES;
+        let mut at = Some(offset / CHUNK_BYTES);
+        while let Some(first) = at {
+            let page = self.page(ino, &row.content, first, last)?;
+            for chunk in &page.chunks {
+                let base = chunk * CHUNK_BYTES;
+                let start = offset.saturating_sub(base) as u32;
+                let stop = (end - base).min(CHUNK_BYTES) as u32;
+                self.edit(ino, &mut row.content, *chunk, |pieces| splice(pieces, start, stop - start, None))?;
+            }
+            at = page.next(last);
         }
         Ok(())
+    }
+
+    /// Up to where a range can be cleared in one record: it holds at most so many chunks with anything in them.
+    pub(super) fn clear_limit(
+        &mut self,
+        ino: Ino,
+        content: &Content,
+        range: std::ops::Range<u64>,
+        most: usize,
+    ) -> Result<u64> {
+        let last = range.end.saturating_sub(1) / CHUNK_BYTES;
+        let mut at = (!range.is_empty()).then_some(range.start / CHUNK_BYTES);
+        let mut left = most;
+        while let Some(first) = at {
+            let page = self.page(ino, content, first, last)?;
+            if let Some(chunk) = page.chunks.get(left) {
+                return Ok(chunk * CHUNK_BYTES);
+            }
+            left -= page.chunks.len();
+            at = page.next(last);
+        }
+        Ok(range.end)
     }
 
     /// Everything from `size` on becomes empty.
@@ -144,7 +206,7 @@ impl Apply<'_, '_> {
         if boundary > size && !planted(Bug::CutKeepsTail) {
             let start = (size % CHUNK_BYTES) as u32;
             let (chunk, n) = (size / CHUNK_BYTES, CHUNK_BYTES as u32 - start);
-            if self.chunks_present(ino, &row.content, chunk, chunk)?.is_empty() {
+            if self.page(ino, &row.content, chunk, chunk)?.chunks.is_empty() {
                 // Nothing there to cut.
             } else {
                 self.edit(ino, &mut row.content, chunk, |pieces| splice(pieces, start, n, None))?;
@@ -156,11 +218,13 @@ impl Apply<'_, '_> {
         if size == 0 {
             row.content.allocated = 0;
         } else {
-            let last = (old - 1) / CHUNK_BYTES;
-            for chunk in self.chunks_present(ino, &row.content, boundary / CHUNK_BYTES, last)? {
-                let gone = allocated(&self.chunk(ino, &row.content, chunk)?.0);
-                row.content.allocated = row.content.allocated.saturating_sub(gone);
-            }
+            // Of what stays and what goes, the shorter side is counted.
+            let (first, last) = (boundary / CHUNK_BYTES, (old - 1) / CHUNK_BYTES);
+            row.content.allocated = if first <= last - first {
+                self.allocated_in(ino, &row.content, 0, first - 1)?
+            } else {
+                row.content.allocated.saturating_sub(self.allocated_in(ino, &row.content, first, last)?)
+            };
         }
         if row.content.cuts.len() >= CUTS_MAX {
             self.carry_out_cuts(ino, &mut row.content)?;
@@ -223,7 +287,18 @@ impl Apply<'_, '_> {
 
     /// What a chunk of the branch that shows holds, and since which LSN its row does, if it has one.
     fn chunk(&mut self, ino: Ino, content: &Content, chunk: u64) -> Result<(Vec<Piece>, Option<Lsn>)> {
-        let own: Option<ChunkRow> = self.txn.get(&key::chunk(ino, content.branch, chunk))?;
+        let own = self.txn.get(&key::chunk(ino, content.branch, chunk))?;
+        self.chunk_over(ino, content, chunk, own)
+    }
+
+    /// As [`chunk`](Self::chunk), with the branch's own row for it.
+    fn chunk_over(
+        &mut self,
+        ino: Ino,
+        content: &Content,
+        chunk: u64,
+        own: Option<ChunkRow>,
+    ) -> Result<(Vec<Piece>, Option<Lsn>)> {
         if let Some(own) = own {
             let pieces = if is_cut(&content.cuts, chunk, own.from) { Vec::new() } else { own.pieces };
             return Ok((pieces, Some(own.from)));
@@ -241,28 +316,41 @@ impl Apply<'_, '_> {
         self.txn.get(&key::branch(ino, branch))
     }
 
-    /// Chunks between two that may hold something.
-    fn chunks_present(&mut self, ino: Ino, content: &Content, first: u64, last: u64) -> Result<Vec<u64>> {
+    /// The first chunks between two that may hold something.
+    fn page(&mut self, ino: Ino, content: &Content, first: u64, last: u64) -> Result<Page> {
+        let (start, end) = chunk_keys(ino, content.branch, first, last);
+        let rows = self.txn.scan_range(&start, &end, PAGE_CHUNKS)?;
+        let own = Page::of(rows.iter().map(|(k, _)| Some(&k[..])));
         if content.branches > 1
             && let Some(branch) = self.branch_row(ino, content.branch)?
             && let Some(base) = branch.base
         {
             // Rare: a file with conflicts. Ask for the chunks of the base too.
             let view = BranchView::of_version(self.txn.index(), ino, base.at)?;
-            let mut all = view.chunks(self.txn.index(), first, last)?;
-            all.extend(self.own_chunks(ino, content.branch, first, last)?);
-            all.sort_unstable();
-            all.dedup();
-            return Ok(all);
+            return Ok(own.and(view.page(self.txn.index(), first, last)?));
         }
-        self.own_chunks(ino, content.branch, first, last)
+        Ok(own)
     }
 
-    fn own_chunks(&self, ino: Ino, branch: u32, first: u64, last: u64) -> Result<Vec<u64>> {
-        let (start, end) = (key::chunk(ino, branch, first), key::chunk(ino, branch, last.saturating_add(1)));
-        let rows = self.txn.scan_range(&start, &end, usize::MAX)?;
-        Ok(rows.iter().filter_map(|(k, _)| key::last_number(k)).collect())
+    /// Bytes in the chunks between two that are not holes. Keeps nothing of what it reads.
+    fn allocated_in(&mut self, ino: Ino, content: &Content, first: u64, last: u64) -> Result<u64> {
+        let mut sum = 0;
+        let mut at = Some(first);
+        while let Some(first) = at {
+            let page = self.page(ino, content, first, last)?;
+            for chunk in &page.chunks {
+                let own = self.txn.peek(&key::chunk(ino, content.branch, *chunk))?;
+                sum += allocated(&self.chunk_over(ino, content, *chunk, own)?.0);
+            }
+            at = page.next(last);
+        }
+        Ok(sum)
     }
+}
+
+/// The keys of the rows of the chunks `first` to `last`: from the first one, up to before the second.
+fn chunk_keys(ino: Ino, branch: u32, first: u64, last: u64) -> (Vec<u8>, Vec<u8>) {
+    (key::chunk(ino, branch, first), key::chunk(ino, branch, last.saturating_add(1)))
 }
 
 /// What reads a part of a piece: the piece, where in the chunk to begin, where to put it.
@@ -362,28 +450,51 @@ impl BranchView {
         Ok(len as usize)
     }
 
-    /// Chunks between two that may hold something.
+    /// All chunks between two that may hold something.
     pub(super) fn chunks(&self, index: &dyn Index, first: u64, last: u64) -> Result<Vec<u64>> {
         let mut all = Vec::new();
-        let (start, end) = (
-            key::chunk(self.ino, self.branch, first),
-            key::chunk(self.ino, self.branch, last.saturating_add(1)),
-        );
-        for (k, _) in index.scan(&start, &end, usize::MAX)? {
-            all.extend(key::last_number(&k));
+        self.each_chunk(index, first, last, &mut |chunk| {
+            all.push(chunk);
+            Ok(true)
+        })?;
+        Ok(all)
+    }
+
+    /// Hands the chunks between two that may hold something to `visit`, in order, until it returns false.
+    pub(super) fn each_chunk(
+        &self,
+        index: &dyn Index,
+        first: u64,
+        last: u64,
+        visit: &mut dyn FnMut(u64) -> Result<bool>,
+    ) -> Result<()> {
+        let mut at = Some(first);
+        while let Some(first) = at {
+            let page = self.page(index, first, last)?;
+            for chunk in &page.chunks {
+                if !visit(*chunk)? {
+                    return Ok(());
+                }
+            }
+            at = page.next(last);
         }
+        Ok(())
+    }
+
+    /// The first chunks between two that may hold something.
+    fn page(&self, index: &dyn Index, first: u64, last: u64) -> Result<Page> {
+        let (start, end) = chunk_keys(self.ino, self.branch, first, last);
+        let rows = index.scan(&start, &end, PAGE_CHUNKS)?;
+        let mut page = Page::of(rows.iter().map(|(k, _)| Some(&k[..])));
         if self.at != Lsn::MAX {
             let (start, end) = (key::history_prefix(&start), key::history_prefix(&end));
-            for (k, _) in index.scan(&start, &end, usize::MAX)? {
-                // history kind, chunk key, NUL, LSN
-                all.extend(k.get(..k.len() - 9).and_then(key::last_number));
-            }
+            let rows = index.scan(&start, &end, PAGE_CHUNKS)?;
+            // History kind, the chunk's key, NUL, LSN.
+            page = page.and(Page::of(rows.iter().map(|(k, _)| k.get(..k.len().saturating_sub(9)))));
         }
         if let Some(base) = self.base(index)? {
-            all.extend(base.chunks(index, first, last)?);
+            page = page.and(base.page(index, first, last)?);
         }
-        all.sort_unstable();
-        all.dedup();
-        Ok(all)
+        Ok(page)
     }
 }

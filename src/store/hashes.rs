@@ -121,13 +121,14 @@ pub(super) fn hash_of_view(
         // One leaf: to read it is as quick as to find out that it is all hole, and zeros hash alike either way.
         data.push((0, 1));
     } else {
-        for chunk in view.chunks(index, 0, (size - 1) / CHUNK_BYTES)? {
+        view.each_chunk(index, 0, (size - 1) / CHUNK_BYTES, &mut |chunk| {
             let (first, end) = (chunk * per_chunk, (chunk + 1) * per_chunk);
             match data.last_mut() {
                 Some(last) if last.1 == first => last.1 = end,
                 _ => data.push((first, end)),
             }
-        }
+            Ok(true)
+        })?;
     }
     hash::content(size, &data, &mut |leaf, out| {
         view.read(index, size, leaf * LEAF_BYTES, out, fetch).map(drop)

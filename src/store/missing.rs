@@ -102,6 +102,7 @@ impl<'a> Replayer<'a> {
             (self.progress)(behind(record.lsn), behind(record.until));
         }
         let before = self.skip.then(|| state.clone());
+        state.unbroken = self.missing.is_empty();
         match replay(index, state, self.memtable_bytes, record) {
             Err(Error::Damaged(d)) if record.wrong.is_some() || self.follows(&d) => {
                 before.into_iter().for_each(|s| *state = s);
@@ -123,7 +124,8 @@ impl<'a> Replayer<'a> {
     }
 
     /// The log has ended there.
-    pub(super) fn end(&mut self, log: &Recovery) -> Result<()> {
+    pub(super) fn end(&mut self, log: &Recovery, state: &mut State) -> Result<()> {
+        state.unbroken = false;
         if self.next > log.last_lsn {
             return Ok(());
         }

@@ -12,7 +12,10 @@ mod cleaner;
 mod content;
 mod exchange;
 mod hashes;
+mod import;
 pub mod inspect;
+mod knowledge;
+mod lineage;
 mod missing;
 mod moments;
 mod moves;
@@ -54,12 +57,15 @@ use activity::Activity;
 pub use activity::Work;
 use apply::Apply;
 pub use cleaner::{Cleaned, Goal};
-pub use exchange::{Fetch, Knowledge, Parcel};
+pub use exchange::Parcel;
+pub use import::Fetch;
+pub use knowledge::Knowledge;
+pub use lineage::{Gone, History, Past, Paused};
 pub use missing::Missing;
 pub use moments::Tag;
 pub use open::{Parts, Recovered};
-pub use ops::{NewObject, Rename, SetAttributes};
-pub use read::{Attributes, Entry, Extent, VersionInfo, View};
+pub use ops::{NewObject, Rename, SetAttributes, XattrChange};
+pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
 pub use remove::Kept;
 pub use retention::{Life, Policy, Retention, Thinning};
 use state::State;
@@ -90,8 +96,8 @@ impl Default for Options {
         Self {
             segment_bytes: limits::SEGMENT_BYTES,
             background: true,
-            cache_bytes: 48 << 20,
-            row_cache_bytes: 32 << 20,
+            cache_bytes: 96 << 20,
+            row_cache_bytes: 16 << 20,
             memtable_bytes: 8 << 20,
             mint_interrupted: true,
             read_only: false,
@@ -470,7 +476,7 @@ impl Store {
             // Whoever fills memory faster than it can be written out helps.
             self.flush_index(lsn)?;
         } else {
-            self.wake.1.notify_one();
+            self.wake.1.notify_all();
         }
         Ok(())
     }
@@ -510,6 +516,18 @@ impl Store {
     /// # Errors
     /// What fails; the store has stopped writing then.
     pub fn maintain(&self) -> Result<bool> {
+        let did = self.write_back()?;
+        Ok(self.merge()? || did)
+    }
+
+    /// Merges once; says whether there was anything to do.
+    fn merge(&self) -> Result<bool> {
+        let _doing = self.activity.begin(Work::Merging);
+        self.index.compact()
+    }
+
+    /// Commits what waits, and writes out the index.
+    fn write_back(&self) -> Result<bool> {
         let mut did = false;
         if self.options.read_only {
             return Ok(did);
@@ -524,8 +542,7 @@ impl Store {
             self.with_ballast(|| self.index.flush_to(self.log.durable_lsn()))?;
             did = true;
         }
-        let _doing = self.activity.begin(Work::Merging);
-        Ok(self.index.compact()? || did)
+        Ok(did)
     }
 
     fn rank(&self, s: Stamp) -> (u64, StoreId) {
@@ -560,8 +577,8 @@ impl Store {
         self.wake.1.notify_all();
     }
 
-    /// Runs [`maintain`](Self::maintain) at least twice a second on a thread of its own, and on two others
-    /// [`hash_versions`](Self::hash_versions) and [`keep_space`](Self::keep_space), until the store is closed or let go.
+    /// Does what [`maintain`](Self::maintain) does at least twice a second, writing and merging on a thread each, and
+    /// [`hash_versions`](Self::hash_versions) and [`keep_space`](Self::keep_space) on two others, until the store is closed or let go.
     ///
     /// # Errors
     /// If no thread can be had.
@@ -569,7 +586,9 @@ impl Store {
         if self.options.read_only {
             return Ok(());
         }
-        self.repeat("segfs-store", |store| Ok(store.maintain()? && store.index.waiting_memtables() > 0))?;
+        self.repeat("segfs-store", |store| Ok(store.write_back()? && store.index.waiting_memtables() > 0))?;
+        // A merge takes long; what waits for a flush must not wait for it.
+        self.repeat("segfs-merge", Self::merge)?;
         self.repeat("segfs-hash", Self::hash_versions)?;
         self.repeat("segfs-space", Self::keep_space)
     }

@@ -1,7 +1,7 @@
 //! Moments: from a time to what this store shows for it, and the tags that name times.
 
 use crate::{
-    base::{Lsn, Result},
+    base::{FsError, Lsn, Result},
     format::{
         moments::{Moments, MomentsRow, Place},
         rows::{TagRow, after_prefix, key, kind},
@@ -68,6 +68,40 @@ impl Store {
             }
         };
         Ok((found >= Lsn::FIRST).then_some(found))
+    }
+}
+
+impl Store {
+    /// When something changed last, not later than a moment (both ns since 1970); none: nothing had by then.
+    ///
+    /// # Errors
+    /// What reading the index says.
+    pub fn changed_upto(&self, moment_ns: u64) -> Result<Option<u64>> {
+        let pending = self.apply.lock().meta.moments;
+        if let Some(found) = pending.last_upto(moment_ns) {
+            return Ok(Some(found));
+        }
+        let next = after_prefix(&key::moments(moment_ns));
+        let Some((k, bytes)) = self.index.last(&[kind::MOMENTS], &next)? else { return Ok(None) };
+        let rises: MomentsRow = row(&k, &bytes)?;
+        Ok(rises.last_upto(key::last_number(&k).unwrap_or(0), moment_ns))
+    }
+}
+
+impl Store {
+    /// Adds a tag on this moment, or removes one; the tag, if it is there now.
+    ///
+    /// # Errors
+    /// [`FsError::Exists`] for one that is there, [`FsError::NotFound`] for one that is not, and those of
+    /// [`tag`](Self::tag).
+    pub fn set_tag(&self, name: &[u8], on: bool) -> Result<Option<Tag>> {
+        match (on, self.view().tag(name)?) {
+            (true, Some(_)) => return Err(FsError::Exists.into()),
+            (false, None) => return Err(FsError::NotFound.into()),
+            _ => {}
+        }
+        self.tag(name, on)?;
+        self.view().tag(name)
     }
 }
 

@@ -53,11 +53,16 @@ impl Apply<'_, '_> {
                 if old.as_ref().is_some_and(|o| !self.state.newer(new.stamp, o.stamp)) {
                     return Ok(());
                 }
-                if let Some(old) = old {
-                    self.unplace(link, &old)?;
+                let moved = new.gone.is_none();
+                if let Some(old) = &old {
+                    self.unplace(link, old)?;
                 }
                 self.put_register(link, new)?;
-                self.settle(link, child)
+                self.settle(link, child)?;
+                match old {
+                    Some(old) if moved => self.moved_away(&old),
+                    _ => Ok(()),
+                }
             }
         }
     }
@@ -72,14 +77,39 @@ impl Apply<'_, '_> {
             continues: None,
             placed: None,
         };
-        let (child, dir) = (register.child, register.parent);
+        let (child, dir) = (register.child, self.canonical(register.parent)?);
+        let continues = match gone.marker {
+            Some(_) => self.txn.links(dir, &gone.name)?,
+            None => None,
+        };
+        let continues = continues.and_then(|l| l.entries.iter().find(|e| e.child == child)?.continues);
         self.set_register(gone.link, gone.object, gone.parent, register)?;
         let Some(id) = gone.marker else { return Ok(()) };
-        let dir = self.canonical(dir)?;
-        if self.txn.links(dir, &gone.name)?.is_some() {
+        self.leave_marker(dir, &gone.name, child, Some(id), continues)
+    }
+
+    /// A link hangs elsewhere now: if nothing took its name, whatever does later continues its history.
+    fn moved_away(&mut self, old: &LinkRegister) -> Result<()> {
+        let Some(dir) = old.placed else { return Ok(()) };
+        if !Self::is_versioned(self.txn.object(old.child)?.attributes.kind) {
             return Ok(());
         }
-        let k = key::marker(dir, &gone.name);
+        self.leave_marker(dir, &old.name, old.child, None, old.continues)
+    }
+
+    /// Notes whose history a name ends with, if nothing stands there any more; without an id nothing was deleted.
+    fn leave_marker(
+        &mut self,
+        dir: Ino,
+        name: &[u8],
+        child: Ino,
+        id: Option<VersionId>,
+        continues: Option<Lineage>,
+    ) -> Result<()> {
+        if self.txn.links(dir, name)?.is_some() {
+            return Ok(());
+        }
+        let k = key::marker(dir, name);
         let old: Option<MarkerRow> = self.txn.get(&k)?;
         if old.is_some_and(|o| !self.state.newer(self.stamp, o.stamp)) {
             return Ok(());
@@ -89,9 +119,19 @@ impl Apply<'_, '_> {
             row.attributes.markers = true;
             self.txn.put_object(dir, row, Keep::History)?;
         }
-        let lineage = Lineage { object: gone.object, version: self.newest_version(child)? };
-        let marker = MarkerRow { from: self.txn.lsn(), stamp: self.stamp, id, child, lineage };
+        let lineage = self.lineage_after(child, continues)?;
+        let (from, moved) = (self.txn.lsn(), id.is_none());
+        let id = id.unwrap_or_default();
+        let marker = MarkerRow { from, stamp: self.stamp, id, child, lineage, moved };
         self.txn.put(k, &marker, Keep::History)
+    }
+
+    /// The history of a name that an object had, as of now: `continues` is what came before the object there.
+    pub(super) fn lineage_after(&mut self, child: Ino, continues: Option<Lineage>) -> Result<Lineage> {
+        let row = self.txn.object(child)?;
+        let version = self.best_head(child, &row.content.heads)?.map(|(_, id)| id);
+        let versions = continues.map_or(0, |c| c.versions).saturating_add(row.content.ordinal);
+        Ok(Lineage { object: row.object, version, versions })
     }
 
     /// An object's creation arrived: links that were noted before can show now.
@@ -301,11 +341,6 @@ impl Apply<'_, '_> {
             }
         }
         Ok(best)
-    }
-
-    fn newest_version(&mut self, ino: Ino) -> Result<Option<VersionId>> {
-        let Some(row) = self.txn.object_if_any(ino)? else { return Ok(None) };
-        Ok(self.best_head(ino, &row.content.heads)?.map(|(_, id)| id))
     }
 
     /// The heads of an object changed: its gone links may come back, and contested names may show another.

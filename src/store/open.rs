@@ -11,7 +11,7 @@ use crate::{
     },
     disk::{Disk, Engine, RealDisk},
     format::{
-        Kind,
+        Kind, Origin,
         facts::{Fact, ObjectKind, version_flags},
         flags,
         rows::{Attributes, Content, ExtentRow, MetaRow, ObjectRow, Stamp, after_prefix, key, kind},
@@ -25,6 +25,7 @@ use super::{
     apply::{Apply, unknown},
     base,
     inspect::Progress,
+    knowledge::note_held,
     missing::{Missing, Replayer},
     state::State,
     superblock,
@@ -241,7 +242,7 @@ impl Store {
             }
             return Err(fault(parts, found, lost.why));
         }
-        replayer.end(&recovery)?;
+        replayer.end(&recovery, &mut state)?;
         let Found { superblock, lock, rebuilt } = found;
         let mut recovered = Recovered {
             log: recovery,
@@ -525,7 +526,7 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
             })?;
             if record.flags & flags::FOREIGN != 0 {
                 let o = head.origin;
-                txn.put(key::held(o.store, o.incarnation, o.seq), &record.lsn, Keep::Amend)?;
+                note_held(txn, &o, o.seq)?;
             } else if head.origin.seq > 0 {
                 note_own(txn, state, head.origin.incarnation, head.origin.seq)?;
             }
@@ -535,10 +536,7 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
     }
 }
 
-/// Every so many facts batches made here, where they are is noted.
-const NOTE_EVERY: u64 = 64;
-
-/// Notes a facts batch made here, so that those that another store lacks are found later.
+/// Counts a facts batch made here. Those of an incarnation that is over are noted as held.
 pub(super) fn note_own(
     txn: &mut Txn<'_>,
     state: &mut State,
@@ -547,11 +545,9 @@ pub(super) fn note_own(
 ) -> Result<()> {
     let m = &mut state.meta;
     if m.incarnation != incarnation.get() && m.sequence > 0 {
-        txn.put(key::own(Incarnation::new(m.incarnation), m.sequence), &m.sequence_at, Keep::Amend)?;
+        let over = Origin { store: state.store, incarnation: Incarnation::new(m.incarnation), seq: 1 };
+        note_held(txn, &over, m.sequence)?;
     }
-    (m.incarnation, m.sequence, m.sequence_at) = (incarnation.get(), seq, txn.lsn());
-    if seq % NOTE_EVERY == 1 {
-        txn.put(key::own(incarnation, seq), &txn.lsn(), Keep::Amend)?;
-    }
+    (m.incarnation, m.sequence) = (incarnation.get(), seq);
     Ok(())
 }

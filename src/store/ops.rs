@@ -62,6 +62,9 @@ pub enum Rename {
     Exchange,
 }
 
+/// Name and new value of an extended attribute; none: it goes.
+pub type XattrChange = (Vec<u8>, Option<Vec<u8>>);
+
 /// Attributes to set; what is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SetAttributes {
@@ -73,6 +76,8 @@ pub struct SetAttributes {
     pub modified: Option<Time>,
     /// Access time; has no history.
     pub accessed: Option<Time>,
+    /// Extended attributes to set, or to remove if they are there.
+    pub xattrs: Vec<XattrChange>,
 }
 
 pub(super) fn check_name(name: &[u8]) -> Result<()> {
@@ -108,6 +113,10 @@ impl Op<'_, '_> {
         self.apply.txn.links(dir, name)
     }
 
+    fn xattr(&mut self, ino: Ino, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.apply.txn.get::<XattrRow>(&key::xattr(ino, name))?.and_then(|row| row.value))
+    }
+
     fn link_id(&mut self, entry: &LinkEntry) -> Result<(LinkId, ObjectRow)> {
         let row = self.apply.txn.object(entry.child)?;
         Ok((entry.link.unwrap_or(LinkId::primary(row.object)), row))
@@ -121,13 +130,12 @@ impl Op<'_, '_> {
         Ok(self.apply.txn.get::<MarkerRow>(&key::marker(dir, name))?.map(|m| m.lineage))
     }
 
-    /// What a rename over this object continues.
-    fn lineage_of(&mut self, ino: Ino, row: &ObjectRow) -> Result<Option<Lineage>> {
+    /// What a rename over what stands there continues.
+    fn lineage_of(&mut self, there: &LinkEntry, row: &ObjectRow) -> Result<Option<Lineage>> {
         if !Apply::is_versioned(row.attributes.kind) {
             return Ok(None);
         }
-        let version = self.apply.best_head(ino, &row.content.heads)?.map(|(_, id)| id);
-        Ok(Some(Lineage { object: row.object, version }))
+        self.apply.lineage_after(there.child, there.continues).map(Some)
     }
 
     /// The versions of an object that are here.
@@ -236,7 +244,7 @@ impl Store {
             if op.at(dir, name)?.is_some() {
                 return Err(FsError::Exists.into());
             }
-            let continues = op.continued(dir, name)?;
+            let continues = op.continued(dir, name)?.filter(|c| c.object != row.object);
             let link = LinkId::new(self.random.u128());
             op.subject = (row.object, ino);
             let name = name.to_vec();
@@ -329,7 +337,7 @@ impl Store {
                 check_replace(op, &moved.entries[0], &there.entries[0])?;
                 let ino = there.entries[0].child;
                 let row = op.apply.txn.object(ino)?;
-                continues = op.lineage_of(ino, &row)?;
+                continues = op.lineage_of(&there.entries[0], &row)?;
                 if !planted(Bug::RenameKeepsReplaced) {
                     op.remove_all(to_dir.object, to.1, &there, None)?;
                 }
@@ -337,6 +345,9 @@ impl Store {
             } else if let Some(lineage) = op.continued(to.0, to.1)? {
                 continues = Some(lineage);
             }
+            let child = op.apply.txn.object(moved.entries[0].child)?.object;
+            // What comes back to where it stood before goes on with its own history.
+            let continues = continues.filter(|c| c.object != child);
             for entry in &moved.entries {
                 let continues = continues.or(entry.continues);
                 op.hang(entry, to_dir.object, to.1, continues)?;
@@ -388,12 +399,18 @@ impl Store {
             if let Some(modified) = set.modified {
                 op.fact(Fact::Modified(row.object, modified))?;
             }
+            for (name, value) in &set.xattrs {
+                if value.is_some() || op.xattr(ino, name)?.is_some() {
+                    op.fact(Fact::Xattr(row.object, name.clone(), value.clone()))?;
+                }
+            }
             op.apply.txn.object(ino)
         })?;
         Ok((lsn, self.attributes_of(ino, &row)))
     }
 
-    /// Sets or removes an extended attribute. `create`: it must not be there (true) or must be (false).
+    /// Sets or removes an extended attribute. `create`: it must not be there (true) or must be (false). Nothing happens if
+    /// it has that value already.
     ///
     /// # Errors
     /// [`FsError::Exists`], [`FsError::NoAttribute`], [`FsError::Range`] for a bad name, [`FsError::TooBig`] for a
@@ -413,12 +430,13 @@ impl Store {
         }
         let (lsn, ()) = self.run(|op| {
             let row = op.apply.txn.object_if_any(ino)?.ok_or(FsError::NotFound)?;
-            let old: Option<XattrRow> = op.apply.txn.get(&key::xattr(ino, name))?;
-            let there = old.is_some_and(|o| o.value.is_some());
+            let old = op.xattr(ino, name)?;
+            let there = old.is_some();
             match create {
                 Some(true) if there => return Err(FsError::Exists.into()),
                 Some(false) if !there => return Err(FsError::NoAttribute.into()),
                 _ if value.is_none() && !there => return Err(FsError::NoAttribute.into()),
+                _ if value == old.as_deref() => return Ok(()),
                 _ => {}
             }
             op.subject = (row.object, ino);

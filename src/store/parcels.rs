@@ -17,8 +17,8 @@ use super::{
 /// [`Error::BadRequest`] that says what no store would send.
 pub(super) fn check(parcel: &Parcel, facts: &[Fact], now_ns: u64) -> Result<()> {
     let latest = now_ns.saturating_add(limits::AHEAD_NS);
-    let found = if parcel.origin.seq == 0 || facts.is_empty() {
-        Some("they have no number, or there are none")
+    let found = if !(1..limits::COUNTER).contains(&parcel.origin.seq) || facts.is_empty() {
+        Some("they have no number that can be, or there are none")
     } else if parcel.facts.len() > limits::RECORD_BYTES / 2 {
         Some("too many for one record")
     } else if parcel.stamp > latest {

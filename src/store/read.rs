@@ -1,7 +1,7 @@
 //! Reading, now or at any earlier LSN.
 
 use crate::{
-    base::{Damage, Error, FsError, Ino, Lsn, ObjectId, Result, VersionId, limits::CHUNK_BYTES},
+    base::{Damage, Error, FsError, Ino, Lsn, ObjectId, Result, StoreId, VersionId, limits::CHUNK_BYTES},
     format::{
         Location,
         facts::{ObjectKind, Owner, Time, VersionVector},
@@ -92,6 +92,17 @@ pub struct VersionInfo {
     pub hash: Option<[u8; 32]>,
     /// See [`crate::format::facts::version_flags`].
     pub flags: u32,
+    /// The store that made it.
+    pub origin: StoreId,
+}
+
+/// How large a version is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VersionSize {
+    /// Size.
+    pub size: u64,
+    /// Bytes that are not holes.
+    pub allocated: u64,
 }
 
 /// A stretch of a file that is not a hole, in one extent.
@@ -145,6 +156,8 @@ impl Store {
             a.kind == ObjectKind::File && self.rank(c.modified_stamp) > self.rank(a.modified_stamp);
         let modified = if by_content { c.modified } else { a.modified };
         let changed = a.changed.max(c.modified_stamp.hlc);
+        // Nobody made the root.
+        let made = if a.born == 0 { modified } else { Time::from_ns(a.born) };
         Attributes {
             ino,
             object: row.object,
@@ -157,11 +170,31 @@ impl Store {
             allocated: c.allocated,
             modified,
             changed: Time::from_ns(changed),
-            accessed: c.accessed.unwrap_or(modified),
+            accessed: c.accessed.unwrap_or(made),
             born: Time::from_ns(a.born),
             xattrs: a.xattrs,
             draft: c.draft,
         }
+    }
+
+    /// A version's row, for people.
+    pub(super) fn version_info(&self, k: &[u8], bytes: &[u8]) -> Result<VersionInfo> {
+        let v: VersionRow = row(k, bytes)?;
+        Ok(VersionInfo {
+            id: v.id,
+            ordinal: v.ordinal,
+            lsn: Lsn::new(key::last_number(k).unwrap_or(0)),
+            created_ns: v.created_ns,
+            parents: v.parents,
+            vector: v.vector,
+            size: v.size,
+            modified: v.modified,
+            mode: v.mode,
+            owner: v.owner,
+            hash: v.hash,
+            flags: v.flags,
+            origin: self.rank(v.stamp).1,
+        })
     }
 
     /// Where a version is: its object here and the LSN at which it came.
@@ -173,6 +206,17 @@ impl Store {
         let Some(bytes) = self.index.get(&k)? else { return Ok(None) };
         let place: VersionPlace = row(&k, &bytes)?;
         Ok((!place.removed).then_some((place.ino, place.at)))
+    }
+
+    /// How large a version is.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`], or what reading the index says.
+    pub fn version_size(&self, ino: Ino, at: Lsn) -> Result<VersionSize> {
+        let k = key::version(ino, at);
+        let Some(bytes) = self.index.get(&k)? else { return Err(FsError::NotFound.into()) };
+        let v: VersionRow = row(&k, &bytes)?;
+        Ok(VersionSize { size: v.size, allocated: v.allocated })
     }
 
     /// Reads bytes of a version; fewer than asked for only at its end.
@@ -232,7 +276,11 @@ impl<'a> View<'a> {
         self.at
     }
 
-    fn index(&self) -> &'a dyn Index {
+    pub(super) fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    pub(super) fn index(&self) -> &'a dyn Index {
         &*self.store.index
     }
 
@@ -293,6 +341,17 @@ impl<'a> View<'a> {
         match self.shown(ino, at)? {
             Some((_, v)) => Ok(v.gap.is_none_or(|gap| gap > at)),
             None => Ok(!self.is_gone(ino, at)?),
+        }
+    }
+
+    /// The LSN of the version that an object shows; of the present, that on which its draft rests. None: it has none.
+    ///
+    /// # Errors
+    /// What reading the index says.
+    pub fn shown_version(&self, ino: Ino) -> Result<Option<Lsn>> {
+        match self.at {
+            None => Ok(self.object(ino)?.content.head),
+            Some(at) => Ok(self.shown(ino, at)?.map(|(lsn, _)| lsn)),
         }
     }
 
@@ -487,7 +546,7 @@ impl<'a> View<'a> {
         if offset >= size {
             return Ok(found);
         }
-        for chunk in view.chunks(self.index(), offset / CHUNK_BYTES, (size - 1) / CHUNK_BYTES)? {
+        view.each_chunk(self.index(), offset / CHUNK_BYTES, (size - 1) / CHUNK_BYTES, &mut |chunk| {
             for p in view.chunk(self.index(), chunk)? {
                 let start = chunk * CHUNK_BYTES + u64::from(p.start);
                 let (from, to) = (start.max(offset), (start + u64::from(p.len)).min(size));
@@ -501,11 +560,12 @@ impl<'a> View<'a> {
                         skip,
                     });
                 }
-                if found.len() == limit {
-                    return Ok(found);
+                if found.len() >= limit {
+                    return Ok(false);
                 }
             }
-        }
+            Ok(true)
+        })?;
         Ok(found)
     }
 
@@ -601,25 +661,7 @@ impl<'a> View<'a> {
         let start = key::version(ino, after.map_or(Lsn::new(0), Lsn::next));
         let end = key::version(ino, self.at.map_or(Lsn::MAX, Lsn::next));
         let rows = self.index().scan(&start, &end, limit)?;
-        rows.iter()
-            .map(|(k, bytes)| {
-                let v: VersionRow = row(k, bytes)?;
-                Ok(VersionInfo {
-                    id: v.id,
-                    ordinal: v.ordinal,
-                    lsn: Lsn::new(key::last_number(k).unwrap_or(0)),
-                    created_ns: v.created_ns,
-                    parents: v.parents,
-                    vector: v.vector,
-                    size: v.size,
-                    modified: v.modified,
-                    mode: v.mode,
-                    owner: v.owner,
-                    hash: v.hash,
-                    flags: v.flags,
-                })
-            })
-            .collect()
+        rows.iter().map(|(k, bytes)| self.store.version_info(k, bytes)).collect()
     }
 
     /// Heads of an object: versions that no other one includes. More than one: a conflict.

@@ -19,11 +19,14 @@ pub(super) struct State {
     pub(super) meta: MetaRow,
     /// Stores by their numbers; 0 is this one.
     pub(super) stores: Arc<Vec<StoreId>>,
+    /// A replay is under way that has seen every record so far: what a record was made of holds again when it is applied.
+    pub(super) unbroken: bool,
 }
 
 impl State {
     pub(super) fn new(store: StoreId) -> Self {
-        Self { store, meta: MetaRow { next_ino: 2, ..MetaRow::default() }, stores: Arc::new(vec![store]) }
+        let meta = MetaRow { next_ino: 2, ..MetaRow::default() };
+        Self { store, meta, stores: Arc::new(vec![store]), unbroken: false }
     }
 
     /// A stamp above everything seen.

@@ -11,7 +11,7 @@ use crate::{
         code::{self, Decode, Encode},
         rows::{LinkRow, ObjectRow, Superseded, after_prefix, key, kind},
     },
-    index::{Change, Index, check_keys},
+    index::{Change, Index, Value, check_keys},
 };
 
 /// Does a change leave the row it replaces in the history?
@@ -27,7 +27,7 @@ pub(super) enum Keep {
 struct Slot {
     /// What the index holds; false: nobody asked yet.
     loaded: bool,
-    before: Option<Vec<u8>>,
+    before: Option<Value>,
     change: Option<(Option<Vec<u8>>, Keep)>,
 }
 
@@ -36,7 +36,7 @@ impl Slot {
     fn now(&self) -> Option<&[u8]> {
         match &self.change {
             Some((row, _)) => row.as_deref(),
-            None => self.before.as_deref(),
+            None => self.before.as_ref().map(|v| &v[..]),
         }
     }
 }
@@ -52,7 +52,7 @@ pub(super) struct Txn<'a> {
 
 #[derive(Debug)]
 struct ObjectSlot {
-    before: Option<Vec<u8>>,
+    before: Option<Value>,
     row: Option<ObjectRow>,
     keep: Option<Keep>,
 }
@@ -74,7 +74,7 @@ impl<'a> Txn<'a> {
 
     fn slot(&mut self, key: &[u8]) -> Result<&mut Slot> {
         if !self.slots.get(key).is_some_and(|s| s.loaded) {
-            let before = self.index.get(key)?.map(|v| v.to_vec());
+            let before = self.index.get(key)?;
             let slot = self.slots.entry(key.to_vec()).or_default();
             slot.before = before;
             slot.loaded = true;
@@ -85,6 +85,14 @@ impl<'a> Txn<'a> {
     /// A row as this record sees it.
     pub(super) fn get<T: Decode<()>>(&mut self, key: &[u8]) -> Result<Option<T>> {
         self.slot(key)?.now().map(|bytes| row(key, bytes)).transpose()
+    }
+
+    /// As [`get`](Self::get), without keeping what it read: for looking at many rows once.
+    pub(super) fn peek<T: Decode<()>>(&self, key: &[u8]) -> Result<Option<T>> {
+        match self.slots.get(key).filter(|s| s.loaded || s.change.is_some()) {
+            Some(slot) => slot.now().map(|bytes| row(key, bytes)).transpose(),
+            None => self.index.get(key)?.map(|bytes| row(key, &bytes)).transpose(),
+        }
     }
 
     pub(super) fn has(&mut self, key: &[u8]) -> Result<bool> {
@@ -181,7 +189,7 @@ impl<'a> Txn<'a> {
             return Ok(slot.row.clone());
         }
         let k = key::object(ino);
-        let before = self.index.get(&k)?.map(|v| v.to_vec());
+        let before = self.index.get(&k)?;
         let found: Option<ObjectRow> = before.as_ref().map(|bytes| row(&k, bytes)).transpose()?;
         self.objects.insert(ino, ObjectSlot { before, row: found.clone(), keep: None });
         Ok(found)
@@ -190,6 +198,12 @@ impl<'a> Txn<'a> {
     /// Says that there is no object with this number yet, so that nobody has to look.
     pub(super) fn is_new_object(&mut self, ino: Ino) {
         self.objects.entry(ino).or_insert(ObjectSlot { before: None, row: None, keep: None });
+    }
+
+    /// Says that nothing stands at a name, so that nobody has to look.
+    pub(super) fn is_free_name(&mut self, dir: Ino, name: &[u8]) {
+        let slot = self.slots.entry(key::link(dir, name)).or_default();
+        slot.loaded = true;
     }
 
     /// Replaces an object's row. With [`Keep::History`] its attributes hold from now on.
@@ -234,20 +248,19 @@ fn note(
     changes: &mut Vec<Change>,
     lsn: Lsn,
     key: Vec<u8>,
-    before: Option<Vec<u8>>,
+    before: Option<Value>,
     after: Option<Vec<u8>>,
     keep: Keep,
 ) -> Result<()> {
     if keep == Keep::History {
-        if after == before {
+        if after.as_deref() == before.as_deref() {
             return Ok(());
         }
         if let Some(before) = before {
             let from = since(&key, &before)?;
             if from < lsn && !planted(Bug::HistoryLost) {
                 let until = if planted(Bug::HistoryFromWrongLsn) { lsn.next() } else { lsn };
-                let old = Superseded { until, row: before };
-                changes.push(Change::put(key::history(&key, from), code::encode(&old)));
+                changes.push(Change::put(key::history(&key, from), Superseded::encoded(until, &before)));
             }
         }
     }

@@ -2,23 +2,23 @@
 
 use crate::{
     base::{
-        FsError, Ino, Lsn, Result, VersionId, limits,
+        FsError, Ino, Lsn, ObjectId, Result, VersionId, limits,
         limits::CHUNK_BYTES,
         planted::{Bug, planted},
     },
     format::{
         Kind, Location, Prepared,
         facts::{Fact, ObjectKind, Placed},
-        rows::{ChunkRow, key},
+        rows::{ChunkRow, Content, Piece, key},
     },
     log::Record,
 };
 
 use parking_lot::MutexGuard;
 
-use super::{Store, apply::Apply, content::BranchView, pieces::chunks_of, state::State, txn::Txn};
+use super::{Op, Store, apply::Apply, content::BranchView, pieces::chunks_of, state::State, txn::Txn};
 
-/// More pieces than this in one block, and the next write to it rewrites the block as one.
+/// So many pieces beside a write in the blocks of its edges, and it rewrites them.
 const BLOCK_PIECES: usize = 8;
 
 impl Store {
@@ -41,15 +41,36 @@ impl Store {
     }
 
     fn write_extent(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<Lsn> {
-        if (data.len() as u64) < limits::BLOCK_BYTES {
-            // What stands beside the bytes may be written again with them, so nobody may change it meanwhile.
-            let state = self.apply.lock();
-            let (offset, data) =
-                self.whole_block(ino, offset, data)?.unwrap_or_else(|| (offset, data.to_vec()));
-            return self.append_extent(state, ino, offset, &Prepared::extent(data, false));
+        if self.crumbled_edges(ino, offset, data.len())?.is_none() {
+            let payload = Prepared::extent(data.to_vec(), false);
+            return self.append_extent(self.apply.lock(), ino, offset, &payload);
         }
-        let payload = Prepared::extent(data.to_vec(), false);
-        self.append_extent(self.apply.lock(), ino, offset, &payload)
+        // What stands beside the bytes is written again with them, so nobody may change it meanwhile.
+        let mut state = self.apply.lock();
+        let Some((start, end)) = self.crumbled_edges(ino, offset, data.len())? else {
+            let payload = Prepared::extent(data.to_vec(), false);
+            return self.append_extent(state, ino, offset, &payload);
+        };
+        let len = (end - start) as usize;
+        if len <= limits::EXTENT_BYTES {
+            let mut bytes = vec![0; len];
+            let at = (offset - start) as usize;
+            self.view().read(ino, start, &mut bytes[..at])?;
+            self.view().read(ino, offset + data.len() as u64, &mut bytes[at + data.len()..])?;
+            bytes[at..at + data.len()].copy_from_slice(data);
+            return self.append_extent(state, ino, start, &Prepared::extent(bytes, false));
+        }
+        // Too long for one extent: the edges first, as they are.
+        let behind = offset + data.len() as u64;
+        for (from, to) in [(start, offset), (behind, end)] {
+            if from < to {
+                let mut bytes = vec![0; (to - from) as usize];
+                self.view().read(ino, from, &mut bytes)?;
+                self.append_extent(state, ino, from, &Prepared::extent(bytes, false))?;
+                state = self.apply.lock();
+            }
+        }
+        self.append_extent(state, ino, offset, &Prepared::extent(data.to_vec(), false))
     }
 
     fn append_extent(
@@ -94,29 +115,30 @@ impl Store {
         Ok(lsn)
     }
 
-    /// A small write into a block that is in many pieces already becomes a write of the block, so that a file
-    /// written in crumbs does not end in as many pieces.
-    fn whole_block(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<Option<(u64, Vec<u8>)>> {
-        let block = offset / limits::BLOCK_BYTES * limits::BLOCK_BYTES;
-        let end = offset + data.len() as u64;
-        if end > block + limits::BLOCK_BYTES {
+    /// If the blocks in which a write begins and ends show many pieces beside it, they are written again with it, from
+    /// here to here, so that a file written in crumbs, or in blocks that lie across each other, does not end in as
+    /// many pieces.
+    fn crumbled_edges(&self, ino: Ino, offset: u64, len: usize) -> Result<Option<(u64, u64)>> {
+        const BLOCK: u64 = limits::BLOCK_BYTES;
+        let end = offset + len as u64;
+        if len == 0 || (offset.is_multiple_of(BLOCK) && end.is_multiple_of(BLOCK)) {
             return Ok(None);
         }
         let Some(row) = self.object_row(ino, None)? else { return Ok(None) };
+        let start = offset / BLOCK * BLOCK;
+        let stop = end.next_multiple_of(BLOCK).min(row.content.size.max(end));
         let view = BranchView::present(ino, &row.content);
-        let pieces = view.chunk(&*self.index, block / CHUNK_BYTES)?;
-        let start = (block % CHUNK_BYTES) as u32;
-        let crumbs =
-            pieces.iter().filter(|p| p.start < start + limits::BLOCK_BYTES as u32 && p.start + p.len > start);
-        if crumbs.count() < BLOCK_PIECES {
-            return Ok(None);
+        let mut count = 0;
+        for (from, to) in [(start, offset), (end, stop)] {
+            if from < to {
+                let base = from / CHUNK_BYTES * CHUNK_BYTES;
+                let pieces = view.chunk(&*self.index, from / CHUNK_BYTES)?;
+                let beside =
+                    |p: &&Piece| base + u64::from(p.start) < to && base + u64::from(p.start + p.len) > from;
+                count += pieces.iter().filter(beside).count();
+            }
         }
-        let len = (row.content.size.max(end) - block).min(limits::BLOCK_BYTES);
-        let mut bytes = vec![0; len as usize];
-        self.view().read(ino, block, &mut bytes)?;
-        let at = (offset - block) as usize;
-        bytes[at..at + data.len()].copy_from_slice(data);
-        Ok(Some((block, bytes)))
+        Ok((count >= BLOCK_PIECES).then_some((start, stop)))
     }
 
     /// Sets a file's size: what is behind it is cut off, what is new is a hole.
@@ -127,7 +149,7 @@ impl Store {
         if size > limits::FILE_BYTES {
             return Err(FsError::FileTooLarge.into());
         }
-        self.change_content(ino, |object, _| Some(Fact::Size(object, size)))
+        self.change_content(ino, |_, object, _| Ok(Some(Fact::Size(object, size))))
     }
 
     /// Makes a range a hole; the size stays.
@@ -138,13 +160,29 @@ impl Store {
         if len == 0 || offset.checked_add(len).is_none() {
             return Err(FsError::Invalid.into());
         }
-        self.change_content(ino, |object, size| (offset < size).then_some(Fact::Punch(object, offset, len)))
+        let (mut at, end) = (offset, offset + len);
+        loop {
+            // A record clears so many chunks; a longer range takes several.
+            let mut stop = end;
+            let lsn = self.change_content(ino, |op, object, content| {
+                stop =
+                    op.apply.clear_limit(ino, content, at..end.min(content.size), limits::CLEARED_CHUNKS)?;
+                if stop >= content.size {
+                    stop = end;
+                }
+                Ok((at < content.size).then_some(Fact::Punch(object, at, stop - at)))
+            })?;
+            if stop >= end {
+                return Ok(lsn);
+            }
+            at = stop;
+        }
     }
 
     fn change_content(
         &self,
         ino: Ino,
-        fact: impl FnOnce(crate::base::ObjectId, u64) -> Option<Fact>,
+        fact: impl FnOnce(&mut Op<'_, '_>, ObjectId, &Content) -> Result<Option<Fact>>,
     ) -> Result<Lsn> {
         // A hole or a smaller size gives space back; what makes a file longer takes none yet, and is as small a record.
         let (lsn, ()) = self.run_freeing(|op| {
@@ -155,7 +193,7 @@ impl Store {
                 _ => return Err(FsError::Invalid.into()),
             }
             op.subject = (row.object, ino);
-            fact(row.object, row.content.size).map_or(Ok(()), |f| op.fact(f))
+            fact(op, row.object, &row.content)?.map_or(Ok(()), |f| op.fact(f))
         })?;
         Ok(lsn)
     }

@@ -43,7 +43,7 @@ impl Acl {
         if !tail.is_empty() {
             return Err(FsError::Invalid.into());
         }
-        let mut entries: Vec<Entry> = chunks
+        let entries = chunks
             .iter()
             .map(|c| Entry {
                 tag: u16::from_le_bytes([c[0], c[1]]),
@@ -51,7 +51,7 @@ impl Acl {
                 id: u32::from_le_bytes([c[4], c[5], c[6], c[7]]),
             })
             .collect();
-        entries.sort_by_key(|e| (e.tag, e.id));
+        // They stay in the order in which they came.
         let acl = Self(entries);
         if acl.is_valid() { Ok(acl) } else { Err(FsError::Invalid.into()) }
     }
@@ -76,8 +76,9 @@ impl Acl {
         let count = |tag| self.0.iter().filter(|e| e.tag == tag).count();
         let known = |e: &Entry| matches!(e.tag, USER_OBJ | USER | GROUP_OBJ | GROUP | MASK | OTHER);
         let named = count(USER) + count(GROUP) > 0;
-        let distinct = self
-            .0
+        let mut sorted = self.0.clone();
+        sorted.sort_by_key(|e| (e.tag, e.id));
+        let distinct = sorted
             .windows(2)
             .all(|w| w[0].tag != w[1].tag || (matches!(w[0].tag, USER | GROUP) && w[0].id != w[1].id));
         self.0.iter().all(|e| known(e) && e.perm <= 7)
@@ -123,6 +124,29 @@ impl Acl {
                 *p = perm;
             }
         }
+    }
+
+    /// The permission bits that a user has, who is in the groups for which `member` says so.
+    #[must_use]
+    pub fn allows(&self, of: &crate::store::Attributes, uid: u32, member: &dyn Fn(u32) -> bool) -> u32 {
+        let mask = self.perm(MASK).unwrap_or(7);
+        if uid == of.owner.uid {
+            return self.perm(USER_OBJ).unwrap_or(0).into();
+        }
+        if let Some(named) = self.0.iter().find(|e| e.tag == USER && e.id == uid) {
+            return (named.perm & mask).into();
+        }
+        let group = |e: &Entry| match e.tag {
+            GROUP_OBJ => member(of.owner.gid),
+            GROUP => member(e.id),
+            _ => false,
+        };
+        let mut groups = self.0.iter().filter(|e| group(e)).peekable();
+        if groups.peek().is_none() {
+            return self.perm(OTHER).unwrap_or(0).into();
+        }
+        // What any one of the groups allows: only ever asked for one bit.
+        groups.fold(0, |all, e| all | u32::from(e.perm & mask))
     }
 
     /// What a new object gets below a directory with this default ACL: an access ACL, if the mode alone

@@ -3,7 +3,7 @@
 use crate::{
     base::{FsError, Ino, Result},
     format::facts::{ObjectKind, Owner, Time},
-    store::{Attributes, SetAttributes},
+    store::{Attributes, SetAttributes, XattrChange},
 };
 
 use super::{Caller, Vfs, acl, xattrs::CAPABILITY};
@@ -52,17 +52,6 @@ impl Vfs {
             self.set_size(caller, ino, size, set.handle)?;
         }
         let before = self.attributes(ino)?;
-        let mut mode = set.mode.map(|m| m & 0o7777);
-        let owner = if set.uid.is_some() || set.gid.is_some() {
-            let (uid, gid) = (set.uid.unwrap_or(before.owner.uid), set.gid.unwrap_or(before.owner.gid));
-            if mode.is_none() {
-                mode = lowered(&before);
-            }
-            self.drop_capability(&before)?;
-            Some(Owner { uid, gid })
-        } else {
-            None
-        };
         let time = |t: Option<SetTime>| {
             t.map(|t| match t {
                 SetTime::Now => self.now(),
@@ -72,33 +61,44 @@ impl Vfs {
         if set.kept_by_kernel && is_known(set, &before) {
             return Ok(before);
         }
-        let change =
-            SetAttributes { mode, owner, modified: time(set.modified), accessed: time(set.accessed) };
+        let mut change = SetAttributes {
+            mode: set.mode.map(|m| m & 0o7777),
+            modified: time(set.modified),
+            accessed: time(set.accessed),
+            ..SetAttributes::default()
+        };
+        if let Some(mode) = change.mode {
+            change.xattrs.extend(self.acl_under(&before, mode)?);
+        }
+        if set.uid.is_some() || set.gid.is_some() {
+            let (uid, gid) = (set.uid.unwrap_or(before.owner.uid), set.gid.unwrap_or(before.owner.gid));
+            change.owner = Some(Owner { uid, gid });
+            change.mode = change.mode.or_else(|| self.lowered(&before, caller));
+            change.xattrs.extend(no_capability(&before));
+        }
+        if change == SetAttributes::default() && set.size.is_some() {
+            return Ok(before);
+        }
         if change == SetAttributes::default() {
-            return if set.size.is_some() { Ok(before) } else { self.touch(&before) };
+            // chown to -1, -1, which takes privileges away as any other. The kernel also asks for this before somebody
+            // writes, and does not say so; the write itself takes them away then.
+            let may = caller.uid == 0 || caller.uid == before.owner.uid;
+            change.mode = if may { self.lowered(&before, caller) } else { None };
         }
-        let after = self.store.set_attributes(ino, &change)?.1;
-        if let Some(mode) = mode
-            && after.xattrs > 0
-        {
-            self.follow_mode(ino, mode)?;
+        if change.mode.is_none() && change.owner.is_none() && change.modified.is_none() {
+            // A change that changes nothing, or the access time alone, still moves the change time.
+            change.mode = Some(before.mode);
         }
-        Ok(after)
+        Ok(self.store.set_attributes(ino, &change)?.1)
     }
 
-    /// A change that changes nothing (chown to -1, -1) still moves the change time.
-    fn touch(&self, a: &Attributes) -> Result<Attributes> {
-        let change = SetAttributes { mode: Some(a.mode), ..SetAttributes::default() };
-        Ok(self.store.set_attributes(a.ino, &change)?.1)
-    }
-
-    /// An access ACL follows the mode.
-    fn follow_mode(&self, ino: Ino, mode: u32) -> Result<()> {
-        if let Some(mut access) = self.acl_of(ino, acl::ACCESS)? {
+    /// The access ACL, if there is one, as it follows a mode.
+    fn acl_under(&self, a: &Attributes, mode: u32) -> Result<Option<XattrChange>> {
+        let access = if a.xattrs == 0 { None } else { self.acl_of(a.ino, acl::ACCESS)? };
+        Ok(access.map(|mut access| {
             access.set_mode(mode);
-            self.store.set_xattr(ino, acl::ACCESS, Some(&access.encode()), None)?;
-        }
-        Ok(())
+            (acl::ACCESS.to_vec(), Some(access.encode()))
+        }))
     }
 
     fn set_size(&self, caller: Caller, ino: Ino, size: u64, handle: Option<u64>) -> Result<()> {
@@ -106,7 +106,9 @@ impl Vfs {
         if a.kind == ObjectKind::Directory {
             return Err(FsError::IsADirectory.into());
         }
-        self.drop_privileges(&a, caller.uid != 0, true)?;
+        self.drop_privileges(&a, (caller.uid != 0).then_some(caller), true)?;
+        // Whoever opens with O_TRUNC goes on to write: the version comes when that is done.
+        let handle = handle.or_else(|| if size == 0 { self.files.lock().about_to_write(ino) } else { None });
         if let (Some(_), 0, 0) = (handle, a.size, size) {
             // Opened with O_TRUNC, as a rule. Nothing to cut, and so nothing for a version; only the time moves.
             let modified = Some(self.now());
@@ -124,32 +126,38 @@ impl Vfs {
         Ok(())
     }
 
-    /// Content is about to change: set-user-id and set-group-id go (unless root changes it), and so do file
-    /// capabilities.
-    pub(super) fn drop_privileges(&self, a: &Attributes, bits: bool, capability: bool) -> Result<()> {
-        let mut changed = false;
-        if capability {
-            changed |= self.drop_capability(a)?;
-        }
-        if bits && let Some(mode) = lowered(a) {
-            self.store.set_attributes(a.ino, &SetAttributes { mode: Some(mode), ..Default::default() })?;
-            changed = true;
-        }
-        if changed {
+    /// Content is about to change: set-user-id and set-group-id go, unless nobody is to blame for it (`by`: root may),
+    /// and so do file capabilities.
+    pub(super) fn drop_privileges(&self, a: &Attributes, by: Option<Caller>, capability: bool) -> Result<()> {
+        let change = SetAttributes {
+            mode: by.and_then(|caller| self.lowered(a, caller)),
+            xattrs: if capability { no_capability(a).into_iter().collect() } else { Vec::new() },
+            ..SetAttributes::default()
+        };
+        if change != SetAttributes::default() {
+            self.store.set_attributes(a.ino, &change)?;
             self.tell_changed(a.ino);
         }
         Ok(())
     }
 
-    fn drop_capability(&self, a: &Attributes) -> Result<bool> {
-        if a.xattrs == 0 || a.kind != ObjectKind::File {
-            return Ok(false);
+    /// The mode without what gives rights to whoever runs the file, if it had any. Set-group-id without group
+    /// execution gives none, and stays if the caller is of that group.
+    fn lowered(&self, a: &Attributes, caller: Caller) -> Option<u32> {
+        if a.kind == ObjectKind::Directory {
+            return None;
         }
-        match self.store.set_xattr(a.ino, CAPABILITY, None, None) {
-            Ok(_) => Ok(true),
-            Err(crate::base::Error::Fs(FsError::NoAttribute)) => Ok(false),
-            Err(e) => Err(e),
+        let mut mode = a.mode & !SET_USER_ID;
+        if mode & SET_GROUP_ID != 0 && (mode & GROUP_EXECUTE != 0 || !self.is_of_group(caller, a.owner.gid)) {
+            mode &= !SET_GROUP_ID;
         }
+        (mode != a.mode).then_some(mode)
+    }
+
+    /// May the caller give away the rights of a group?
+    pub(super) fn is_of_group(&self, caller: Caller, gid: u32) -> bool {
+        let further = || self.groups_of.get().is_some_and(|ask| ask(caller.pid).contains(&gid));
+        caller.uid == 0 || caller.gid == gid || further()
     }
 }
 
@@ -162,15 +170,7 @@ fn is_known(set: &Setting, before: &Attributes) -> bool {
     nothing_else && *modified == Some(SetTime::To(before.modified))
 }
 
-/// The mode without what gives rights to whoever runs the file, if it had any. Set-group-id without group
-/// execution means something else, and stays.
-fn lowered(a: &Attributes) -> Option<u32> {
-    if a.kind == ObjectKind::Directory {
-        return None;
-    }
-    let mut mode = a.mode & !SET_USER_ID;
-    if mode & GROUP_EXECUTE != 0 {
-        mode &= !SET_GROUP_ID;
-    }
-    (mode != a.mode).then_some(mode)
+/// File capabilities to be removed, if a file may have some.
+fn no_capability(a: &Attributes) -> Option<XattrChange> {
+    (a.xattrs > 0 && a.kind == ObjectKind::File).then(|| (CAPABILITY.to_vec(), None))
 }

@@ -3,6 +3,7 @@
 use crate::{
     base::{FsError, Ino, Result, limits},
     format::facts::ObjectKind,
+    store::SetAttributes,
 };
 
 use super::{Caller, Vfs};
@@ -40,22 +41,22 @@ impl Vfs {
         self.store.view().read(ino, offset, out)
     }
 
-    /// Writes through a handle. `drop_bits`: set-user-id and set-group-id go, as the writer is not root.
+    /// Writes through a handle. `by`: who writes, if set-user-id and set-group-id go for it.
     ///
     /// # Errors
     /// What the store says.
-    pub fn write(&self, ino: Ino, handle: u64, offset: u64, data: &[u8], drop_bits: bool) -> Result<()> {
-        self.changes(ino, handle, drop_bits)?;
+    pub fn write(&self, ino: Ino, handle: u64, offset: u64, data: &[u8], by: Option<Caller>) -> Result<()> {
+        self.changes(ino, handle, by)?;
         self.store.write(ino, offset, data)?;
         Ok(())
     }
 
     /// Content is about to change through a handle.
-    fn changes(&self, ino: Ino, handle: u64, drop_bits: bool) -> Result<()> {
+    fn changes(&self, ino: Ino, handle: u64, by: Option<Caller>) -> Result<()> {
         let first = self.files.lock().wrote(handle);
-        if first || drop_bits {
+        if first || by.is_some() {
             let a = self.attributes(ino)?;
-            self.drop_privileges(&a, drop_bits, first)?;
+            self.drop_privileges(&a, by, first)?;
         }
         Ok(())
     }
@@ -77,12 +78,20 @@ impl Vfs {
         if self.attributes(ino)?.kind != ObjectKind::File {
             return Err(FsError::Invalid.into());
         }
-        self.changes(ino, handle, caller.uid != 0)?;
-        if matches!(how, Allocate::Punch | Allocate::Zero | Allocate::ZeroInside) {
+        self.changes(ino, handle, (caller.uid != 0).then_some(caller))?;
+        let size = self.attributes(ino)?.size;
+        let clears = matches!(how, Allocate::Punch | Allocate::Zero | Allocate::ZeroInside) && offset < size;
+        let grows = matches!(how, Allocate::Extend | Allocate::Zero) && end > size;
+        if clears {
             self.store.punch(ino, offset, len)?;
         }
-        if matches!(how, Allocate::Extend | Allocate::Zero) && end > self.attributes(ino)?.size {
+        if grows {
             self.store.truncate(ino, end)?;
+        }
+        if !clears && !grows {
+            // Nothing shows, but the times say that something was asked for.
+            let modified = Some(self.now());
+            self.store.set_attributes(ino, &SetAttributes { modified, ..SetAttributes::default() })?;
         }
         Ok(())
     }
@@ -98,7 +107,7 @@ impl Vfs {
         (to, handle, offset): (Ino, u64, u64),
         len: u64,
     ) -> Result<u64> {
-        self.changes(to, handle, caller.uid != 0)?;
+        self.changes(to, handle, (caller.uid != 0).then_some(caller))?;
         Ok(self.store.clone_range(from, (to, offset), len)?.1)
     }
 

@@ -12,6 +12,8 @@ pub(super) struct Files {
     last: u64,
     handles: HashMap<u64, Handle>,
     inodes: HashMap<Ino, Opened>,
+    /// How many of them have a version due.
+    due: usize,
     /// Writes come late and through any handle that may write, so any of those may have caused them.
     late_writes: bool,
 }
@@ -50,9 +52,26 @@ impl Files {
         let last = opened.handles == 0;
         let orphan = last && opened.orphan;
         if last {
+            self.due -= usize::from(opened.due);
             self.inodes.remove(&taken.ino);
         }
         Some((taken, orphan))
+    }
+
+    /// Is a version of this due? Not any more after this.
+    fn take_due(&mut self, ino: Ino) -> bool {
+        let due = self.inodes.get_mut(&ino).is_some_and(|o| std::mem::take(&mut o.due));
+        self.due -= usize::from(due);
+        due
+    }
+
+    /// A handle that was opened to write the file and has not yet: one that was opened with `O_TRUNC`, if the file
+    /// is cut to nothing now. The kernel asks for that without naming the handle, as it does for truncate(2).
+    pub(super) fn about_to_write(&self, ino: Ino) -> Option<u64> {
+        if !self.inodes.contains_key(&ino) {
+            return None;
+        }
+        self.handles.iter().find(|(_, h)| h.ino == ino && h.writes && !h.wrote).map(|(handle, _)| *handle)
     }
 
     /// Notes that a handle changes content; true the first time.
@@ -92,8 +111,10 @@ impl Vfs {
         let Some(h) = files.handles.get(&handle) else { return };
         if h.wrote || (files.late_writes && h.writes) {
             let ino = h.ino;
-            if let Some(opened) = files.inodes.get_mut(&ino) {
-                opened.due = true;
+            if let Some(opened) = files.inodes.get_mut(&ino)
+                && !std::mem::replace(&mut opened.due, true)
+            {
+                files.due += 1;
             }
         }
     }
@@ -115,16 +136,38 @@ impl Vfs {
     }
 
     /// Mints the version of a file that was flushed with changes and is still open: before its history is
-    /// shown.
+    /// shown. Says whether there was one to mint.
     ///
     /// # Errors
     /// What the store says.
-    pub fn mint_due(&self, ino: Ino) -> Result<()> {
-        let due = self.files.lock().inodes.get_mut(&ino).is_some_and(|o| std::mem::take(&mut o.due));
-        if due {
-            self.store.commit_version(ino)?;
+    pub fn mint_due(&self, ino: Ino) -> Result<bool> {
+        let due = self.files.lock().take_due(ino);
+        Ok(due && self.store.commit_version(ino)?.1.is_some())
+    }
+
+    /// Mints every version that is due.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn mint_all_due(&self) -> Result<()> {
+        let due: Vec<Ino> =
+            self.files.lock().inodes.iter().filter(|(_, o)| o.due).map(|(ino, _)| *ino).collect();
+        for ino in due {
+            self.mint_due(ino)?;
         }
         Ok(())
+    }
+
+    /// Mints the version that is due of what stands at a name, before the name changes hands: the close that
+    /// makes it may be told of after that.
+    pub(super) fn mint_due_at(&self, dir: Ino, name: &[u8]) -> Result<()> {
+        if self.files.lock().due == 0 {
+            return Ok(());
+        }
+        match self.store.view().lookup(dir, name) {
+            Ok(a) => self.mint_due(a.ino).map(drop),
+            Err(_) => Ok(()),
+        }
     }
 
     /// An object lost a name: if it was the last one, its content goes with the last handle, or now.

@@ -9,6 +9,8 @@ mod attributes;
 mod content;
 mod dirs;
 mod files;
+mod front;
+mod history;
 mod names;
 mod xattrs;
 
@@ -28,6 +30,8 @@ pub use crate::{
 pub use attributes::{SetTime, Setting};
 pub use content::{Allocate, Seek};
 pub use dirs::Listed;
+pub use front::{Front, When};
+pub use history::{Asker, NAME as HISTORY_NAME, Shown, ago, canonical, parse_moment, version_file};
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +40,8 @@ pub struct Caller {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
+    /// The thread, which knows its further groups; 0 if there is none.
+    pub pid: u32,
 }
 
 /// What `df` shows.
@@ -50,6 +56,7 @@ pub struct Space {
 }
 
 type Listener = Box<dyn Fn(Ino) + Send + Sync>;
+type Groups = Box<dyn Fn(u32) -> Vec<u32> + Send + Sync>;
 
 /// The filesystem over one store.
 pub struct Vfs {
@@ -59,6 +66,8 @@ pub struct Vfs {
     dirs: Mutex<dirs::Dirs>,
     /// Told when attributes changed behind the back of whoever caches them.
     changed: OnceLock<Listener>,
+    /// Knows the further groups of a thread.
+    groups_of: OnceLock<Groups>,
 }
 
 impl Vfs {
@@ -71,12 +80,18 @@ impl Vfs {
             files: Mutex::default(),
             dirs: Mutex::default(),
             changed: OnceLock::new(),
+            groups_of: OnceLock::new(),
         }
     }
 
     /// Sets who is told of attributes that changed as a side effect of something else; once.
     pub fn on_side_effect(&self, listener: impl Fn(Ino) + Send + Sync + 'static) {
         let _ = self.changed.set(Box::new(listener));
+    }
+
+    /// Sets who is asked for the further groups of a thread; once. That is seldom needed.
+    pub fn ask_groups(&self, groups_of: impl Fn(u32) -> Vec<u32> + Send + Sync + 'static) {
+        let _ = self.groups_of.set(Box::new(groups_of));
     }
 
     fn tell_changed(&self, ino: Ino) {

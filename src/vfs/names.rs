@@ -108,6 +108,7 @@ impl Vfs {
     /// # Errors
     /// As of [`Store::unlink`](crate::store::Store::unlink).
     pub fn unlink(&self, dir: Ino, name: &[u8]) -> Result<()> {
+        self.mint_due_at(dir, name)?;
         let (_, ino, links) = self.store.unlink(dir, name)?;
         self.unnamed(ino, links)
     }
@@ -126,6 +127,8 @@ impl Vfs {
     /// # Errors
     /// As of [`Store::rename`](crate::store::Store::rename).
     pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), how: Rename) -> Result<()> {
+        self.mint_due_at(from.0, from.1)?;
+        self.mint_due_at(to.0, to.1)?;
         if let (_, Some((ino, links))) = self.store.rename(from, to, how)?
             && self.attributes(ino)?.kind != ObjectKind::Directory
         {

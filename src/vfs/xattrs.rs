@@ -3,7 +3,7 @@
 use crate::{
     base::{Error, FsError, Ino, Result},
     format::facts::ObjectKind,
-    store::{Attributes, SetAttributes},
+    store::SetAttributes,
 };
 
 use super::{
@@ -14,21 +14,42 @@ use super::{
 /// File capabilities; a write takes them away.
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
+/// The families of names; a name is one of these and something more. Whose they are is the kernel's concern.
+const FAMILIES: &[&[u8]] = &[b"user.", TRUSTED, b"security."];
+/// Names that only root sees.
+const TRUSTED: &[u8] = b"trusted.";
+
+/// Names that no family has are not supported, as on other filesystems.
+fn check_family(name: &[u8]) -> Result<()> {
+    if name == acl::ACCESS || name == acl::DEFAULT {
+        return Ok(());
+    }
+    match FAMILIES.iter().find(|family| name.starts_with(family)) {
+        None => Err(FsError::NotSupported.into()),
+        Some(family) if family.len() == name.len() => Err(FsError::Invalid.into()),
+        Some(_) => Ok(()),
+    }
+}
+
 impl Vfs {
     /// An extended attribute's value.
     ///
     /// # Errors
-    /// [`FsError::NoAttribute`], or what the store says.
+    /// [`FsError::NoAttribute`], [`FsError::NotSupported`] and [`FsError::Invalid`] for a name of no family, or what the
+    /// store says.
     pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        check_family(name)?;
         self.store.view().xattr(ino, name)
     }
 
-    /// Names of the extended attributes that are set.
+    /// Names of the extended attributes that are set, as far as the caller may know of them.
     ///
     /// # Errors
     /// What the store says.
-    pub fn xattrs(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
-        self.store.view().xattrs(ino)
+    pub fn xattrs(&self, caller: Caller, ino: Ino) -> Result<Vec<Vec<u8>>> {
+        let mut names = self.store.view().xattrs(ino)?;
+        names.retain(|name| caller.uid == 0 || !name.starts_with(TRUSTED));
+        Ok(names)
     }
 
     pub(super) fn acl_of(&self, ino: Ino, which: &[u8]) -> Result<Option<Acl>> {
@@ -42,7 +63,8 @@ impl Vfs {
     /// Sets an extended attribute. `create`: it must not be there (true), must be (false).
     ///
     /// # Errors
-    /// As of [`Store::set_xattr`](crate::store::Store::set_xattr), and [`FsError::Invalid`] for a bad ACL.
+    /// As of [`Store::set_xattr`](crate::store::Store::set_xattr) and [`xattr`](Self::xattr), and [`FsError::Invalid`] for a
+    /// bad ACL.
     pub fn set_xattr(
         &self,
         caller: Caller,
@@ -51,6 +73,7 @@ impl Vfs {
         value: &[u8],
         create: Option<bool>,
     ) -> Result<()> {
+        check_family(name)?;
         if name == acl::ACCESS {
             return self.set_access_acl(caller, ino, value);
         }
@@ -69,8 +92,9 @@ impl Vfs {
     /// Removes an extended attribute.
     ///
     /// # Errors
-    /// [`FsError::NoAttribute`], or what the store says.
+    /// As of [`xattr`](Self::xattr).
     pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+        check_family(name)?;
         if name == acl::ACCESS || name == acl::DEFAULT {
             return self.clear_acl(ino, name);
         }
@@ -93,22 +117,19 @@ impl Vfs {
             return self.clear_acl(ino, acl::ACCESS);
         }
         let a = self.attributes(ino)?;
-        let mode = mode_under(&access, &a, caller);
-        if access.is_minimal() {
-            self.clear_acl(ino, acl::ACCESS)?;
-        } else {
-            self.store.set_xattr(ino, acl::ACCESS, Some(&access.encode()), None)?;
+        let mut mode = (a.mode & !0o777) | access.mode();
+        if !self.is_of_group(caller, a.owner.gid) {
+            mode &= !0o2000;
         }
-        self.store.set_attributes(ino, &SetAttributes { mode: Some(mode), ..Default::default() })?;
+        let old = if a.xattrs == 0 { None } else { self.acl_of(ino, acl::ACCESS)? };
+        let new = (!access.is_minimal()).then_some(access);
+        let mut change = SetAttributes { mode: (mode != a.mode).then_some(mode), ..SetAttributes::default() };
+        if new != old {
+            change.xattrs.push((acl::ACCESS.to_vec(), new.map(|acl| acl.encode())));
+        }
+        if change != SetAttributes::default() {
+            self.store.set_attributes(ino, &change)?;
+        }
         Ok(())
     }
-}
-
-/// The mode with an ACL's bits; set-group-id goes if the caller is not of the group.
-fn mode_under(access: &Acl, a: &Attributes, caller: Caller) -> u32 {
-    let mut mode = (a.mode & !0o777) | access.mode();
-    if caller.uid != 0 && caller.gid != a.owner.gid {
-        mode &= !0o2000;
-    }
-    mode
 }

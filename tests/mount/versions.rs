@@ -23,7 +23,7 @@ pub(super) fn versions(store: &Store, name: &str) -> Vec<u64> {
 fn a_close_after_writing_makes_one_version() {
     let mut m = Mounted::new();
     // bash duplicates its descriptor and closes it before it writes.
-    m.sh("echo hello > echo; echo more >> echo");
+    m.sh("echo hello > echo; echo more >> echo; for i in 1 2 3; do echo again > over; done");
     m.sh("exec 3> blocks; echo one >&3; (echo two >&3); echo three >&3; exec 3>&-");
     let f = OpenOptions::new().create_new(true).read(true).write(true).open(m.path("synced")).unwrap();
     f.write_all_at(b"12", 0).unwrap();
@@ -44,6 +44,7 @@ fn a_close_after_writing_makes_one_version() {
     m.unmount();
     let store = Store::open(&m.store(), Options::default()).unwrap();
     assert_eq!(versions(&store, "echo"), [6, 11]);
+    assert_eq!(versions(&store, "over"), [6, 6, 6], "opening with O_TRUNC makes none by itself");
     assert_eq!(versions(&store, "blocks"), [14]);
     assert_eq!(versions(&store, "synced"), [4]);
     assert_eq!(versions(&store, "cut"), [10, 4, 2]);

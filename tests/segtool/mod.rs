@@ -1,7 +1,6 @@
 //! segtool, the real program, on stores of every condition.
 
 mod damage;
-mod help;
 mod input;
 mod live;
 mod mounted;
@@ -23,7 +22,7 @@ use segfs::{
 use serde_json::Value;
 
 /// The program; built once, since a test of another package is not told where it is.
-pub fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -42,7 +41,7 @@ pub fn program() -> &'static Path {
 
 /// What a run of the program left.
 #[derive(Debug)]
-struct Run {
+pub(crate) struct Run {
     code: i32,
     out: String,
     err: String,
@@ -51,7 +50,7 @@ struct Run {
 impl Run {
     /// The object printed.
     #[track_caller]
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 
@@ -69,7 +68,7 @@ impl Run {
     }
 
     #[track_caller]
-    fn ends_with(self, code: i32) -> Self {
+    pub(crate) fn ends_with(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:#?}");
         self
     }
@@ -85,7 +84,7 @@ fn run_with(words: &[&str], set: impl FnOnce(&mut Command)) -> Run {
 }
 
 /// Runs `segtool` with these words, those that name a store replaced by its path.
-fn segtool(store: &Path, words: &[&str]) -> Run {
+pub(crate) fn segtool(store: &Path, words: &[&str]) -> Run {
     let path = store.to_str().unwrap();
     let words: Vec<&str> = words.iter().map(|w| if *w == "STORE" { path } else { w }).collect();
     run_with(&words, |_| {})
@@ -129,7 +128,7 @@ fn fill(store: &Store, seed: u64) {
 }
 
 /// A store with a few segments, closed.
-fn closed(dir: &Path) -> PathBuf {
+pub(crate) fn closed(dir: &Path) -> PathBuf {
     let path = dir.join("store");
     let store = Store::create(&path, options()).unwrap();
     fill(&store, 1);
@@ -197,7 +196,7 @@ fn run_all(store: &Path) -> Vec<(String, Run)> {
 }
 
 /// The segment files, in order.
-fn segment_files(store: &Path) -> Vec<PathBuf> {
+pub(crate) fn segment_files(store: &Path) -> Vec<PathBuf> {
     let mut all: Vec<_> = fs::read_dir(store.join("segments")).unwrap().map(|e| e.unwrap().path()).collect();
     all.sort();
     all
@@ -207,7 +206,7 @@ fn id_of(file: &Path) -> u64 {
     u64::from_str_radix(file.file_stem().unwrap().to_str().unwrap(), 16).unwrap()
 }
 
-fn flip(file: &Path, at: usize) {
+pub(crate) fn flip(file: &Path, at: usize) {
     let mut bytes = fs::read(file).unwrap();
     bytes[at] ^= 0x10;
     fs::write(file, bytes).unwrap();

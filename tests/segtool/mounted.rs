@@ -119,3 +119,31 @@ fn a_mount_that_writes_all_the_while_is_found_equal_at_one_moment() {
     drop(control);
     store.close().unwrap();
 }
+
+#[test]
+fn an_index_of_a_mount_that_is_not_the_logs_is_found() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = super::closed(dir.path());
+    // The index of a log that went on differently.
+    let copy = other.path().join("store");
+    let cp = |from: &Path, to: &Path| {
+        assert!(std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+    };
+    cp(&path, &copy);
+    for (store, name) in [(&path, "here"), (&copy, "there")] {
+        let s = Store::open(store, options()).unwrap();
+        file(&s, name, &noise(5, 5000));
+        s.close().unwrap();
+    }
+    std::fs::remove_dir_all(path.join("index")).unwrap();
+    cp(&copy.join("index"), &path);
+    let store = Arc::new(Store::open(&path, options()).unwrap());
+    let _control = serve(&store);
+    for words in [&["index", "check", "STORE", "--json"][..], &["verify", "STORE", "--json"]] {
+        let run = segtool(&path, words).ends_with(5);
+        let found = run.json();
+        assert_eq!(found["index"]["state"], "different", "{found:#}");
+        assert!(!found["index"]["differences"].as_array().unwrap().is_empty(), "{found:#}");
+        assert!(run.error()["next"].as_str().unwrap().contains("segtool index rebuild"), "{run:?}");
+    }
+}

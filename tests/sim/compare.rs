@@ -51,6 +51,34 @@ impl Compare<'_> {
         self.whole(view, model).map_err(|End::Different(what)| format!("at LSN {}: {what}", model.lsn))
     }
 
+    /// The tree at a snapshot's LSN: what can be reached from the root.
+    pub fn tree(self, model: &Snapshot) -> Result<(), String> {
+        let view = self.store.view_at(segfs::base::Lsn::new(model.lsn));
+        let mut dirs = vec![super::model::ROOT];
+        let mut walk = || -> Step {
+            let root = model.get(super::model::ROOT);
+            self.attributes(view, super::model::ROOT, root.expect("there is always a root"))?;
+            while let Some(dir) = dirs.pop() {
+                let Some(o) = model.get(dir) else { continue };
+                self.entries(view, dir, o, model)?;
+                for child in o.entries.values() {
+                    let Some(c) = model.get(*child) else { continue };
+                    self.attributes(view, *child, c)?;
+                    self.xattrs(view, *child, c)?;
+                    match c.kind {
+                        ObjectKind::Directory => dirs.push(*child),
+                        ObjectKind::File if child.wrapping_add(model.lsn).is_multiple_of(self.every) => {
+                            self.content(view, *child, c)?;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Ok(())
+        };
+        walk().map_err(|End::Different(what)| format!("at LSN {}: {what}", model.lsn))
+    }
+
     /// An answer, or `None` if it is an error that the rule allows.
     fn answer<T>(self, what: &str, ino: u64, answer: Result<T>) -> Step<Option<T>> {
         match answer {
@@ -97,6 +125,8 @@ impl Compare<'_> {
         let past = view.lsn().is_some();
         let (size, modified) = shown(o, past);
         let newest = if past { o.versions.last().map_or(0, |v| v.stamp) } else { o.bytes_modified.1 };
+        let modified = o.shown_modified(modified);
+        let made = if o.born == 0 { modified } else { Time::from_ns(o.born) };
         let expected = Attributes {
             ino: Ino::new(ino),
             kind: o.kind,
@@ -104,12 +134,12 @@ impl Compare<'_> {
             owner: o.owner,
             links: o.links,
             size,
-            modified: o.shown_modified(modified),
+            modified,
             changed: Time::from_ns(o.changed.max(newest)),
             born: Time::from_ns(o.born),
             xattrs: o.xattrs.len() as u32,
             draft: if past { a.draft } else { o.draft },
-            accessed: if past { a.accessed } else { o.accessed.unwrap_or(o.shown_modified(modified)) },
+            accessed: if past { a.accessed } else { o.accessed.unwrap_or(made) },
             ..a
         };
         if a != expected {
@@ -244,7 +274,7 @@ impl Compare<'_> {
 }
 
 /// Size, and the content's modification with its stamp.
-fn shown(o: &Object, past: bool) -> (u64, (Time, u64)) {
+pub fn shown(o: &Object, past: bool) -> (u64, (Time, u64)) {
     match o.kind {
         ObjectKind::Directory => (o.entries.len() as u64, (Time::default(), 0)),
         ObjectKind::File if past => o

@@ -243,7 +243,7 @@ impl Host {
 }
 
 /// Asks the store; the id of a version, where the operation made one and says so.
-fn perform(store: &Store, op: &Op, now: &Snapshot) -> Result<Option<VersionId>, Error> {
+pub fn perform(store: &Store, op: &Op, now: &Snapshot) -> Result<Option<VersionId>, Error> {
     let ino = |n: &u64| Ino::new(*n);
     match op {
         Op::Create { dir, name, new } => {

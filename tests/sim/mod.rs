@@ -9,6 +9,7 @@ pub mod disk;
 mod disk_tests;
 mod host;
 mod model;
+mod moments;
 pub mod names;
 #[cfg(feature = "planted-bugs")]
 mod planted;

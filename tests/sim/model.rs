@@ -260,7 +260,7 @@ impl Snapshot {
             Op::Rename { from, to, how } => self.rename(from, to, *how, wall).map(one),
             Op::Set { ino, set } => self.set(*ino, set, wall),
             Op::Xattr { ino, name, value, create } => {
-                self.xattr(*ino, name, value.as_ref(), *create, wall).map(Some).map(one)
+                self.xattr(*ino, name, value.as_ref(), *create, wall).map(one)
             }
             Op::Write { ino, offset, data } => self.write(*ino, *offset, data, wall).map(Some).map(one),
             Op::Truncate { ino, size } => {
@@ -496,12 +496,20 @@ impl Snapshot {
             next.edit(ino).accessed = Some(accessed);
             done.push(next);
         }
-        if set.mode.is_some() || set.owner.is_some() || set.modified.is_some() {
+        let removes = |name: &[u8]| self.objects[&ino].xattrs.contains_key(name);
+        let xattrs: Vec<_> = set.xattrs.iter().filter(|(name, v)| v.is_some() || removes(name)).collect();
+        if set.mode.is_some() || set.owner.is_some() || set.modified.is_some() || !xattrs.is_empty() {
             let (mut next, stamp) = done.last().unwrap_or(self).record(wall);
             let o = next.edit(ino);
             o.mode = set.mode.map_or(o.mode, |m| m & 0o7777);
             o.owner = set.owner.unwrap_or(o.owner);
             o.modified = set.modified.map_or(o.modified, |m| (m, stamp));
+            for (name, value) in xattrs {
+                match value {
+                    Some(value) => _ = o.xattrs.insert(name.clone(), value.clone()),
+                    None => _ = o.xattrs.remove(name),
+                }
+            }
             o.changed = o.changed.max(stamp);
             done.push(next);
         }
@@ -515,7 +523,7 @@ impl Snapshot {
         value: Option<&Vec<u8>>,
         create: Option<bool>,
         wall: u64,
-    ) -> Answer<Self> {
+    ) -> Answer<Option<Self>> {
         if name.is_empty() || name.len() > limits::XATTR_NAME_BYTES || name.contains(&0) {
             return Err(FsError::Range);
         }
@@ -524,6 +532,7 @@ impl Snapshot {
             Some(true) if there => return Err(FsError::Exists),
             Some(false) if !there => return Err(FsError::NoAttribute),
             _ if value.is_none() && !there => return Err(FsError::NoAttribute),
+            _ if self.object(ino)?.xattrs.get(name) == value => return Ok(None),
             _ => {}
         }
         let (mut next, stamp) = self.record(wall);
@@ -533,7 +542,7 @@ impl Snapshot {
             None => _ = o.xattrs.remove(name),
         }
         o.changed = o.changed.max(stamp);
-        Ok(next)
+        Ok(Some(next))
     }
 
     fn change_bytes(&self, ino: Ino, wall: u64, change: impl FnOnce(&mut Vec<u8>)) -> Self {

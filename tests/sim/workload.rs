@@ -132,6 +132,12 @@ fn set(rng: &mut Rng, now: &Snapshot) -> Op {
             .percent(30)
             .then(|| Time { seconds: rng.below(99) as i64 - 9, nanos: rng.below(9) as u32 }),
         accessed: rng.percent(20).then(|| Time { seconds: rng.below(99) as i64, nanos: 1 }),
+        xattrs: if rng.percent(20) {
+            let value = rng.percent(60).then(|| data(rng).into_iter().take(20).collect());
+            vec![(b"user.i".to_vec(), value)]
+        } else {
+            Vec::new()
+        },
     };
     Op::Set { ino: any(rng, now), set }
 }

@@ -9,6 +9,8 @@
 mod ext4;
 mod fsx;
 mod pjdfstest;
+mod stress;
+mod twosided;
 
 use std::{
     env,

@@ -61,7 +61,10 @@ fn vector(v: &VersionVector) -> Value {
 }
 
 fn lineage(l: Option<Lineage>) -> Value {
-    l.map_or(Value::Null, |l| json!({"object": id(l.object), "version": l.version.map(|v| v.to_string())}))
+    l.map_or(Value::Null, |l| {
+        let version = l.version.map(|v| v.to_string());
+        json!({"object": id(l.object), "version": version, "versions": l.versions})
+    })
 }
 
 /// The portable head of a record.

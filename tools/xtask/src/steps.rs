@@ -65,6 +65,18 @@ const STEPS: &[Step] = &[
     Step { name: "test", what: "all tests", slow: false, action: Cargo(&["test", "--workspace"], &[]) },
     Step { name: "posix", what: "pjdfstest and fsx on a mount", slow: true, action: Call(suites::posix) },
     Step {
+        name: "stress",
+        what: "the filesystem stressors of stress-ng on a mount",
+        slow: true,
+        action: Call(suites::stress),
+    },
+    Step {
+        name: "twosided",
+        what: "the same random operations on a mount and on ext4",
+        slow: true,
+        action: Call(suites::twosided),
+    },
+    Step {
         name: "planted",
         what: "each bug planted on purpose is caught",
         slow: true,

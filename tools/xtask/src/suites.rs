@@ -10,6 +10,16 @@ pub fn posix(root: &Path) -> Outcome {
     test(root, &["pjdfstest", "fsx"], &programs)
 }
 
+/// Every stressor of stress-ng's class "filesystem".
+pub fn stress(root: &Path) -> Outcome {
+    test(root, &["stress"], &[])
+}
+
+/// The same random operations on a mount and on ext4.
+pub fn twosided(root: &Path) -> Outcome {
+    test(root, &["twosided"], &[])
+}
+
 /// Runs some of the suites, and tells them where the programs are that they need.
 fn test(root: &Path, suites: &[&str], programs: &[(&str, &tools::Tool)]) -> Outcome {
     let mut command = cargo(root);

@@ -1,0 +1,357 @@
+//! Taking in what another store made: extents first and without a lock, then the facts as one record of the log.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    base::{Error, FsError, Ino, Lsn, ObjectId, Result, StoreId, VersionId, limits},
+    format::{
+        Kind, Origin, Prepared, code,
+        facts::{Changes, ExtentId, Fact, LocalChanges, LocalRange, ObjectKind, Source},
+        flags,
+        rows::{ExtentRow, LinkRow, Stamp, WaitingRow, after_prefix, key, kind},
+    },
+    log::Record,
+};
+
+use super::{
+    Store,
+    apply::Apply,
+    exchange::Parcel,
+    knowledge::note_held,
+    parcels,
+    state::State,
+    txn::{Keep, Txn, row},
+};
+
+/// What asks for an extent's bytes: handed the name, returns them whole.
+pub type Fetch<'a> = &'a mut dyn FnMut(&ExtentId) -> Result<Vec<u8>>;
+
+/// How often extents that went again before their facts came are fetched anew.
+const ROUNDS: usize = 16;
+
+impl Store {
+    /// Takes in a parcel, asking `fetch` for the extents that are not here. Does nothing if it is here already.
+    /// Returns the LSN that must be durable before it is acknowledged.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] if the parcel is not what a store would make, or is stamped too far ahead; and
+    /// those of the log and of `fetch`. What was taken in before an error does no harm.
+    pub fn import(&self, parcel: &Parcel, fetch: Fetch<'_>) -> Result<Lsn> {
+        let facts: Vec<Fact> = code::decode(&parcel.facts)
+            .map_err(|e| Error::BadRequest(format!("facts of {:?}: {e}", parcel.origin)))?;
+        parcels::check(parcel, &facts, self.clock.wall_ns())?;
+        if !self.wants(&self.apply.lock(), parcel, &facts)? {
+            return Ok(self.log.last_lsn());
+        }
+        for _ in 0..ROUNDS {
+            // The other side may take its time; nobody here waits for it.
+            self.bring_extents(parcel, fetch)?;
+            let mut state = self.apply.lock();
+            if !self.wants(&state, parcel, &facts)? {
+                return Ok(self.log.last_lsn());
+            }
+            let Some(contents) = self.contents_here(parcel)? else { continue };
+            self.introduce(&mut state, parcel, &facts)?;
+            for (changes, ranges) in parcel.contents.iter().zip(contents) {
+                self.note_changes(&mut state, changes, &ranges)?;
+            }
+            self.append_parcel(&mut state, parcel, &facts)?;
+            drop(state);
+            return self.follow_up(&facts);
+        }
+        Err(FsError::Busy.into())
+    }
+
+    /// Is this store without these facts, and may it have them?
+    fn wants(&self, state: &State, parcel: &Parcel, facts: &[Fact]) -> Result<bool> {
+        self.check_usable()?;
+        if self.holds(state, &parcel.origin)? {
+            return Ok(false);
+        }
+        self.check_claims(state, parcel, facts)?;
+        Ok(true)
+    }
+
+    /// What follows from facts that were taken in, as records of its own.
+    fn follow_up(&self, facts: &[Fact]) -> Result<Lsn> {
+        for fact in facts {
+            if let Fact::Version(v) = fact {
+                self.wake_waiting(v.id)?;
+            }
+        }
+        self.name_twins()?;
+        Ok(self.log.last_lsn())
+    }
+
+    /// Nobody else names objects that this opening will make, or facts that it has yet to number.
+    fn check_claims(&self, state: &State, parcel: &Parcel, facts: &[Fact]) -> Result<()> {
+        let mine = self.log.incarnation();
+        let o = parcel.origin;
+        let bad = |why: &str| Err(Error::BadRequest(format!("facts {o:?}: {why}")));
+        if o.store == self.id && o.incarnation == mine && o.seq > state.meta.sequence {
+            return bad("they claim to come from this very process");
+        }
+        for object in facts.iter().flat_map(objects_in) {
+            if object.parts().0 == mine && self.known_ino(object)?.is_none() {
+                return bad("an object that this process has not made");
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives numbers to a store and to objects that are new here, as a record of their own before the facts.
+    fn introduce(&self, state: &mut State, parcel: &Parcel, facts: &[Fact]) -> Result<()> {
+        let mut new = Vec::new();
+        let stores = std::iter::once(parcel.origin.store).chain(facts.iter().flat_map(stores_in));
+        let mut known: Vec<StoreId> = state.stores.to_vec();
+        for store in stores {
+            if !known.contains(&store) {
+                new.push(Fact::StoreNumber(known.len() as u32, store));
+                known.push(store);
+            }
+        }
+        let mut next = state.meta.next_ino;
+        let mut seen = BTreeSet::new();
+        for object in facts.iter().flat_map(objects_in) {
+            if object != ObjectId::ROOT && seen.insert(object) && self.known_ino(object)?.is_none() {
+                new.push(Fact::Inode(object, Ino::new(next)));
+                next += 1;
+            }
+        }
+        if new.is_empty() { Ok(()) } else { self.append_local(state, &new).map(drop) }
+    }
+
+    /// Sees to it that the extents which a parcel names are in this log. Until facts name them, they may be lost again
+    /// to the cleaner; [`contents_here`](Self::contents_here) finds that out.
+    fn bring_extents(&self, parcel: &Parcel, fetch: Fetch<'_>) -> Result<()> {
+        for id in extents_in(parcel) {
+            let k = key::extent(id);
+            if self.index.get(&k)?.is_some() {
+                continue;
+            }
+            let bytes = fetch(id)?;
+            if bytes.is_empty() || bytes.len() > limits::EXTENT_BYTES {
+                return Err(Error::BadRequest(format!("{id:?} has {} bytes", bytes.len())));
+            }
+            let payload = Prepared::extent(bytes, false);
+            let mut record = Record::new(Kind::Extent, &payload);
+            record.flags = flags::DETACHED | flags::FOREIGN;
+            record.origin = Some(Origin { store: id.store, incarnation: id.incarnation, seq: id.sequence });
+            let mut state = self.apply.lock();
+            self.check_usable()?;
+            if self.index.get(&k)?.is_some() {
+                continue; // Another parcel brought it meanwhile.
+            }
+            let apart = self.until_applied();
+            let (lsn, location) = self.log.append(&[record])?[0];
+            let found = ExtentRow { extent: lsn, location: location.into() };
+            let mut txn = Txn::new(&*self.index, lsn);
+            txn.put(k, &found, Keep::Amend)?;
+            let next = state.clone();
+            self.land(&mut state, next, lsn, &txn.finish()?)?;
+            apart.done();
+        }
+        Ok(())
+    }
+
+    /// The contents of a parcel, in extents of this log; none if one of those is not here. Under the lock, so that none
+    /// goes before the facts that name it are appended.
+    fn contents_here(&self, parcel: &Parcel) -> Result<Option<Vec<Vec<LocalRange>>>> {
+        let mut contents = Vec::with_capacity(parcel.contents.len());
+        for changes in &parcel.contents {
+            let mut ranges = Vec::with_capacity(changes.ranges.len());
+            for range in &changes.ranges {
+                let source = match range.source {
+                    Source::Hole => None,
+                    Source::Extent(id, skip) => {
+                        let k = key::extent(&id);
+                        let Some(bytes) = self.index.get(&k)? else { return Ok(None) };
+                        let e: ExtentRow = row(&k, &bytes)?;
+                        if range.len > u64::from(e.location.raw_len).saturating_sub(u64::from(skip)) {
+                            return Err(Error::BadRequest(format!("a range beyond the end of {id:?}")));
+                        }
+                        Some((e.extent, e.location, skip))
+                    }
+                };
+                ranges.push(LocalRange { offset: range.offset, len: range.len, source });
+            }
+            contents.push(ranges);
+        }
+        Ok(Some(contents))
+    }
+
+    /// Notes the content of a version that comes next.
+    fn note_changes(&self, state: &mut State, changes: &Changes, ranges: &[LocalRange]) -> Result<()> {
+        let mut parts: Vec<_> = ranges.chunks(limits::CHANGES_PER_RECORD).map(<[_]>::to_vec).collect();
+        if parts.is_empty() {
+            parts.push(Vec::new());
+        }
+        for (part, ranges) in parts.into_iter().enumerate() {
+            let local = LocalChanges {
+                object: changes.object,
+                version: changes.version,
+                part: part as u32,
+                base: changes.base,
+                ranges,
+            };
+            self.append_local(state, &[Fact::Changes(local)])?;
+        }
+        Ok(())
+    }
+
+    /// A record of local facts.
+    fn append_local(&self, state: &mut State, facts: &[Fact]) -> Result<Lsn> {
+        let mut next = state.clone();
+        let stamp = next.tick(&*self.clock);
+        self.append_facts(state, &mut next, stamp, facts, |record| record.stamp = stamp.hlc)
+    }
+
+    fn append_parcel(&self, state: &mut State, parcel: &Parcel, facts: &[Fact]) -> Result<Lsn> {
+        let mut next = state.clone();
+        let store = next.number(parcel.origin.store).unwrap_or(0);
+        let stamp = Stamp { hlc: parcel.stamp, store };
+        self.append_facts(state, &mut next, stamp, facts, |record| {
+            record.flags = flags::FOREIGN;
+            record.origin = Some(parcel.origin);
+            record.object = parcel.object;
+            record.stamp = parcel.stamp;
+        })
+    }
+
+    fn append_facts(
+        &self,
+        state: &mut State,
+        next: &mut State,
+        stamp: Stamp,
+        facts: &[Fact],
+        shape: impl FnOnce(&mut Record<'_>),
+    ) -> Result<Lsn> {
+        let payload = super::record_of(&facts.to_vec())?;
+        let mut record = Record::new(Kind::Operation, &payload);
+        record.arg = facts.len() as u64;
+        shape(&mut record);
+        let lsn = self.log.last_lsn().next();
+        let mut txn = Txn::new(&*self.index, lsn);
+        if let Some(o) = record.origin {
+            note_held(&mut txn, &o, o.seq)?;
+        }
+        Apply::new(&mut txn, next, stamp).facts(facts)?;
+        let changes = txn.finish()?;
+        let apart = self.until_applied();
+        let got = self.log.append(&[record])?[0].0;
+        self.check_lsn(got, lsn)?;
+        self.land(state, next.clone(), lsn, &changes)?;
+        apart.done();
+        Ok(lsn)
+    }
+
+    /// Versions that waited for this one can be applied; and those that waited for them.
+    fn wake_waiting(&self, id: VersionId) -> Result<()> {
+        let mut ready = vec![id];
+        while let Some(id) = ready.pop() {
+            if self.find_version(id)?.is_none() {
+                continue;
+            }
+            let prefix = key::waiting(id, None);
+            for (k, bytes) in self.index.scan(&prefix, &after_prefix(&prefix), usize::MAX)? {
+                let waiting: WaitingRow = row(&k, &bytes)?;
+                let mut state = self.apply.lock();
+                self.check_usable()?;
+                self.append_local(&mut state, &[Fact::Ready(waiting.version.object, waiting.version.id)])?;
+                ready.push(waiting.version.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Directories that stand at one name with another become another name for it.
+    pub(super) fn name_twins(&self) -> Result<()> {
+        loop {
+            let twins = self.index.scan(&[kind::TWIN], &after_prefix(&[kind::TWIN]), 64)?;
+            let mut named = false;
+            for (k, _) in twins {
+                let Some(ino) = key::ino_of(&k) else { continue };
+                named |= self.name_twin(ino)?;
+            }
+            if !named {
+                return Ok(());
+            }
+        }
+    }
+
+    fn name_twin(&self, ino: Ino) -> Result<bool> {
+        let (_, named) = self.run(|op| {
+            let twin = op.apply.txn.object(ino)?;
+            let place = twin.attributes.link.as_ref().and_then(|l| Some((l.placed?, l.name.clone())));
+            let at = match &place {
+                Some((dir, name)) => op.apply.txn.links(*dir, name)?,
+                None => None,
+            };
+            let mut smallest = twin.object;
+            for e in at.iter().flat_map(|l: &LinkRow| &l.entries) {
+                if e.kind == ObjectKind::Directory {
+                    smallest = smallest.min(op.apply.txn.object(e.child)?.object);
+                }
+            }
+            if smallest == twin.object {
+                return Ok(false);
+            }
+            op.subject = (twin.object, ino);
+            op.fact(Fact::Alias(twin.object, smallest))?;
+            Ok(true)
+        })?;
+        if !named {
+            // It stands alone by now: off the list, so that nobody asks again.
+            let mut state = self.apply.lock();
+            self.check_usable()?;
+            let object = self.object_row(ino, None)?.ok_or(FsError::NotFound)?.object;
+            self.append_local(&mut state, &[Fact::NoTwin(object)])?;
+        }
+        Ok(named)
+    }
+
+    /// What a crash left between taking facts in and drawing their consequences.
+    pub(super) fn finish_exchange(&self) -> Result<()> {
+        if self.apply.lock().stores.len() == 1 {
+            return Ok(());
+        }
+        let mut missing = BTreeSet::new();
+        for (k, _) in self.index.scan(&[kind::WAITING], &after_prefix(&[kind::WAITING]), usize::MAX)? {
+            missing.extend(key::waited_for(&k));
+        }
+        for id in missing {
+            self.wake_waiting(id)?;
+        }
+        self.name_twins()
+    }
+}
+
+/// The extents that a parcel names, each once.
+fn extents_in(parcel: &Parcel) -> BTreeSet<&ExtentId> {
+    let ranges = parcel.contents.iter().flat_map(|c| &c.ranges);
+    ranges.filter_map(|r| if let Source::Extent(id, _) = &r.source { Some(id) } else { None }).collect()
+}
+
+fn objects_in(fact: &Fact) -> Vec<ObjectId> {
+    match fact {
+        Fact::Create(c) => vec![c.object],
+        Fact::Link(l) => vec![l.parent, l.object],
+        Fact::Gone(g) => vec![g.parent, g.object],
+        Fact::Mode(o, _)
+        | Fact::Owner(o, _)
+        | Fact::Modified(o, _)
+        | Fact::Xattr(o, ..)
+        | Fact::Retain(o, ..)
+        | Fact::Hold(o, ..) => vec![*o],
+        Fact::Version(v) => vec![v.object],
+        Fact::Alias(from, to) => vec![*from, *to],
+        _ => Vec::new(),
+    }
+}
+
+fn stores_in(fact: &Fact) -> Vec<StoreId> {
+    match fact {
+        Fact::Version(v) => v.knew_gone.iter().map(|(_, _, store)| *store).collect(),
+        _ => Vec::new(),
+    }
+}

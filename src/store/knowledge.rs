@@ -1,0 +1,124 @@
+//! Which facts a store holds: for each store and incarnation the sequences, as closed intervals.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    base::{Incarnation, Result, StoreId},
+    format::{
+        Origin,
+        rows::{after_prefix, key, kind},
+    },
+};
+
+use super::{
+    Store,
+    state::State,
+    txn::{Keep, Txn, row},
+};
+
+/// Which facts batches a store holds: for each store and incarnation the sequences, as closed intervals.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Knowledge(BTreeMap<(StoreId, Incarnation), Vec<(u64, u64)>>);
+
+impl Knowledge {
+    /// Is this batch among them?
+    #[must_use]
+    pub fn has(&self, o: &Origin) -> bool {
+        let held = self.0.get(&(o.store, o.incarnation));
+        held.is_some_and(|h| h.iter().any(|(first, last)| (*first..=*last).contains(&o.seq)))
+    }
+
+    /// Adds a batch.
+    pub fn add(&mut self, o: &Origin) {
+        self.add_range((o.store, o.incarnation), o.seq, o.seq);
+    }
+
+    fn add_range(&mut self, of: (StoreId, Incarnation), first: u64, last: u64) {
+        let held = self.0.entry(of).or_default();
+        let at = held.partition_point(|(_, l)| l.saturating_add(1) < first);
+        let (mut first, mut last) = (first, last);
+        while let Some((f, l)) = held.get(at).copied()
+            && f <= last.saturating_add(1)
+        {
+            (first, last) = (first.min(f), last.max(l));
+            held.remove(at);
+        }
+        held.insert(at, (first, last));
+    }
+}
+
+impl Store {
+    /// Every facts batch that this store holds, durably or not. Costs what there are gaps and openings, not facts.
+    ///
+    /// # Errors
+    /// What reading the index says.
+    pub fn knowledge(&self) -> Result<Knowledge> {
+        let mut known = Knowledge::default();
+        let meta = self.apply.lock().meta.clone();
+        if meta.sequence > 0 {
+            known.add_range((self.id, Incarnation::new(meta.incarnation)), 1, meta.sequence);
+        }
+        for (k, bytes) in self.index.scan(&[kind::HELD], &after_prefix(&[kind::HELD]), usize::MAX)? {
+            if let Some(o) = key::held_origin(&k) {
+                known.add_range((o.store, o.incarnation), o.seq, row(&k, &bytes)?);
+            }
+        }
+        Ok(known)
+    }
+
+    /// Does this store hold a facts batch?
+    pub(super) fn holds(&self, state: &State, o: &Origin) -> Result<bool> {
+        if o.store == self.id && o.incarnation.get() == state.meta.incarnation && o.seq <= state.meta.sequence
+        {
+            return Ok(true);
+        }
+        // A stretch that ends right before it or begins right behind it says no. Looking for the one around it goes through all
+        // forms that a row had which grows with each batch, as long as they wait in memory.
+        let (before, behind) = (o.seq.saturating_sub(1), o.seq + 1);
+        if self.index.get(&key::held_to(o.store, o.incarnation, before))?.is_some()
+            || self.index.get(&key::held(o.store, o.incarnation, behind))?.is_some()
+        {
+            return Ok(false);
+        }
+        let first = key::held(o.store, o.incarnation, 0);
+        Ok(match self.index.last(&first, &key::held(o.store, o.incarnation, behind))? {
+            Some((k, bytes)) => row::<u64>(&k, &bytes)? >= o.seq,
+            None => false,
+        })
+    }
+}
+
+/// Notes that the facts batches from that of this origin to the one with sequence `last` are held, none of which
+/// was before.
+pub(super) fn note_held(txn: &mut Txn<'_>, o: &Origin, last: u64) -> Result<()> {
+    let (mut first, mut last) = (o.seq, last);
+    let before = key::held_to(o.store, o.incarnation, first.saturating_sub(1));
+    if let Some(begin) = txn.get(&before)? {
+        first = begin;
+        txn.delete(before, Keep::Amend)?;
+    }
+    let behind = key::held(o.store, o.incarnation, last + 1);
+    if let Some(end) = txn.get(&behind)? {
+        last = end;
+        txn.delete(behind, Keep::Amend)?;
+    }
+    txn.put(key::held(o.store, o.incarnation, first), &last, Keep::Amend)?;
+    txn.put(key::held_to(o.store, o.incarnation, last), &first, Keep::Amend)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knowledge_joins_what_touches() {
+        let mut k = Knowledge::default();
+        let of = (StoreId::new(1), Incarnation::new(1));
+        for seq in [5, 1, 3, 2, 9, 4] {
+            k.add(&Origin { store: of.0, incarnation: of.1, seq });
+        }
+        assert_eq!(k.0[&of], [(1, 5), (9, 9)]);
+        assert!(k.has(&Origin { store: of.0, incarnation: of.1, seq: 9 }));
+        assert!(!k.has(&Origin { store: of.0, incarnation: of.1, seq: 6 }));
+    }
+}

@@ -1,0 +1,153 @@
+//! Long histories: what a page of one costs. Ignored by default, since making them takes minutes:
+//! `cargo test --release --test it -- history::scale --ignored --nocapture`
+
+use std::time::{Duration, Instant};
+
+use segfs::{
+    base::{Ino, Lsn},
+    format::facts::Owner,
+    store::{NewObject, Options, Rename, Store},
+};
+
+const LIMIT: Duration = Duration::from_millis(10);
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(&dir.path().join("s"), Options::default()).unwrap();
+    (dir, store)
+}
+
+fn file(store: &Store, dir: Ino, name: &str) -> Ino {
+    store.create_object(dir, name.as_bytes(), &NewObject::file(0o644, Owner::default())).unwrap().1.ino
+}
+
+fn save(store: &Store, ino: Ino, n: u64) {
+    store.write(ino, 0, &n.to_le_bytes()).unwrap();
+    store.commit_version(ino).unwrap();
+    // Only memory is at stake, and nobody waits: write it out now and then, as the mount's thread does.
+    if n.is_multiple_of(4096) {
+        store.maintain().unwrap();
+    }
+}
+
+/// The median of some runs, printed.
+fn median(what: &str, runs: u64, mut run: impl FnMut(u64)) -> Duration {
+    let mut times: Vec<Duration> = (0..runs)
+        .map(|n| {
+            let start = Instant::now();
+            run(n);
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+    println!("{what:60} median {median:?}, worst {worst:?}");
+    median
+}
+
+#[test]
+#[ignore = "makes a million versions"]
+fn a_million_versions_of_one_file() {
+    const VERSIONS: u64 = 1_000_000;
+    let (_dir, store) = store();
+    let ino = file(&store, Ino::FIRST, "f");
+    for n in 0..VERSIONS {
+        save(&store, ino, n);
+    }
+    store.checkpoint().unwrap();
+    while store.maintain().unwrap() {}
+    let history = || store.view().history(Ino::FIRST, b"f").unwrap().unwrap();
+    assert_eq!(history().newest(), VERSIONS);
+    let mut all = vec![
+        median("first page of 64", 21, |_| assert_eq!(history().from(0, 64).unwrap()[63].ordinal, 64)),
+        median("last page of 64", 21, |_| {
+            assert_eq!(history().before(None, 64).unwrap()[0].ordinal, VERSIONS)
+        }),
+        median("a page of 64 anywhere", 101, |n| {
+            let at = n * 9871 + 1;
+            assert_eq!(history().from(at, 64).unwrap()[0].ordinal, at);
+        }),
+        median("one version by its number", 101, |n| {
+            let at = VERSIONS - n * 9871;
+            assert_eq!(history().get(at).unwrap().unwrap().ordinal, at);
+        }),
+    ];
+    let last = store.last_lsn().get();
+    all.push(median("what it showed at a moment, and its content", 101, |n| {
+        let lsn = Lsn::new(last - n * 19_000);
+        let mut out = [0; 8];
+        assert_eq!(store.view_at(lsn).read(ino, 0, &mut out).unwrap(), 8);
+    }));
+    assert!(all.iter().all(|t| *t < LIMIT));
+}
+
+#[test]
+#[ignore = "makes a hundred thousand files"]
+fn a_hundred_thousand_files_with_ten_versions_each() {
+    const FILES: u64 = 100_000;
+    let (_dir, store) = store();
+    let mut inos = Vec::new();
+    for n in 0..FILES {
+        inos.push(file(&store, Ino::FIRST, &format!("f{n:06}")));
+    }
+    for version in 0..10 {
+        for (n, ino) in inos.iter().enumerate() {
+            save(&store, *ino, version * FILES + n as u64);
+        }
+    }
+    store.checkpoint().unwrap();
+    while store.maintain().unwrap() {}
+    let last = store.last_lsn().get();
+    let name = |n: u64| format!("f{:06}", n * 991 % FILES).into_bytes();
+    let all = [
+        median("the history of a file", 101, |n| {
+            let mut h = store.view().history(Ino::FIRST, &name(n)).unwrap().unwrap();
+            assert_eq!(h.from(0, 64).unwrap().len(), 10);
+        }),
+        median("a name at a moment", 101, |n| {
+            let view = store.view_at(Lsn::new(FILES + n * (last - FILES) / 101));
+            view.lookup(Ino::FIRST, &name(n)).unwrap();
+        }),
+        median("the LSN of a moment", 101, |n| {
+            let t = store.view().attributes(inos[n as usize * 500]).unwrap().changed;
+            let ns = t.seconds.cast_unsigned() * 1_000_000_000 + u64::from(t.nanos);
+            assert!(store.lsn_at(ns).unwrap().is_some());
+        }),
+        median("the first 64 names at a moment", 21, |n| {
+            let view = store.view_at(Lsn::new(FILES + n * (last - FILES) / 21));
+            assert_eq!(view.entries(Ino::FIRST, None, 64).unwrap().len(), 64);
+        }),
+    ];
+    assert!(all.iter().all(|t| *t < LIMIT));
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn a_hundred_thousand_saves_by_renaming() {
+    const SAVES: u64 = 100_000;
+    let (_dir, store) = store();
+    for n in 0..SAVES {
+        let ino = file(&store, Ino::FIRST, "tmp");
+        save(&store, ino, n);
+        store.rename((Ino::FIRST, b"tmp"), (Ino::FIRST, b"f"), Rename::Replace).unwrap();
+    }
+    store.checkpoint().unwrap();
+    while store.maintain().unwrap() {}
+    let history = || store.view().history(Ino::FIRST, b"f").unwrap().unwrap();
+    assert_eq!(history().newest(), SAVES);
+    let last =
+        median("last page of 64", 21, |_| assert_eq!(history().before(None, 64).unwrap()[0].ordinal, SAVES));
+    // The chain of objects is followed to its beginning, once.
+    median("first page of 64, the first time", 1, |_| {
+        assert_eq!(history().from(0, 64).unwrap()[63].ordinal, 64);
+    });
+    let mut known = history();
+    known.from(0, 1).unwrap();
+    let known = known.pause();
+    let again = median("first page of 64, once it is known", 5, |_| {
+        let mut h = history();
+        h.learn(known.clone());
+        assert_eq!(h.from(0, 64).unwrap()[63].ordinal, 64);
+    });
+    assert!(last < LIMIT && again < LIMIT);
+}
