@@ -14,6 +14,7 @@ mod review;
 mod segtool;
 mod serve;
 mod sim;
+mod space;
 mod store;
 mod stores;
 mod suites;

@@ -26,6 +26,8 @@ pub const CHUNK_BYTES: u64 = 128 << 10;
 
 /// A segment file's size by default, in bytes.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// A segment file's size on a small disk at least, in bytes.
+pub const SEGMENT_BYTES_SMALL: u64 = 8 << 20;
 /// The smallest segment size that can be asked for, in bytes (the simulator uses small ones).
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// The largest segment size that can be asked for, in bytes.
@@ -35,7 +37,9 @@ pub const BLOCK_BYTES: u64 = 4096;
 /// Records that wait in memory for the next commit, in bytes; who appends past it writes first.
 pub const TAIL_BYTES: usize = 16 << 20;
 /// Segment files kept ready to be used again.
-pub const SPARE_SEGMENTS: usize = 4;
+pub const SPARE_SEGMENTS: usize = 5;
+/// Of these, so many are held back for what frees space on a full disk.
+pub const RESERVE_SEGMENTS: usize = 3;
 /// How long what nobody synced may stay in memory, in milliseconds.
 pub const COMMIT_INTERVAL_MS: u64 = 500;
 /// Facts stamped further ahead of the wall clock than this are set aside, in nanoseconds.

@@ -94,6 +94,24 @@ bugs! {
     SyncWithoutRewrite,
     /// Recovery goes on behind a segment of which not even the header is certain.
     NameEmptySegment,
+    /// A segment leaves the log before the one whose end it names.
+    RetireBeforePredecessor,
+    /// A segment is given back before the copies of what lives in it are durable.
+    RetireBeforeDurable,
+    /// The cleaner takes what only history shows for dead.
+    CleanerForgetsHistory,
+    /// A base holds the counters of the last flush.
+    BaseWithOldCounters,
+    /// A base counts although its end was never written.
+    BaseWithoutEnd,
+    /// A segment whose records no base covers is given back.
+    RetireBeforeBase,
+    /// The cleaner takes an extent for dead that a draft shows.
+    CleanerForgetsDrafts,
+    /// A removed version takes chunks with it that an older one needs.
+    RemovalDropsTooMuch,
+    /// A version is removed that a tagged moment shows.
+    RemovalIgnoresTags,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -335,6 +335,13 @@ pub enum Fact {
     Reap(ObjectId),
     /// Local: the content hash of a version, computed after it was made; none: its bytes can't be read.
     Hash(ObjectId, VersionId, Option<[u8; 32]>),
+    /// Local: the moved records right before this one lie there from now on. These extents were moved at some time, and
+    /// nothing shows them any more.
+    Cleaned(Vec<Lsn>),
+    /// Local: these extents of other stores, which nothing shows, will go; whoever needs one is sent it again.
+    Unnamed(Vec<ExtentId>),
+    /// Local: retention gave this version up.
+    Removed(ObjectId, VersionId),
 }
 
 impl Fact {
@@ -354,6 +361,9 @@ impl Fact {
                 | Self::NoTwin(..)
                 | Self::Reap(..)
                 | Self::Hash(..)
+                | Self::Cleaned(..)
+                | Self::Unnamed(..)
+                | Self::Removed(..)
         )
     }
 }

@@ -78,6 +78,8 @@ pub mod kind {
     pub const CLAIMED: u8 = 0x2c;
     /// stamp -> [`super::MomentsRow`]: when the highest stamp rose.
     pub const MOMENTS: u8 = 0x2b;
+    /// version id -> [`super::LockRow`].
+    pub const LOCK: u8 = 0x2d;
     /// superseded row: key, LSN from which it held -> [`super::Superseded`].
     pub const HISTORY: u8 = 0x30;
 }
@@ -177,6 +179,11 @@ pub mod key {
     #[must_use]
     pub fn version_id(id: VersionId) -> Vec<u8> {
         Key::new(kind::VERSION_ID).u128(id.get()).done()
+    }
+    /// The lock of a version.
+    #[must_use]
+    pub fn lock(id: VersionId) -> Vec<u8> {
+        Key::new(kind::LOCK).u128(id.get()).done()
     }
     /// An extent of another store.
     #[must_use]
@@ -320,6 +327,12 @@ pub mod key {
         let store = StoreId::new(u128::from_be_bytes(key.get(1..17)?.try_into().ok()?));
         let incarnation = Incarnation::new(u64::from_be_bytes(key.get(17..25)?.try_into().ok()?));
         Some(crate::format::Origin { store, incarnation, seq: last_number(key)? })
+    }
+    /// The extent in a key of [`extent`].
+    #[must_use]
+    pub fn extent_of(key: &[u8]) -> Option<crate::format::facts::ExtentId> {
+        let o = held_origin(key)?;
+        Some(crate::format::facts::ExtentId { store: o.store, incarnation: o.incarnation, sequence: o.seq })
     }
     /// The missing version in a key of [`waiting`].
     #[must_use]
@@ -523,6 +536,8 @@ pub struct Content {
     pub branches: u32,
     /// Versions made or received so far: the next one's ordinal less one.
     pub ordinal: u64,
+    /// LSN of the first version that was removed before every one that is kept.
+    pub gap: Option<Lsn>,
 }
 
 /// An extended attribute; a removed one keeps its stamp.
@@ -599,6 +614,8 @@ pub struct VersionRow {
     pub shown: bool,
     /// Links that its maker knew to be gone.
     pub knew_gone: Vec<(LinkId, Stamp)>,
+    /// LSN of the first version that was removed behind it and before the next one that is kept.
+    pub gap: Option<Lsn>,
 }
 
 impl VersionRow {
@@ -653,6 +670,23 @@ pub struct VersionPlace {
     pub ino: Ino,
     /// LSN at which it came.
     pub at: Lsn,
+    /// It was removed here, and is not to come again.
+    pub removed: bool,
+}
+
+/// What keeps a version from being removed: Object Lock and legal hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct LockRow {
+    /// 0 none, 1 governance, 2 compliance.
+    pub mode: u8,
+    /// Until when, ns since 1970.
+    pub until: u64,
+    /// Newest stamp of the two.
+    pub stamp: Stamp,
+    /// Held.
+    pub hold: bool,
+    /// Newest stamp of that.
+    pub hold_stamp: Stamp,
 }
 
 /// An extent of another store in this one's log.

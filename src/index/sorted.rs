@@ -175,8 +175,11 @@ impl SortedIndex {
     fn make_room(&self) -> Result<()> {
         let runs = || self.call("flush", || Ok(self.tree.l0_run_count()));
         while runs()? >= LEVEL_0_RUNS {
-            if !self.compact()? {
-                break;
+            match self.compact() {
+                Ok(true) => {}
+                // Merging needs more room than one table more.
+                Ok(false) | Err(Error::NoSpace { .. }) => break,
+                Err(e) => return Err(e),
             }
         }
         if runs()? >= LEVEL_0_RUNS_MAX {

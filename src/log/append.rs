@@ -6,13 +6,15 @@ use std::{
 };
 
 use super::{
-    Inner, Location, Log, Record, SegmentInfo, close, gone,
+    Inner, Location, Log, Record, SegmentInfo, close,
+    files::Purse,
+    gone,
     tail::{Guard, Tail},
 };
 use crate::{
     base::{
         Error, FsError, Lsn, Result, SegmentId,
-        limits::{BLOCK_BYTES, TAIL_BYTES},
+        limits::{self, BLOCK_BYTES, TAIL_BYTES},
     },
     format::{
         BodyHeader, Entry, Kind, Origin, Seed, flags,
@@ -56,7 +58,12 @@ impl Inner {
         room.min(TAIL_BYTES as u64)
     }
 
-    pub(super) fn append(&self, records: &[Record<'_>], log: &Log) -> Result<Vec<(Lsn, Location)>> {
+    pub(super) fn append(
+        &self,
+        records: &[Record<'_>],
+        log: &Log,
+        purse: Purse,
+    ) -> Result<Vec<(Lsn, Location)>> {
         if self.opts.read_only {
             return Err(FsError::ReadOnly.into());
         }
@@ -77,9 +84,10 @@ impl Inner {
         loop {
             t.check()?;
             match t.room_for(bytes, records.len()) {
-                Room::Yes => break,
+                Room::Yes if !t.short || purse != Purse::Common => break,
+                Room::Yes => self.lead(&mut t, Self::end_shortage)?,
                 Room::WriteFirst => self.lead(&mut t, |s, t| s.flush(t, false))?,
-                Room::NewSegment => self.lead(&mut t, Self::rotate)?,
+                Room::NewSegment => self.lead(&mut t, |s, t| s.rotate(t, purse))?,
             };
         }
         let out = self.push(&mut t, records);
@@ -153,7 +161,7 @@ impl Inner {
     fn wake_worker(&self, t: &mut Guard<'_>, log: &Log) {
         let half = t.active.as_ref().is_some_and(|a| a.end > a.segment.header.capacity / 2);
         let write = !t.write_wanted && !t.busy && t.waiting() >= WRITE_BEHIND_BYTES;
-        let spare = !t.spare_wanted && half && self.files.spares() == 0;
+        let spare = !t.spare_wanted && half && self.files.spares() <= limits::RESERVE_SEGMENTS;
         if write || spare {
             t.write_wanted |= write;
             t.spare_wanted |= spare;
@@ -235,18 +243,11 @@ impl Inner {
                     used_bytes: now.end,
                     capacity: s.header.capacity,
                     created_ns: s.header.created_ns,
+                    predecessor: s.header.predecessor,
                     pinned: pinned && active != Some(s.id()),
                 }
             })
             .collect()
-    }
-
-    pub(super) fn retire(&self, ids: &[SegmentId]) -> Result<()> {
-        if self.opts.read_only {
-            return Err(FsError::ReadOnly.into());
-        }
-        self.tail.lock().check()?;
-        self.files.retire(ids)
     }
 
     pub(super) fn verify_segment(&self, id: SegmentId) -> Result<Report> {

@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 
-use super::SegmentState;
+use super::{SegmentState, retire::has_footer};
 use crate::{
     base::{
         Error, Lsn, Result, SegmentId, limits,
@@ -57,6 +57,19 @@ struct Open {
 /// A file that was made or recycled and now carries a segment's name.
 pub(super) struct NewFile {
     pub(super) file: Arc<dyn DiskFile>,
+    /// It was one of the reserve.
+    pub(super) reserved: bool,
+}
+
+/// Who asks for a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purse {
+    /// Anybody: the reserve stays whole.
+    Common,
+    /// The cleaner: it leaves the last one of the reserve to the others.
+    Cleaner,
+    /// What leads to free space by itself, or finishes what was begun.
+    Freeing,
 }
 
 /// The files.
@@ -163,7 +176,13 @@ impl Files {
     /// Gives a segment's name to a spare file, or to a new one of this capacity. The name is durable after it.
     ///
     /// [`Error::Poisoned`] if the state of the directory is unknown; any other error left nothing behind.
-    pub(super) fn begin(&self, id: SegmentId, capacity: u64, unreached: &[SegmentId]) -> Result<NewFile> {
+    pub(super) fn begin(
+        &self,
+        id: SegmentId,
+        capacity: u64,
+        unreached: &[SegmentId],
+        purse: Purse,
+    ) -> Result<NewFile> {
         for &old in unreached {
             self.give_back(old).map_err(|e| Error::io(format!("moving segment {old} out of the log"), e))?;
         }
@@ -171,12 +190,49 @@ impl Files {
             // Before any of them is written to.
             self.sync_directories(true)?;
         }
-        let (file, recycled) = match self.take_spare(id, capacity)? {
-            Some(file) => (file, true),
-            None => (self.fresh_and_long(&segment::path(id), capacity)?, false),
+        let (file, recycled, reserved) = match purse {
+            Purse::Common => {
+                self.fill_reserve(capacity)?;
+                match self.take_spare(id, capacity, limits::RESERVE_SEGMENTS)? {
+                    Some(file) => (file, true, false),
+                    None => (self.fresh_and_long(&segment::path(id), capacity)?, false, false),
+                }
+            }
+            Purse::Cleaner | Purse::Freeing => {
+                match self.take_spare(id, capacity, limits::RESERVE_SEGMENTS)? {
+                    Some(file) => (file, true, false),
+                    None => match self.fresh_and_long(&segment::path(id), capacity) {
+                        Ok(file) => (file, false, false),
+                        Err(full @ Error::NoSpace { .. }) => {
+                            let keep = usize::from(purse == Purse::Cleaner);
+                            (self.take_spare(id, capacity, keep)?.ok_or(full)?, true, true)
+                        }
+                        Err(e) => return Err(e),
+                    },
+                }
+            }
         };
         self.sync_directories(recycled)?;
-        Ok(NewFile { file })
+        Ok(NewFile { file, reserved })
+    }
+
+    /// Sees to it that there are as many spare files as are held in reserve.
+    pub(super) fn fill_reserve(&self, capacity: u64) -> Result<()> {
+        while self.spares() < limits::RESERVE_SEGMENTS {
+            let mut n = 0;
+            let (name, file) = loop {
+                let name = format!("reserve-{n}");
+                match self.fresh_and_long(&spare_path(&name), capacity) {
+                    Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+                        n += 1
+                    }
+                    made => break (name, made?),
+                }
+            };
+            drop(file);
+            self.spare.lock().push(name);
+        }
+        Ok(())
     }
 
     pub(super) fn sync_directories(&self, spare_too: bool) -> Result<()> {
@@ -195,9 +251,17 @@ impl Files {
         Ok(())
     }
 
-    fn take_spare(&self, id: SegmentId, capacity: u64) -> Result<Option<Arc<dyn DiskFile>>> {
+    /// A spare file under a segment's name, if there are more than `keep`.
+    fn take_spare(&self, id: SegmentId, capacity: u64, keep: usize) -> Result<Option<Arc<dyn DiskFile>>> {
         loop {
-            let Some(name) = self.spare.lock().pop() else { return Ok(None) };
+            let name = {
+                let mut spare = self.spare.lock();
+                if spare.len() <= keep {
+                    return Ok(None);
+                }
+                spare.pop()
+            };
+            let Some(name) = name else { return Ok(None) };
             let path = spare_path(&name);
             let ready = self.disk.open(&path, true).and_then(|f| {
                 let len = f.len()?;
@@ -308,21 +372,49 @@ impl Files {
         self.recycle_retired()
     }
 
+    /// The last segment of which this holds.
+    pub(super) fn last_where(&self, holds: &dyn Fn(&Segment) -> bool) -> Option<SegmentId> {
+        self.table.read().values().rev().find(|s| holds(s)).map(|s| s.id())
+    }
+
     /// Recycles what was retired and is not read any more. A file becomes usable only when its old name is durably gone.
     pub(super) fn recycle_retired(&self) -> Result<()> {
-        let free: Vec<Arc<Segment>> = {
-            let mut retired = self.retired.lock();
-            let (free, held) = retired.drain(..).partition(|s| Arc::strong_count(s) == 1);
-            *retired = held;
-            free
+        loop {
+            let free = self.free_to_go();
+            if free.is_empty() {
+                return Ok(());
+            }
+            for s in &free {
+                self.give_back(s.id()).map_err(|e| Error::io(format!("recycling segment {}", s.id()), e))?;
+            }
+            self.sync_directories(true)?;
+        }
+    }
+
+    /// Takes those off the list of retired segments that nobody reads and that need not wait for their predecessors.
+    fn free_to_go(&self) -> Vec<Arc<Segment>> {
+        let mut retired = self.retired.lock();
+        retired.sort_by_key(|s| s.id());
+        let there: Vec<Arc<Segment>> = {
+            let table = self.table.read();
+            let before = |s: &Arc<Segment>| {
+                let p = s.header.predecessor?;
+                table.get(&p).or_else(|| retired.iter().find(|r| r.id() == p)).cloned()
+            };
+            retired.iter().filter_map(before).collect()
         };
-        if free.is_empty() {
-            return Ok(());
-        }
-        for s in &free {
-            self.give_back(s.id()).map_err(|e| Error::io(format!("recycling segment {}", s.id()), e))?;
-        }
-        self.sync_directories(true)
+        let ends_by_word: Vec<SegmentId> = there
+            .iter()
+            .filter(|p| !self.file(p.id()).is_ok_and(|f| has_footer(&*f, p)))
+            .map(|p| p.id())
+            .collect();
+        drop(there);
+        let waits = |s: &Segment| s.header.predecessor.is_some_and(|p| ends_by_word.contains(&p));
+        let (free, held) = retired
+            .drain(..)
+            .partition(|s| Arc::strong_count(s) == 1 && (planted(Bug::RetireBeforePredecessor) || !waits(s)));
+        *retired = held;
+        free
     }
 
     /// Forgets a segment whose file was named but never written, and removes the file.
@@ -332,10 +424,10 @@ impl Files {
         let _ = self.disk.remove(&segment::path(id));
     }
 
-    /// Removes spare files beyond one.
+    /// Removes spare files beyond the reserve.
     pub(super) fn trim_spares(&self) {
         let mut spare = self.spare.lock();
-        while spare.len() > 1 {
+        while spare.len() > limits::RESERVE_SEGMENTS {
             if let Some(name) = spare.pop() {
                 let _ = self.disk.remove(&spare_path(&name));
             }

@@ -12,6 +12,7 @@ mod close;
 mod cut;
 mod files;
 mod recover;
+mod retire;
 mod subscribe;
 mod survey;
 mod tail;
@@ -36,6 +37,7 @@ pub use crate::{
     segment::{Location, OwnedRecord},
 };
 pub use recover::{Recovery, ReplayRecord};
+pub use retire::Listing;
 pub use subscribe::{Heads, Next, Subscription};
 pub use survey::{Standing, Survey, Surveyed};
 
@@ -46,7 +48,7 @@ use crate::{
     disk::Disk,
     segment,
 };
-use files::Files;
+use files::{Files, Purse};
 use tail::Tail;
 use wait::Marks;
 
@@ -142,6 +144,8 @@ pub struct SegmentInfo {
     pub capacity: u64,
     /// When it was begun, ns since 1970.
     pub created_ns: u64,
+    /// The segment before it in the log, if it was not the first; it may be gone.
+    pub predecessor: Option<SegmentId>,
     /// Somebody reads from it, or waits to.
     pub pinned: bool,
 }
@@ -161,8 +165,10 @@ pub struct Status {
     pub syncs: u64,
     /// Bytes written.
     pub bytes: u64,
-    /// Spare segment files.
+    /// Spare segment files, those held in reserve included.
     pub spares: u64,
+    /// The disk is full: only what frees space is appended.
+    pub short: bool,
 }
 
 #[derive(Default)]
@@ -222,7 +228,7 @@ impl Log {
 
     /// Opens a log: finds its segments, decides where it ends, and passes every record with a higher LSN than `from` to
     /// `visit`, in the order in which they stand in the log. Records moved by the cleaner come where they now lie, with their old
-    /// number, also if that is lower than `from`; seeing one twice does no harm. Writes
+    /// number, right before the one with which they were appended, if that one comes. Writes
     /// nothing but, once more, those batches of which it is not certain that they are on the medium; and not even those
     /// if it is opened read-only.
     ///
@@ -288,6 +294,12 @@ impl Log {
         self.inner.marks.durable()
     }
 
+    /// The size of new segments.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.inner.opts.segment_bytes
+    }
+
     /// The most bytes that the frames of one [`append`](Self::append) may take together.
     #[must_use]
     pub fn max_append_bytes(&self) -> u64 {
@@ -300,7 +312,33 @@ impl Log {
     /// [`Error::NoSpace`] if a new segment is needed and can't be had: nothing was appended, and it may work later.
     /// [`Error::Poisoned`] after a failed write or sync.
     pub fn append(&self, records: &[Record<'_>]) -> Result<Vec<(Lsn, Location)>> {
-        self.inner.append(records, self)
+        self.inner.append(records, self, Purse::Common)
+    }
+
+    /// As [`append`](Self::append), for records that lead to free space, or that finish what was begun: on a full disk it uses
+    /// the segments that are held in reserve for them.
+    ///
+    /// # Errors
+    /// As of [`append`](Self::append), once the reserve is used up too.
+    pub fn append_freeing(&self, records: &[Record<'_>]) -> Result<Vec<(Lsn, Location)>> {
+        self.inner.append(records, self, Purse::Freeing)
+    }
+
+    /// As [`append_freeing`](Self::append_freeing), for the cleaner, which may fill segments by itself: the last one of the reserve
+    /// stays.
+    ///
+    /// # Errors
+    /// As of [`append`](Self::append), once that is all there is.
+    pub fn append_cleaning(&self, records: &[Record<'_>]) -> Result<Vec<(Lsn, Location)>> {
+        self.inner.append(records, self, Purse::Cleaner)
+    }
+
+    /// Holds segments in reserve again, if some were used up, and there is room by now.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] if there is not.
+    pub fn mend_reserve(&self) -> Result<()> {
+        self.inner.mend_reserve()
     }
 
     /// Returns when every record up to `lsn` is durable.
@@ -390,7 +428,7 @@ impl Log {
     /// is recycled when they are done.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] for a segment that is being written or not there.
+    /// [`Error::BadRequest`] for a segment that is being written, not there, or with no durable record behind it.
     pub fn retire(&self, ids: &[SegmentId]) -> Result<()> {
         self.inner.retire(ids)
     }
@@ -423,9 +461,14 @@ impl Log {
     #[must_use]
     pub fn status(&self) -> Status {
         let c = &self.inner.counters;
+        let (poisoned, short) = {
+            let t = self.inner.tail.lock();
+            (t.poison.clone(), t.short)
+        };
         Status {
             engine: self.inner.disk.engine(),
-            poisoned: self.inner.tail.lock().poison.clone(),
+            poisoned,
+            short,
             records: c.records.load(Relaxed),
             batches: c.batches.load(Relaxed),
             syncs: c.syncs.load(Relaxed),

@@ -21,8 +21,8 @@ use crate::{
     disk::{Disk, DiskFile},
     format::{BodyHeader, FooterBuilder, Kind, Malformed, SegmentHeader, flags, pad_block, segment_header},
     segment::{
-        self, Batch, Found, Location, OTHER_SEGMENT, OTHER_STORE, Scan, Window, parse_name, read_any_header,
-        read_header, read_record, read_trailer,
+        self, Batch, Found, Location, OTHER_SEGMENT, OTHER_STORE, Scan, ScannedFrame, Window, parse_name,
+        read_any_header, read_header, read_record, read_trailer,
     },
 };
 
@@ -146,6 +146,7 @@ pub(super) fn recover(
         stop_worker: false,
         write_wanted: false,
         spare_wanted: false,
+        short: false,
     };
     Ok((tail, r))
 }
@@ -186,6 +187,8 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
                 let what = format!("segment {id} has a format version that this program does not know");
                 return Err(Error::Newer { path: segment::path(id), what });
             }
+            // A name that the file of a later segment had in an earlier life.
+            Err(OTHER_SEGMENT) if has_two_names(disk, &*file, id)? => {}
             Err(why @ (OTHER_STORE | OTHER_SEGMENT)) => block_stranger(&*file, id, why, r)?,
             Err(why) => {
                 bad.insert(id, why);
@@ -211,6 +214,15 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
         }
     }
     Ok((links, next_id))
+}
+
+/// Is this the file of a later segment, which is there under its own name too? A directory that could not be synced when the file was
+/// recycled leaves the old name; nobody reads or writes through it.
+pub(super) fn has_two_names(disk: &dyn Disk, file: &dyn DiskFile, id: SegmentId) -> Result<bool> {
+    let Some(h) = read_any_header(file, id)?.filter(|h| h.segment > id) else { return Ok(false) };
+    let Ok(other) = disk.open(&segment::path(h.segment), false) else { return Ok(false) };
+    Ok(read_any_header(&*other, h.segment)?
+        .is_some_and(|o| (o.store, o.segment, o.salt) == (h.store, h.segment, h.salt)))
 }
 
 /// Somebody put a file of another log, or a segment under another name, among ours: it stays as it is.
@@ -416,6 +428,15 @@ fn len_of(f: &Found) -> u64 {
     }
 }
 
+/// Notes damage before the next record, unless it is among the first so many that are known.
+fn note_gap(r: &mut Recovery, known: usize, d: Damage) {
+    r.gap = Some(d.clone());
+    let same = |k: &Damage| k.place.segment == d.place.segment && k.place.offset == d.place.offset;
+    if !r.damages[..known].iter().any(same) {
+        r.damages.push(d);
+    }
+}
+
 /// Passes the records of a segment to the visitor.
 pub(super) fn replay(
     disk: &dyn Disk,
@@ -432,15 +453,7 @@ pub(super) fn replay(
     let window = RefCell::new(Window::new(file, extent(link).end, REPLAY_READ_BYTES));
     let fetch = |out: &mut [u8], at: u64| window.borrow_mut().read_exact(out, at);
     let known = r.damages.len();
-    let note = |r: &mut Recovery, d: Damage| {
-        r.gap = Some(d.clone());
-        if !r.damages[..known]
-            .iter()
-            .any(|k| k.place.segment == d.place.segment && k.place.offset == d.place.offset)
-        {
-            r.damages.push(d);
-        }
-    };
+    let note = |r: &mut Recovery, d| note_gap(r, known, d);
     while let Some(found) = scan.next_found() {
         let batch = match found {
             Found::Batch(b) => b,
@@ -449,15 +462,13 @@ pub(super) fn replay(
                 continue;
             }
         };
-        let last_in_batch = batch.last_lsn().unwrap_or(Lsn::MAX);
         let mut frames = &batch.frames[..];
         if planted(Bug::DropLastRecordOfBatch) {
             frames = &frames[..frames.len() - 1];
         }
-        for f in frames {
+        for (n, f) in frames.iter().enumerate() {
             let e = &f.envelope;
-            let moved_later = e.flags & flags::MOVED != 0 && last_in_batch >= from;
-            if !e.kind.is_record() || (e.lsn <= from && !moved_later) {
+            if !e.kind.is_record() || counts_at(&batch.frames[n..]).is_none_or(|at| at <= from) {
                 continue;
             }
             let location = f.location();
@@ -486,6 +497,13 @@ pub(super) fn replay(
         }
     }
     Ok(())
+}
+
+/// The LSN with which the first of these frames takes effect: its own, or, if it was moved here, that of the first numbered record
+/// behind it in its batch, with which it was appended.
+fn counts_at(frames: &[ScannedFrame]) -> Option<Lsn> {
+    let numbered = |f: &&ScannedFrame| f.envelope.kind.is_record() && f.envelope.flags & flags::MOVED == 0;
+    frames.iter().find(numbered).map(|f| f.envelope.lsn)
 }
 
 /// The planted bug: the last segment, torn or not, goes on being written.

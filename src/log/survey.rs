@@ -196,15 +196,9 @@ impl Survey {
                 s.header = Some(h);
             }
             Err(why) => {
-                // A file that somebody put here: of another store, or a segment under another name.
                 if let Some(h) = read_any_header(&*file, id)? {
-                    s.standing = Standing::Damaged;
-                    s.wrong = Some(if h.store == self.store {
-                        format!("header is that of another segment, {}", h.segment)
-                    } else {
-                        format!("segment belongs to another store, {}", h.store)
-                    });
-                    s.header = Some(h);
+                    let old_name = recover::has_two_names(&*self.disk, &*file, id)?;
+                    self.other_header(&mut s, h, old_name);
                     return Ok(Some(s));
                 }
                 if self.links.iter().any(|l| l.header.predecessor == Some(id)) {
@@ -214,6 +208,21 @@ impl Survey {
             }
         }
         Ok(Some(s))
+    }
+
+    /// A file that somebody put here: of another store, or a segment under another name; or an old name of a segment's file.
+    fn other_header(&self, s: &mut Surveyed, h: SegmentHeader, old_name: bool) {
+        if old_name {
+            s.wrong = Some(format!("an old name of the file of segment {}", h.segment));
+            return;
+        }
+        s.standing = Standing::Damaged;
+        s.wrong = Some(if h.store == self.store {
+            format!("header is that of another segment, {}", h.segment)
+        } else {
+            format!("segment belongs to another store, {}", h.store)
+        });
+        s.header = Some(h);
     }
 
     fn file(&self, id: SegmentId) -> Result<Arc<dyn DiskFile>> {

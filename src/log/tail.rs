@@ -9,7 +9,7 @@ use parking_lot::MutexGuard;
 
 use super::{
     Inner, SegmentState,
-    files::{Extent, Segment},
+    files::{Extent, Purse, Segment},
     wait::Sleeper,
 };
 use crate::{
@@ -70,6 +70,8 @@ pub(super) struct Tail {
     pub(super) write_wanted: bool,
     /// The background thread was asked for a spare segment.
     pub(super) spare_wanted: bool,
+    /// The active segment is one of the reserve.
+    pub(super) short: bool,
 }
 
 impl Tail {
@@ -215,12 +217,12 @@ impl Inner {
     }
 
     /// Leader: makes sure that a segment is open in which a new batch can begin.
-    pub(super) fn rotate<'a>(&'a self, t: &mut Guard<'a>) -> Result<()> {
+    pub(super) fn rotate<'a>(&'a self, t: &mut Guard<'a>, purse: Purse) -> Result<()> {
         t.check()?;
         let id = t.next_id;
         let unreached = std::mem::take(&mut t.unreached);
         let capacity = self.opts.segment_bytes;
-        let made = self.unlocked(t, || self.files.begin(id, capacity, &unreached));
+        let made = self.unlocked(t, || self.files.begin(id, capacity, &unreached, purse));
         let new = match made {
             Ok(new) => new,
             Err(Error::Poisoned { why }) => return Err(self.poison(t, why)),
@@ -230,6 +232,7 @@ impl Inner {
             }
         };
         t.next_id = id.next();
+        t.short = new.reserved;
         if t.active.is_some() {
             self.flush(t, false)?;
             self.seal(t, false)?;
@@ -262,6 +265,20 @@ impl Inner {
             end: BLOCK_BYTES,
             open: None,
         });
+        Ok(())
+    }
+
+    pub(super) fn mend_reserve(&self) -> Result<()> {
+        let mut t = self.tail.lock();
+        while t.short && !self.lead(&mut t, Self::end_shortage)? {}
+        Ok(())
+    }
+
+    /// Leader: with the reserve whole again, anybody may append.
+    pub(super) fn end_shortage<'a>(&'a self, t: &mut Guard<'a>) -> Result<()> {
+        let capacity = self.opts.segment_bytes;
+        self.unlocked(t, || self.files.fill_reserve(capacity))?;
+        t.short = false;
         Ok(())
     }
 

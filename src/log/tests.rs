@@ -189,24 +189,37 @@ fn a_failed_sync_poisons() {
 fn a_full_disk_is_told_and_passes() {
     let disk = MemDisk::new();
     let log = create(&disk);
-    disk.set_room(2 * opts().segment_bytes);
+    let reserve = limits::RESERVE_SEGMENTS as u64;
+    disk.set_room((2 + reserve) * opts().segment_bytes);
     let p = Prepared::extent(bytes(100_000, 1), false);
-    let mut n = 0;
-    let refused = loop {
-        match log.append(&[Record::new(Kind::Extent, &p)]) {
-            Ok(_) => n += 1,
-            Err(e) => break e,
+    let big = [Record::new(Kind::Extent, &p)];
+    let until_full = |append: &dyn Fn() -> Result<()>| {
+        let mut n = 0;
+        loop {
+            match append() {
+                Ok(()) => n += 1,
+                Err(Error::NoSpace { .. }) => return n,
+                Err(e) => panic!("{e}"),
+            }
         }
     };
-    assert!(matches!(refused, Error::NoSpace { .. }), "{refused}");
-    assert_eq!(n, 4);
+    assert_eq!(until_full(&|| log.append(&big).map(drop)), 4);
     put(&log, "a small one still fits");
+    // The reserve is there for others: all of it for who frees space, all but one for the cleaner.
+    assert_eq!(until_full(&|| log.append_cleaning(&big).map(drop)), 2 * (reserve - 1));
+    assert!(log.status().short);
+    let small = Prepared::record(vec![1]);
+    let small = [Record { object: ObjectId::new(5), seq: 1, ..Record::new(Kind::Operation, &small) }];
+    assert!(matches!(log.append(&small), Err(Error::NoSpace { .. })), "what room there is, is not for all");
+    assert_eq!(until_full(&|| log.append_freeing(&big).map(drop)), 2);
     log.commit().unwrap();
+    assert!(matches!(log.mend_reserve(), Err(Error::NoSpace { .. })));
     disk.set_room(u64::MAX);
-    let last = log.append(&[Record::new(Kind::Extent, &p)]).unwrap()[0].0;
+    let last = log.append(&big).unwrap()[0].0;
+    assert!(!log.status().short);
     log.wait_durable(last).unwrap();
     let (_, recovery, seen) = open(&disk.after_power_cut());
-    assert_eq!((seen.len(), recovery.last_lsn.get()), (6, 6));
+    assert_eq!((seen.len(), recovery.last_lsn.get()), (12, 12));
 }
 
 fn path(id: u64) -> PathBuf {
@@ -545,6 +558,8 @@ fn moved_records_keep_number_and_origin_and_their_segment_is_recycled() {
     let before = log.last_lsn();
     let (again, new) = log.append(std::slice::from_ref(&moved)).unwrap()[0];
     assert_eq!((again, log.last_lsn()), (lsn, before));
+    // It counts with a numbered record behind it.
+    put(&log, "moved");
     log.commit().unwrap();
     assert!(log.retire(&[new.segment]).is_err(), "still written");
     let pin = log.inner.files.get(old.segment).unwrap();
@@ -553,7 +568,7 @@ fn moved_records_keep_number_and_origin_and_their_segment_is_recycled() {
     drop(pin);
     log.inner.files.recycle_retired().unwrap();
     assert!(!disk.names().contains(&segment::path(old.segment)));
-    assert_eq!(log.status().spares, 1);
+    assert_eq!(log.status().spares, 1 + limits::RESERVE_SEGMENTS as u64);
     let mut out = vec![0; 10];
     assert!(log.read(&old, 0..10, &mut out).is_err());
     log.read(&new, 0..10, &mut out).unwrap();
@@ -566,7 +581,7 @@ fn moved_records_keep_number_and_origin_and_their_segment_is_recycled() {
     assert!(seen.iter().any(|s| s.0 == lsn.get()));
     // The recycled file serves again, and nothing of its old life shows.
     log.wait_durable(put(&log, "new life")).unwrap();
-    assert_eq!(log.status().spares, 0);
+    assert_eq!(log.status().spares, limits::RESERVE_SEGMENTS as u64);
     let (_, recovery, again) = open(&disk.after_power_cut());
     assert_eq!(again.len(), seen.len() + 1);
     assert!(recovery.damages.is_empty());
@@ -605,9 +620,42 @@ fn the_background_thread_changes_nothing_but_time() {
         assert_eq!(out, p.stored()[500_000..500_100]);
     }
     log.close().unwrap();
-    assert!(log.status().spares <= 1);
+    assert!(log.status().spares <= limits::RESERVE_SEGMENTS as u64);
     let (_, recovery, seen) = open(&disk.after_power_cut());
     assert_eq!((seen.len(), recovery.damages.len()), (60, 0));
+}
+
+#[test]
+fn a_segment_leaves_only_after_the_one_whose_end_it_names() {
+    let disk = MemDisk::new();
+    log_with_three_lives(&disk);
+    let (log, _, _) = open(&disk);
+    log.wait_durable(put(&log, "fourth life")).unwrap();
+    let ids: Vec<_> = log.segments().iter().map(|s| s.id).collect();
+    assert!(!log.has_footer(ids[0]).unwrap(), "a crash left it");
+    // The second one alone stays as a file, as long as the first is there.
+    log.retire(&ids[1..2]).unwrap();
+    assert!(disk.names().contains(&segment::path(ids[1])));
+    let (_, recovery, _) = open(&disk.after_power_cut());
+    assert!(recovery.damages.is_empty(), "{:?}", recovery.damages);
+    log.retire(&ids[..1]).unwrap();
+    assert!(ids[..2].iter().all(|id| !disk.names().contains(&segment::path(*id))));
+    let last = *ids.last().unwrap();
+    assert!(log.retire(&[last]).is_err(), "the end of the log stays");
+    let (_, recovery, _) = open(&disk.after_power_cut());
+    assert!(recovery.damages.is_empty(), "{:?}", recovery.damages);
+    assert_eq!(recovery.last_lsn, log.last_lsn());
+}
+
+/// Three openings that each end with a power cut.
+fn log_with_three_lives(disk: &Arc<MemDisk>) {
+    for life in 0..3 {
+        let log = if life == 0 { create(disk) } else { open(disk).0 };
+        for n in 0..20 {
+            put(&log, &format!("life {life}, record {n}"));
+        }
+        log.commit().unwrap();
+    }
 }
 
 /// A frame with this text, alone in a batch at 4096 of segment 3.

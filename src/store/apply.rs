@@ -114,8 +114,8 @@ impl Apply<'_, '_> {
             Fact::Version(version) => self.version(version, self.stamp),
             Fact::Alias(from, to) => self.alias(*from, *to),
             Fact::Tag(name, moment) => self.tag(name, *moment),
-            // Kept in the log from the first day; what they mean to retention comes with it.
-            Fact::Retain(..) | Fact::Hold(..) => Ok(()),
+            Fact::Retain(_, version, mode, until) => self.retain(*version, *mode, *until),
+            Fact::Hold(_, version, on) => self.hold(*version, *on),
             Fact::Inode(object, ino) => self.inode(*object, *ino),
             Fact::StoreNumber(n, store) => self.store_number(*n, *store),
             Fact::Size(object, size) => self.resize(*object, *size),
@@ -130,6 +130,9 @@ impl Apply<'_, '_> {
             }
             Fact::Reap(object) => self.reap(*object),
             Fact::Hash(object, version, hash) => self.hash(*object, *version, *hash),
+            Fact::Cleaned(gone) => self.cleaned(gone),
+            Fact::Unnamed(names) => self.unnamed(names),
+            Fact::Removed(object, version) => self.removed(*object, *version),
         }
     }
 

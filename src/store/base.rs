@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use crate::{
-    base::{Damage, Lsn, Result, StoreId, limits},
+    base::{
+        Damage, Lsn, Result, SegmentId, StoreId, limits,
+        planted::{Bug, planted},
+    },
     format::{
         Kind, Prepared, code,
         rows::{BasePiece, key},
@@ -13,6 +16,19 @@ use crate::{
 };
 
 use super::{Parts, Store};
+
+/// A base in the log.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Base {
+    /// It stands for every record up to here.
+    pub(super) as_of: Lsn,
+    /// Its last piece.
+    pub(super) upto: Lsn,
+    /// Where its pieces are.
+    pub(super) segments: Vec<SegmentId>,
+    /// Bytes of their frames.
+    pub(super) bytes: u64,
+}
 
 impl Store {
     /// Writes a base: every row of the index as it is now, in pieces, while operations go on. Returns the LSN that it
@@ -24,10 +40,13 @@ impl Store {
         self.check_usable()?;
         let mut state = Some(self.apply.lock());
         let as_of = self.log.last_lsn();
-        if let Some(state) = &state {
+        if let Some(state) = &state
+            && !planted(Bug::BaseWithOldCounters)
+        {
             let meta = Change::put(key::meta(), code::encode(&state.meta));
             self.index.apply(as_of, &[meta])?;
         }
+        let mut base = Base { as_of, ..Base::default() };
         let mut piece = BasePiece { as_of, part: 0, last: false, rows: Vec::new() };
         let mut bytes = 0;
         let most = limits::BASE_PIECE_BYTES.min(self.log.max_append_bytes() as usize / 4);
@@ -43,7 +62,7 @@ impl Store {
             bytes = 0;
             let next = BasePiece { as_of, part: piece.part + 1, last: false, rows: Vec::new() };
             let full = std::mem::replace(&mut piece, next);
-            failed = self.append_piece(&full).err();
+            failed = self.append_piece(&full, &mut base).err();
             failed.is_none()
         })?;
         drop(state);
@@ -51,14 +70,21 @@ impl Store {
             return Err(e);
         }
         piece.last = true;
-        self.append_piece(&piece)?;
+        self.append_piece(&piece, &mut base)?;
+        self.log.commit()?;
+        *self.base.lock() = Some(base);
         Ok(as_of)
     }
 
-    fn append_piece(&self, piece: &BasePiece) -> Result<()> {
+    fn append_piece(&self, piece: &BasePiece, base: &mut Base) -> Result<()> {
         let payload = Prepared::record(code::encode(piece));
         let _order = self.apply.lock();
-        self.log.append(&[Record::new(Kind::Base, &payload)])?;
+        let (lsn, at) = self.log.append_cleaning(&[Record::new(Kind::Base, &payload)])?[0];
+        base.upto = lsn;
+        base.bytes += at.frame_len();
+        if base.segments.last() != Some(&at.segment) {
+            base.segments.push(at.segment);
+        }
         Ok(())
     }
 }
@@ -88,7 +114,7 @@ pub(super) fn fill(index: &dyn Index, upto: Lsn, each_piece: EachPiece<'_>) -> R
             (*parts, *whole) = (0, false);
         }
         if piece.part == *parts && !*whole {
-            (*parts, *whole) = (*parts + 1, piece.last);
+            (*parts, *whole) = (*parts + 1, piece.last || planted(Bug::BaseWithoutEnd));
         }
         Ok(())
     })?;

@@ -13,7 +13,6 @@ use crate::{
         facts::{Changes, ExtentId, Fact, LocalRange, Range, Source, Version},
         rows::{ChangesRow, Piece, VersionPlace, VersionRow, after_prefix, key},
     },
-    segment,
 };
 
 use super::{Store, content::BranchView, knowledge::Knowledge, txn::row};
@@ -31,8 +30,8 @@ pub struct Parcel {
     pub facts: Vec<u8>,
     /// For each version among them, its content.
     pub contents: Vec<Changes>,
-    /// Where the extents that it names lie in the sender's log; not for the receiver.
-    pub sources: BTreeMap<ExtentId, crate::format::Location>,
+    /// The records of the extents that it names, and where they lay in the sender's log; not for the receiver.
+    pub sources: BTreeMap<ExtentId, (Lsn, crate::format::Location)>,
 }
 
 /// A range that differs: offset, length, and what it shows (a piece, and the offset in its extent).
@@ -91,8 +90,8 @@ impl Store {
     /// # Errors
     /// [`FsError::NotFound`] if the parcel does not name it, [`Error::Damaged`].
     pub fn extent_bytes(&self, parcel: &Parcel, id: &ExtentId) -> Result<Vec<u8>> {
-        let location = parcel.sources.get(id).ok_or(FsError::NotFound)?;
-        Ok(self.log.read_record(&segment::Location::of_extent(location))?.payload)
+        let (extent, at) = parcel.sources.get(id).ok_or(FsError::NotFound)?;
+        Ok(self.at_extent(*extent, at, &mut |at| self.log.read_record(at))?.payload)
     }
 
     /// Adds to a parcel what the content of one of its versions is.
@@ -108,7 +107,7 @@ impl Store {
                 None => Source::Hole,
                 Some((piece, skip)) => {
                     let id = self.extent_id(&piece)?;
-                    parcel.sources.insert(id, piece.location);
+                    parcel.sources.insert(id, (piece.extent, piece.location));
                     Source::Extent(id, skip)
                 }
             };
@@ -119,8 +118,9 @@ impl Store {
     }
 
     fn extent_id(&self, piece: &Piece) -> Result<ExtentId> {
-        let at = segment::Location::of_extent(&piece.location);
-        let Some(head) = self.log.read_head(&at)? else {
+        let head = self.at_extent(piece.extent, &piece.location, &mut |at| self.log.read_head(at))?;
+        let Some(head) = head else {
+            let at = piece.location;
             return Err(Damage::segment(at.segment, at.offset, Some(piece.extent), "not an extent").into());
         };
         let o = head.origin;

@@ -5,8 +5,10 @@
 //! and a peer's facts arrive. Reads take no lock.
 
 mod activity;
+mod alive;
 mod apply;
 mod base;
+mod cleaner;
 mod content;
 mod exchange;
 mod hashes;
@@ -23,6 +25,9 @@ mod ops;
 mod parcels;
 mod pieces;
 mod read;
+mod remove;
+mod retention;
+mod space;
 mod state;
 mod superblock;
 mod txn;
@@ -51,6 +56,7 @@ use crate::{
 use activity::Activity;
 pub use activity::Work;
 use apply::Apply;
+pub use cleaner::{Cleaned, Goal};
 pub use exchange::Parcel;
 pub use import::Fetch;
 pub use knowledge::Knowledge;
@@ -60,6 +66,8 @@ pub use moments::Tag;
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes, XattrChange};
 pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
+pub use remove::Kept;
+pub use retention::{Life, Policy, Retention, Thinning};
 use state::State;
 use txn::Txn;
 
@@ -127,6 +135,16 @@ pub struct Store {
     wake: (Mutex<bool>, Condvar),
     /// Serialises index flushes.
     flushing: Mutex<()>,
+    /// Held while the cleaner works.
+    cleaner: Mutex<cleaner::Cleaner>,
+    /// The newest base that this opening wrote, all of it durable.
+    base: Mutex<Option<base::Base>>,
+    /// Which versions are kept.
+    retention: Mutex<Retention>,
+    /// What keeping space bounded remembers.
+    keeper: Mutex<space::Keeper>,
+    /// Rounds of keeping space bounded that have ended, and who waits for one.
+    rounds: (Mutex<u64>, Condvar),
     /// What goes on beside answering.
     activity: Activity,
     recovered: Recovered,
@@ -167,6 +185,15 @@ struct Op<'t, 'i> {
     apply: Apply<'t, 'i>,
     facts: Vec<Fact>,
     subject: (ObjectId, Ino),
+}
+
+/// What kind of operation it is.
+#[derive(Debug, Clone, Copy, Default)]
+struct How {
+    /// It frees space, or finishes what was begun.
+    freeing: bool,
+    /// It is the store's own.
+    quiet: bool,
 }
 
 /// While it lives, log and index may be apart.
@@ -339,10 +366,25 @@ impl Store {
     /// Makes an operation: checks and facts in `make`, then one record, then the index. Nothing happens if
     /// `make` fails or adds no fact.
     fn run<T>(&self, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
+        self.run_as(How::default(), make)
+    }
+
+    /// As [`run`](Self::run), for what frees space: on a full disk it may use the reserve.
+    fn run_freeing<T>(&self, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
+        self.run_as(How { freeing: true, quiet: false }, make)
+    }
+
+    /// As [`run_freeing`](Self::run_freeing), for what the store does by itself: it says nothing new about files, and so does not move
+    /// the clock.
+    fn run_quiet<T>(&self, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
+        self.run_as(How { freeing: true, quiet: true }, make)
+    }
+
+    fn run_as<T>(&self, how: How, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
         let mut state = self.apply.lock();
         self.check_usable()?;
         let mut next = state.clone();
-        let stamp = next.tick(&*self.clock);
+        let stamp = if how.quiet { Stamp { hlc: next.meta.hlc, store: 0 } } else { next.tick(&*self.clock) };
         let lsn = self.log.last_lsn().next();
         let mut txn = Txn::new(&*self.index, lsn);
         let apply = Apply::new(&mut txn, &mut next, stamp);
@@ -361,7 +403,9 @@ impl Store {
         (record.seq, record.stamp, record.arg) = (seq, stamp.hlc, facts.len() as u64);
         let changes = txn.finish()?;
         let apart = self.until_applied();
-        match self.log.append(&[record]) {
+        let appended =
+            if how.freeing { self.log.append_freeing(&[record]) } else { self.log.append(&[record]) };
+        match appended {
             Ok(appended) => self.check_lsn(appended[0].0, lsn)?,
             Err(e) => {
                 if planted(Bug::ApplyWithoutAppend) {
@@ -444,7 +488,7 @@ impl Store {
             return self.index.flush();
         }
         self.log.wait_durable(upto)?;
-        self.index.flush_to(self.log.durable_lsn())
+        self.with_ballast(|| self.index.flush_to(self.log.durable_lsn()))
     }
 
     /// Writes the index out as it is now.
@@ -478,6 +522,10 @@ impl Store {
 
     /// Merges once; says whether there was anything to do.
     fn merge(&self) -> Result<bool> {
+        if self.options.read_only {
+            // Its index goes with it.
+            return Ok(false);
+        }
         let _doing = self.activity.begin(Work::Merging);
         self.index.compact()
     }
@@ -495,7 +543,7 @@ impl Store {
         if self.index.waiting_memtables() > 0 {
             let _one = self.flushing.lock();
             let _doing = self.activity.begin(Work::Flushing);
-            self.index.flush_to(self.log.durable_lsn())?;
+            self.with_ballast(|| self.index.flush_to(self.log.durable_lsn()))?;
             did = true;
         }
         Ok(did)
@@ -511,6 +559,8 @@ impl Store {
     /// If something of it fails; what was synced before is safe, and the next opening replays the rest.
     pub fn close(&self) -> Result<()> {
         self.stop_maintenance();
+        // A cleaning that runs ends soon.
+        drop(self.keeper.lock());
         if self.options.read_only {
             return Ok(());
         }
@@ -521,13 +571,18 @@ impl Store {
         self.log.close()
     }
 
+    /// Is the store about to close?
+    fn is_stopping(&self) -> bool {
+        *self.wake.0.lock()
+    }
+
     fn stop_maintenance(&self) {
         *self.wake.0.lock() = true;
         self.wake.1.notify_all();
     }
 
     /// Does what [`maintain`](Self::maintain) does at least twice a second, writing and merging on a thread each, and
-    /// [`hash_versions`](Self::hash_versions) on another, until the store is closed or let go.
+    /// [`hash_versions`](Self::hash_versions) and [`keep_space`](Self::keep_space) on two others, until the store is closed or let go.
     ///
     /// # Errors
     /// If no thread can be had.
@@ -538,7 +593,8 @@ impl Store {
         self.repeat("segfs-store", |store| Ok(store.write_back()? && store.index.waiting_memtables() > 0))?;
         // A merge takes long; what waits for a flush must not wait for it.
         self.repeat("segfs-merge", Self::merge)?;
-        self.repeat("segfs-hash", Self::hash_versions)
+        self.repeat("segfs-hash", Self::hash_versions)?;
+        self.repeat("segfs-space", Self::keep_space)
     }
 
     /// Does something again and again on a thread; at once where it says that there is more.

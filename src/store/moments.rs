@@ -3,7 +3,7 @@
 use crate::{
     base::{FsError, Lsn, Result},
     format::{
-        moments::{MomentsRow, Place},
+        moments::{Moments, MomentsRow, Place},
         rows::{TagRow, after_prefix, key, kind},
     },
 };
@@ -37,6 +37,11 @@ impl Store {
             let state = self.apply.lock();
             (state.meta.moments, self.log.last_lsn())
         };
+        self.lsn_of(&pending, last, moment_ns)
+    }
+
+    /// As [`lsn_at`](Self::lsn_at), for who has the lock.
+    pub(super) fn lsn_of(&self, pending: &Moments, last: Lsn, moment_ns: u64) -> Result<Option<Lsn>> {
         let begins_at = |first: Option<Lsn>| first.map_or(last, |l| Lsn::new(l.get().saturating_sub(1)));
         let found = match pending.find(moment_ns) {
             Place::At(lsn) => lsn,

@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::{
     base::{
         Clock, Damage, Error, Incarnation, Ino, Lsn, ObjectId, Random, Result, StoreId, SystemClock,
-        SystemRandom,
+        SystemRandom, limits,
     },
     disk::{Disk, Engine, RealDisk},
     format::{
@@ -77,6 +77,7 @@ impl Store {
     pub fn create(path: &Path, options: Options) -> Result<Self> {
         let disk = RealDisk::create(path, Engine::Auto)
             .map_err(|e| Error::io(format!("making {}", path.display()), e))?;
+        let options = fitting(&disk, options);
         Self::format(&disk, &options, &SystemClock, &SystemRandom, path)?;
         Self::open_disk(Arc::new(disk), path, options, &|_, _| {})
     }
@@ -272,6 +273,11 @@ impl Store {
             broken: Mutex::new(None),
             wake: (Mutex::new(false), Condvar::new()),
             flushing: Mutex::new(()),
+            cleaner: Mutex::default(),
+            base: Mutex::new(None),
+            retention: Mutex::default(),
+            keeper: Mutex::default(),
+            rounds: (Mutex::new(0), Condvar::new()),
             recovered,
             activity: super::Activity::default(),
             _lock: lock,
@@ -312,6 +318,13 @@ impl Store {
         }
         Ok(minted)
     }
+}
+
+/// On a small disk segments are smaller, so that the reserve and the cleaner find room.
+fn fitting(disk: &dyn Disk, options: Options) -> Options {
+    let total = disk.space().map_or(u64::MAX, |s| s.total_bytes);
+    let fits = (1 << (total / 64).max(1).ilog2()).max(limits::SEGMENT_BYTES_SMALL);
+    Options { segment_bytes: options.segment_bytes.min(fits), ..options }
 }
 
 /// What there is of a store before its parts are put together.
@@ -468,7 +481,8 @@ pub(super) fn replay(
     let mut txn = Txn::new(index, record.lsn);
     apply_record(&mut txn, state, record)?;
     index.apply(record.lsn, &txn.finish()?)?;
-    if index.unflushed_bytes() < memtable_bytes {
+    // A moved record counts with the numbered one that follows it.
+    if record.flags & flags::MOVED != 0 || index.unflushed_bytes() < memtable_bytes {
         return Ok(false);
     }
     let meta = Change::put(key::meta(), crate::format::code::encode(&state.meta));

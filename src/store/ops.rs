@@ -259,7 +259,7 @@ impl Store {
     /// # Errors
     /// [`FsError::NotFound`], [`FsError::IsADirectory`], [`FsError::NotADirectory`].
     pub fn unlink(&self, dir: Ino, name: &[u8]) -> Result<(Lsn, Ino, u32)> {
-        let (lsn, (ino, links)) = self.run(|op| {
+        let (lsn, (ino, links)) = self.run_freeing(|op| {
             let parent = op.directory(dir)?;
             let at = op.at(dir, name)?.ok_or(FsError::NotFound)?;
             if at.entries[0].kind == ObjectKind::Directory {
@@ -279,7 +279,7 @@ impl Store {
     /// # Errors
     /// [`FsError::NotFound`], [`FsError::NotADirectory`], [`FsError::NotEmpty`].
     pub fn rmdir(&self, dir: Ino, name: &[u8]) -> Result<(Lsn, Ino)> {
-        self.run(|op| {
+        self.run_freeing(|op| {
             let parent = op.directory(dir)?;
             let at = op.at(dir, name)?.ok_or(FsError::NotFound)?;
             let ino = at.entries[0].child;

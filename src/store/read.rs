@@ -205,7 +205,7 @@ impl Store {
         let k = key::version_id(id);
         let Some(bytes) = self.index.get(&k)? else { return Ok(None) };
         let place: VersionPlace = row(&k, &bytes)?;
-        Ok(Some((place.ino, place.at)))
+        Ok((!place.removed).then_some((place.ino, place.at)))
     }
 
     /// How large a version is.
@@ -244,13 +244,26 @@ impl Store {
     pub(super) fn read_piece(&self, p: &Piece, from: u32, out: &mut [u8]) -> Result<()> {
         let skip = u64::from(p.skip) + u64::from(from - p.start);
         let range = skip..skip + out.len() as u64;
-        match self.log.read(&extent_at(&p.location), range.clone(), out) {
-            Ok(()) => Ok(()),
-            Err(e) => {
-                // The cleaner may have moved it.
-                let k = key::moved(p.extent);
-                let Some(bytes) = self.index.get(&k)? else { return Err(e) };
-                self.log.read(&extent_at(&row(&k, &bytes)?), range, out)
+        self.at_extent(p.extent, &p.location, &mut |at| self.log.read(at, range.clone(), out))
+    }
+
+    /// Reads an extent where it lies: where a row says that it lay, or where the cleaner put it since.
+    pub(super) fn at_extent<T>(
+        &self,
+        extent: Lsn,
+        at: &Location,
+        read: &mut dyn FnMut(&crate::segment::Location) -> Result<T>,
+    ) -> Result<T> {
+        let mut at = *at;
+        loop {
+            let e = match read(&crate::segment::Location::of_extent(&at)) {
+                Err(e) => e,
+                done => return done,
+            };
+            // It may have been moved again since we looked.
+            match self.moved_to(extent)? {
+                Some(to) if to != at => at = to,
+                _ => return Err(e),
             }
         }
     }
@@ -307,6 +320,30 @@ impl<'a> View<'a> {
         Ok(committed)
     }
 
+    /// LSN of the version that an object showed at the view's LSN; of the present, its newest that shows.
+    pub(super) fn shown_at(&self, ino: Ino) -> Result<Option<Lsn>> {
+        Ok(self.shown(ino, self.at.unwrap_or(Lsn::MAX))?.map(|(at, _)| at))
+    }
+
+    /// Did an object show a version at this LSN that was removed since, and is there no older one?
+    fn is_gone(&self, ino: Ino, at: Lsn) -> Result<bool> {
+        let now = self.store.object_row(ino, None)?;
+        Ok(now.and_then(|o| o.content.gap).is_some_and(|gap| gap <= at) && self.shown(ino, at)?.is_none())
+    }
+
+    /// Is what an object shows at the view's LSN the version that it had then? False where that one was removed, and an
+    /// older one stands for it.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`], or what reading the index says.
+    pub fn is_exact(&self, ino: Ino) -> Result<bool> {
+        let Some(at) = self.at else { return Ok(true) };
+        match self.shown(ino, at)? {
+            Some((_, v)) => Ok(v.gap.is_none_or(|gap| gap > at)),
+            None => Ok(!self.is_gone(ino, at)?),
+        }
+    }
+
     /// The LSN of the version that an object shows; of the present, that on which its draft rests. None: it has none.
     ///
     /// # Errors
@@ -324,6 +361,11 @@ impl<'a> View<'a> {
     /// [`FsError::NotFound`], or what reading the index says.
     pub fn attributes(&self, ino: Ino) -> Result<Attributes> {
         let mut found = self.object(ino)?;
+        if let (Some(at), ObjectKind::File | ObjectKind::Symlink) = (self.at, found.attributes.kind)
+            && self.is_gone(ino, at)?
+        {
+            return Err(FsError::NotFound.into());
+        }
         if let (Some(at), ObjectKind::File) = (self.at, found.attributes.kind) {
             found.content = match self.shown(ino, at)? {
                 None => Content::default(),
@@ -425,10 +467,13 @@ impl<'a> View<'a> {
     ) -> Result<Vec<Entry>> {
         let mut found = std::collections::BTreeMap::new();
         let mut failed = None;
+        let entry = |k: &[u8], bytes: &[u8]| -> Result<Option<Entry>> {
+            let e = entry(k, bytes)?;
+            let absent = e.kind != ObjectKind::Directory && self.is_gone(e.ino, at)?;
+            Ok((!absent).then_some(e))
+        };
         self.index().walk(start, end, Order::Forward, &mut |k, bytes| {
-            match since(k, bytes)
-                .and_then(|from| if from <= at { entry(k, bytes).map(Some) } else { Ok(None) })
-            {
+            match since(k, bytes).and_then(|from| if from <= at { entry(k, bytes) } else { Ok(None) }) {
                 Ok(Some(e)) => {
                     found.insert(e.name.clone(), e);
                 }
@@ -448,7 +493,7 @@ impl<'a> View<'a> {
             let k = k.get(1..k.len().saturating_sub(9)).unwrap_or_default();
             let since_then = row::<Superseded>(k, bytes).and_then(|old| {
                 let held = old.until > at && since(k, &old.row)? <= at;
-                if held { entry(k, &old.row).map(Some) } else { Ok(None) }
+                if held { entry(k, &old.row) } else { Ok(None) }
             });
             match since_then {
                 Ok(Some(e)) => {
@@ -484,6 +529,7 @@ impl<'a> View<'a> {
         }
         Ok(match self.at {
             None => Some((BranchView::present(ino, &found.content), found.content.size)),
+            Some(at) if self.is_gone(ino, at)? => return Err(FsError::NotFound.into()),
             Some(at) => self.shown(ino, at)?.map(|(lsn, v)| {
                 (BranchView { ino, branch: v.branch, at: lsn, cuts: v.cuts, rests: true }, v.size)
             }),
@@ -631,8 +677,4 @@ fn entry(k: &[u8], bytes: &[u8]) -> Result<Entry> {
     let found: LinkRow = row(k, bytes)?;
     let first = found.entries.first().ok_or_else(|| Damage::file("index", 0, "a name without links"))?;
     Ok(Entry { name: key::name_of(k).to_vec(), ino: first.child, kind: first.kind })
-}
-
-fn extent_at(location: &Location) -> crate::segment::Location {
-    crate::segment::Location::of_extent(location)
 }

@@ -154,6 +154,30 @@ impl<'a> Txn<'a> {
         Ok(found.into_iter().take(limit).collect())
     }
 
+    /// The last rows with `start <= key < end`, as this record sees them, descending; at most `limit`.
+    pub(super) fn scan_back_range(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let changed =
+            self.slots.range::<[u8], _>((std::ops::Bound::Included(start), std::ops::Bound::Excluded(end)));
+        let removals = changed.clone().filter(|(_, s)| matches!(s.change, Some((None, _)))).count();
+        let mut found = BTreeMap::new();
+        for (k, v) in self.index.scan_back(start, end, limit.saturating_add(removals))? {
+            found.insert(k.to_vec(), v.to_vec());
+        }
+        for (k, slot) in changed {
+            match &slot.change {
+                Some((Some(row), _)) => _ = found.insert(k.clone(), row.clone()),
+                Some((None, _)) => _ = found.remove(k),
+                None => {}
+            }
+        }
+        Ok(found.into_iter().rev().take(limit).collect())
+    }
+
     /// The object's row, which must be there.
     pub(super) fn object(&mut self, ino: Ino) -> Result<ObjectRow> {
         self.object_if_any(ino)?

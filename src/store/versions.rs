@@ -32,7 +32,7 @@ impl Apply<'_, '_> {
             let base = match base {
                 None => None,
                 Some(id) => match self.txn.get::<VersionPlace>(&key::version_id(id))? {
-                    Some(place) if place.ino == ino => Some(place.at),
+                    Some(place) if place.ino == ino && !place.removed => Some(place.at),
                     _ => return self.wait(id, v, stamp),
                 },
             };
@@ -85,7 +85,7 @@ impl Apply<'_, '_> {
         if v.hash.is_none() {
             self.txn.put(key::unhashed(ino, lsn), &(), Keep::Amend)?;
         }
-        self.txn.put(key::version_id(v.id), &VersionPlace { ino, at: lsn }, Keep::Amend)?;
+        self.txn.put(key::version_id(v.id), &VersionPlace { ino, at: lsn, removed: false }, Keep::Amend)?;
         if shows {
             show(&mut row.content, &version, lsn);
         } else if !row.content.draft
@@ -153,6 +153,7 @@ impl Apply<'_, '_> {
             cuts: made.cuts.clone(),
             shown,
             knew_gone: v.knew_gone.iter().filter_map(knew).collect(),
+            gap: None,
         }
     }
 

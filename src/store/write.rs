@@ -34,7 +34,7 @@ impl Store {
         let mut lsn = self.log.last_lsn();
         let mut at = offset;
         for part in data.chunks(limits::EXTENT_BYTES) {
-            lsn = self.write_extent(ino, at, part)?;
+            lsn = self.with_room(|| self.write_extent(ino, at, part))?;
             at += part.len() as u64;
         }
         Ok(lsn)
@@ -185,7 +185,8 @@ impl Store {
         ino: Ino,
         fact: impl FnOnce(&mut Op<'_, '_>, ObjectId, &Content) -> Result<Option<Fact>>,
     ) -> Result<Lsn> {
-        let (lsn, ()) = self.run(|op| {
+        // A hole or a smaller size gives space back; what makes a file longer takes none yet, and is as small a record.
+        let (lsn, ()) = self.run_freeing(|op| {
             let row = op.apply.txn.object_if_any(ino)?.ok_or(FsError::NotFound)?;
             match row.attributes.kind {
                 ObjectKind::File => {}
@@ -295,7 +296,7 @@ impl Store {
 
     pub(super) fn commit_flagged(&self, ino: Ino, flags: u32) -> Result<(Lsn, Option<VersionId>)> {
         let early = self.hash_early(ino);
-        self.run(|op| {
+        self.run_freeing(|op| {
             let row = op.apply.txn.object_if_any(ino)?.ok_or(FsError::NotFound)?;
             if !row.content.draft || row.attributes.links == 0 {
                 return Ok(None);
@@ -314,7 +315,7 @@ impl Store {
     /// # Errors
     /// What the log says.
     pub fn reap(&self, ino: Ino) -> Result<Lsn> {
-        let (lsn, ()) = self.run(|op| {
+        let (lsn, ()) = self.run_freeing(|op| {
             let Some(row) = op.apply.txn.object_if_any(ino)? else { return Ok(()) };
             if row.attributes.links > 0 || row.attributes.kind == ObjectKind::Directory {
                 return Ok(());

@@ -77,7 +77,8 @@ fn a_signal_unmounts_cleanly() {
 #[test]
 fn in_the_background_it_returns_once_it_answers() {
     let root = tempfile::tempdir().unwrap();
-    let guard = Mounted { root, daemon: None };
+    let store = root.path().join("store");
+    let guard = Mounted { root, store, daemon: None };
     // As mount(8) calls it; the output is a pipe here, which the daemon must not hold open.
     let done = Command::new(SEGFS).arg(guard.store()).arg(guard.dir()).args(["-o", "rw"]).output().unwrap();
     assert!(done.status.success(), "{done:?}");

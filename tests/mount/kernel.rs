@@ -13,8 +13,9 @@ use super::{Mounted, is_root, segfs, write};
 /// fuser 0.18 joins mount options with commas as they are.
 #[test]
 fn a_comma_in_the_name_of_the_store_is_no_mount_option() {
-    let mut m = Mounted { root: tempfile::tempdir().unwrap(), daemon: None };
-    let store = m.root.path().join("a,ro,\\b c");
+    let root = tempfile::tempdir().unwrap();
+    let store = root.path().join("a,ro,\\b c");
+    let mut m = Mounted { root, store: store.clone(), daemon: None };
     let mut command = Command::new(super::SEGFS);
     command.args(["mount", "--background"]).arg(&store).arg(m.dir());
     assert!(command.output().unwrap().status.success());

@@ -6,6 +6,7 @@ mod basics;
 mod command;
 mod crash;
 mod dirs;
+mod full;
 mod kernel;
 mod permissions;
 mod status;
@@ -33,6 +34,8 @@ pub(crate) fn segfs(args: &[&str]) -> Output {
 /// A mount in a directory of its own, which goes away with it, also when the test fails.
 pub(crate) struct Mounted {
     pub(crate) root: tempfile::TempDir,
+    /// Where the store is.
+    pub(crate) store: PathBuf,
     pub(crate) daemon: Option<Child>,
 }
 
@@ -43,13 +46,19 @@ impl Mounted {
 
     pub(crate) fn with(options: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let mut mounted = Self { root, daemon: None };
+        let store = root.path().join("store");
+        Self::with_store(root, store, options)
+    }
+
+    /// With its store somewhere else.
+    pub(crate) fn with_store(root: tempfile::TempDir, store: PathBuf, options: &[&str]) -> Self {
+        let mut mounted = Self { root, store, daemon: None };
         mounted.mount(options);
         mounted
     }
 
     pub(crate) fn store(&self) -> PathBuf {
-        self.root.path().join("store")
+        self.store.clone()
     }
 
     pub(crate) fn dir(&self) -> PathBuf {

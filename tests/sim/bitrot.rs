@@ -24,7 +24,7 @@ struct Small {
 fn small() -> Small {
     let options =
         Options { segment_bytes: 64 << 10, background: false, mint_interrupted: false, ..Options::default() };
-    let site = Site { seed: 5, wall_ns: 1_700_000_000_000_000_000, options };
+    let site = Site::new(5, 1_700_000_000_000_000_000, options);
     let mut host = Host::create(SimDisk::new(5), &site);
     let mut rng = Rng::new(5);
     while host.disk.counts().writes < 14 {

@@ -114,6 +114,13 @@ impl Compare<'_> {
     }
 
     fn attributes(self, view: View<'_>, ino: u64, o: &Object) -> Step {
+        if o.gone && view.lsn().is_some() {
+            return match view.attributes(Ino::new(ino)) {
+                Err(Error::Fs(FsError::NotFound)) => Ok(()),
+                Ok(a) => differs(|| format!("inode {ino} has no version left and is there: {a:?}")),
+                Err(e) => self.answer::<()>("attributes", ino, Err(e)).map(drop),
+            };
+        }
         let Some(a) = self.answer("attributes", ino, view.attributes(Ino::new(ino)))? else { return Ok(()) };
         let past = view.lsn().is_some();
         let (size, modified) = shown(o, past);
@@ -145,7 +152,9 @@ impl Compare<'_> {
     fn entries(self, view: View<'_>, ino: u64, o: &Object, model: &Snapshot) -> Step {
         let page = if ino.is_multiple_of(3) { 2 } else { usize::MAX };
         let mut after: Option<Vec<u8>> = None;
-        let mut expected = o.entries.iter();
+        let past = view.lsn().is_some();
+        let there = |child: u64| !past || model.get(child).is_none_or(|c| !c.gone);
+        let mut expected = o.entries.iter().filter(|(_, child)| there(**child));
         loop {
             let found = view.entries(Ino::new(ino), after.as_deref(), page);
             let Some(found) = self.answer("entries", ino, found)? else { return Ok(()) };
@@ -164,7 +173,7 @@ impl Compare<'_> {
         if let Some(next) = expected.next() {
             return differs(|| format!("directory {ino} lacks {next:?}"));
         }
-        if let Some((name, child)) = o.entries.iter().nth(ino as usize % 3) {
+        if let Some((name, child)) = o.entries.iter().filter(|(_, c)| there(**c)).nth(ino as usize % 3) {
             let looked = view.lookup(Ino::new(ino), name);
             if self.answer("lookup", ino, looked)?.is_some_and(|a| a.ino.get() != *child) {
                 return differs(|| format!("{name:?} in directory {ino} is not {child}"));
@@ -181,7 +190,7 @@ impl Compare<'_> {
 
     fn content(self, view: View<'_>, ino: u64, o: &Object) -> Step {
         let past = view.lsn().is_some();
-        if o.reaped && !past {
+        if o.reaped && !past || o.gone && past {
             return Ok(());
         }
         let expected = if past { o.versions.last().map(|v| &v.bytes) } else { Some(&o.bytes) };
@@ -228,18 +237,23 @@ impl Compare<'_> {
         if found.len() != o.versions.len() {
             return differs(|| format!("inode {ino} has {} versions, not {}", found.len(), o.versions.len()));
         }
-        let mut parent = None;
-        for (i, (f, v)) in found.iter().zip(&o.versions).enumerate() {
-            let right = f.ordinal == i as u64 + 1
+        let mut before: Option<(u64, segfs::base::VersionId)> = None;
+        for (f, v) in found.iter().zip(&o.versions) {
+            // The one that it descends from may have been removed.
+            let parent = match before {
+                Some((n, id)) if n + 1 == v.ordinal => f.parents == [id],
+                _ => f.parents.len() == usize::from(v.ordinal > 1),
+            };
+            let right = f.ordinal == v.ordinal
                 && (f.lsn.get(), f.created_ns, f.size) == (v.lsn, v.created_ns, v.bytes.len() as u64)
                 && (f.modified, f.mode, f.owner, f.flags) == (v.modified, v.mode, v.owner, v.flags)
-                && f.parents.iter().copied().eq(parent)
+                && parent
                 && v.id.is_none_or(|id| id == f.id)
                 && (f.id.get() >> 80) as u64 == v.created_ns / 1_000_000;
             if !right {
                 return differs(|| format!("inode {ino} has version {f:?}, not {v:?}"));
             }
-            parent = Some(f.id);
+            before = Some((f.ordinal, f.id));
         }
         if ino.is_multiple_of(self.every) && !o.versions.is_empty() && o.kind == ObjectKind::File {
             self.version(ino, &o.versions[o.versions.len() / 2])?;

@@ -3,7 +3,10 @@
 //! The model follows the public API: an operation either fails with the same answer or takes the same LSNs, and
 //! predicts stamps and creation times, since the simulated clock stands still inside an operation.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use segfs::{
     base::{FsError, VersionId, limits},
@@ -18,26 +21,81 @@ type Answer<T> = Result<T, FsError>;
 /// An operation, as it is asked of model and store.
 #[derive(Debug, Clone)]
 pub enum Op {
-    Create { dir: Ino, name: Vec<u8>, new: NewObject },
-    Link { ino: Ino, dir: Ino, name: Vec<u8> },
-    Unlink { dir: Ino, name: Vec<u8> },
-    Rmdir { dir: Ino, name: Vec<u8> },
-    Rename { from: (Ino, Vec<u8>), to: (Ino, Vec<u8>), how: Rename },
-    Set { ino: Ino, set: SetAttributes },
-    Xattr { ino: Ino, name: Vec<u8>, value: Option<Vec<u8>>, create: Option<bool> },
-    Write { ino: Ino, offset: u64, data: Vec<u8> },
-    Truncate { ino: Ino, size: u64 },
-    Punch { ino: Ino, offset: u64, len: u64 },
-    Clone { from: (Ino, u64), to: (Ino, u64), len: u64 },
-    Commit { ino: Ino },
-    Reap { ino: Ino },
-    Tag { name: Vec<u8>, on: bool },
+    Create {
+        dir: Ino,
+        name: Vec<u8>,
+        new: NewObject,
+    },
+    Link {
+        ino: Ino,
+        dir: Ino,
+        name: Vec<u8>,
+    },
+    Unlink {
+        dir: Ino,
+        name: Vec<u8>,
+    },
+    Rmdir {
+        dir: Ino,
+        name: Vec<u8>,
+    },
+    Rename {
+        from: (Ino, Vec<u8>),
+        to: (Ino, Vec<u8>),
+        how: Rename,
+    },
+    Set {
+        ino: Ino,
+        set: SetAttributes,
+    },
+    Xattr {
+        ino: Ino,
+        name: Vec<u8>,
+        value: Option<Vec<u8>>,
+        create: Option<bool>,
+    },
+    Write {
+        ino: Ino,
+        offset: u64,
+        data: Vec<u8>,
+    },
+    Truncate {
+        ino: Ino,
+        size: u64,
+    },
+    Punch {
+        ino: Ino,
+        offset: u64,
+        len: u64,
+    },
+    Clone {
+        from: (Ino, u64),
+        to: (Ino, u64),
+        len: u64,
+    },
+    Commit {
+        ino: Ino,
+    },
+    Reap {
+        ino: Ino,
+    },
+    Tag {
+        name: Vec<u8>,
+        on: bool,
+    },
+    /// The version of that LSN is given up, if nothing needs it.
+    Remove {
+        ino: Ino,
+        lsn: u64,
+    },
 }
 
 /// A version of content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     pub lsn: u64,
+    /// From 1.
+    pub ordinal: u64,
     pub created_ns: u64,
     pub bytes: Bytes,
     pub modified: Time,
@@ -71,6 +129,10 @@ pub struct Object {
     pub accessed: Option<Time>,
     pub newest_ns: u64,
     pub versions: Vec<Arc<Version>>,
+    /// Was given up with changes that no version has.
+    pub left_draft: bool,
+    /// Every version that it had was removed since (only in what [`Model::seen`] gives).
+    pub gone: bool,
 }
 
 impl Object {
@@ -94,6 +156,8 @@ impl Object {
             accessed: None,
             newest_ns: 0,
             versions: Vec::new(),
+            left_draft: false,
+            gone: false,
         }
     }
 
@@ -114,6 +178,10 @@ pub struct Snapshot {
     pub hlc: u64,
     pub next_ino: Ino,
     pub objects: Arc<BTreeMap<Ino, Arc<Object>>>,
+    /// Versions removed by then, by object and LSN.
+    pub removed: Arc<BTreeSet<(Ino, u64)>>,
+    /// Tags, and the LSNs that they are on.
+    tags: Arc<BTreeMap<Vec<u8>, u64>>,
 }
 
 pub const ROOT: Ino = 1;
@@ -122,7 +190,14 @@ impl Snapshot {
     pub fn empty() -> Self {
         let mut root = Object::new(&NewObject::directory(0o755, Owner::default()), 0);
         root.parent = Some(ROOT);
-        Self { lsn: 0, hlc: 0, next_ino: 2, objects: Arc::new([(ROOT, Arc::new(root))].into()) }
+        Self {
+            lsn: 0,
+            hlc: 0,
+            next_ino: 2,
+            objects: Arc::new([(ROOT, Arc::new(root))].into()),
+            removed: Arc::default(),
+            tags: Arc::default(),
+        }
     }
 
     pub fn get(&self, ino: Ino) -> Option<&Object> {
@@ -196,10 +271,18 @@ impl Snapshot {
             Op::Clone { from, to, len } => self.clone_range(*from, *to, *len, wall).map(one),
             Op::Commit { ino } => self.commit(*ino, 0, wall).map(one),
             Op::Reap { ino } => Ok(one(self.reap(*ino, wall))),
-            Op::Tag { name, .. } => {
+            Op::Tag { name, on } => {
                 self.at(ROOT, name)?;
-                Ok(vec![self.record(wall).0])
+                let mut next = self.record(wall).0;
+                let tags = Arc::make_mut(&mut next.tags);
+                if *on {
+                    tags.insert(name.clone(), next.lsn);
+                } else {
+                    tags.remove(name);
+                }
+                Ok(vec![next])
             }
+            Op::Remove { ino, lsn } => Ok(one(self.remove(*ino, *lsn))),
         }
     }
 
@@ -220,6 +303,34 @@ impl Snapshot {
             }
         }
         done
+    }
+
+    /// The version that an object showed at an LSN, of those that are kept.
+    fn shown(&self, ino: Ino, o: &Object, at: u64) -> Option<u64> {
+        let kept = |v: &&Arc<Version>| v.lsn <= at && !self.removed.contains(&(ino, v.lsn));
+        o.versions.iter().rev().find(kept).map(|v| v.lsn)
+    }
+
+    fn remove(&self, ino: Ino, lsn: u64) -> Option<Self> {
+        let o = self.get(ino)?;
+        if !o.versions.iter().any(|v| v.lsn == lsn) || self.removed.contains(&(ino, lsn)) {
+            return None;
+        }
+        let is_head = o.versions.last().is_some_and(|v| v.lsn == lsn);
+        let over = o.links == 0 && o.reaped && !o.left_draft;
+        if is_head && !over {
+            return None;
+        }
+        if self.tags.values().any(|t| *t >= lsn && self.shown(ino, o, *t) == Some(lsn)) {
+            return None;
+        }
+        // It is nothing that happened to a file: its record does not move the clock.
+        let mut next = Self { lsn: self.lsn + 1, ..self.clone() };
+        Arc::make_mut(&mut next.removed).insert((ino, lsn));
+        if is_head {
+            next.edit(ino).bytes = Bytes::default();
+        }
+        Some(next)
     }
 
     fn create(&self, dir: Ino, name: &[u8], new: &NewObject, wall: u64) -> Answer<Self> {
@@ -502,7 +613,8 @@ impl Snapshot {
         let (bytes, mode, owner) = (Arc::clone(&o.bytes), o.mode, o.owner);
         // A version changes nothing about the file: its stamp is that of the last write.
         let stamp = o.bytes_modified.1;
-        let v = Version { lsn, created_ns, bytes, modified, stamp, mode, owner, flags, id: None };
+        let ordinal = o.versions.len() as u64 + 1;
+        let v = Version { lsn, ordinal, created_ns, bytes, modified, stamp, mode, owner, flags, id: None };
         o.versions.push(Arc::new(v));
         o.newest_ns = created_ns;
         o.draft = false;
@@ -516,6 +628,7 @@ impl Snapshot {
         let (mut next, _) = self.record(wall);
         let o = next.edit(ino);
         if o.draft {
+            o.left_draft = true;
             // What no version has is given up.
             let last = o.versions.last();
             o.bytes_modified = last.map_or((Time::default(), 0), |v| (Time::from_ns(v.stamp), v.stamp));
@@ -562,6 +675,22 @@ impl Model {
 
     pub fn at(&self, lsn: u64) -> &Snapshot {
         &self.past[lsn as usize]
+    }
+
+    /// The snapshot of an LSN without the versions that were removed since.
+    pub fn seen(&self, lsn: u64) -> Snapshot {
+        let mut snapshot = self.at(lsn).clone();
+        let removed = Arc::clone(&self.now().removed);
+        let touched: BTreeSet<Ino> = removed.iter().map(|(ino, _)| *ino).collect();
+        for ino in touched {
+            if snapshot.get(ino).is_none_or(|o| o.versions.is_empty()) {
+                continue;
+            }
+            let o = snapshot.edit(ino);
+            o.versions.retain(|v| !removed.contains(&(ino, v.lsn)));
+            o.gone = o.versions.is_empty();
+        }
+        snapshot
     }
 
     pub fn push(&mut self, snapshot: Snapshot) {

@@ -172,7 +172,9 @@ fn through_the_mount(m: &Mounted, model: &Model, rng: &mut Rng, samples: u64) {
 fn moments_of_ten_thousand_operations_equal_the_model() {
     let seed = std::env::var("SEGFS_MOMENTS_SEED").map_or(1, |s| s.parse().unwrap());
     println!("SEGFS_MOMENTS_SEED={seed}");
-    let mut m = Mounted { root: tempfile::tempdir().unwrap(), daemon: None };
+    let root = tempfile::tempdir().unwrap();
+    let store = root.path().join("store");
+    let mut m = Mounted { root, store, daemon: None };
     let path: PathBuf = m.store();
     let (model, clock) = make(&path, seed);
     assert!(model.lsn() > OPERATIONS / 2, "most operations do something");

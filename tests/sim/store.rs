@@ -50,6 +50,7 @@ fn worlds() {
     let enough = env("SEGFS_SIM_STATES").unwrap_or(STATES);
     let (next, states, operations) = (AtomicU64::new(FIRST_SEED), AtomicU64::new(0), AtomicU64::new(0));
     let struck = Mutex::new((Struck::default(), Seen::default()));
+    let cleaned = AtomicU64::new(0);
     let failures = Mutex::new(Vec::new());
     let started = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(8);
@@ -64,6 +65,7 @@ fn worlds() {
                             all.0 += o.struck;
                             all.1.cut_openings += o.seen.cut_openings;
                             operations.fetch_add(o.operations, Relaxed);
+                            cleaned.fetch_add(o.cleaned, Relaxed);
                         }
                         Err(e) => failures.lock().unwrap().push(e),
                     }
@@ -74,8 +76,9 @@ fn worlds() {
     let seconds = started.elapsed().as_secs_f64();
     let (states, worlds) = (states.into_inner(), next.into_inner() - FIRST_SEED);
     println!(
-        "{states} crash states in {worlds} worlds with {} operations: {:.0} states/s on {threads} threads",
+        "{states} crash states in {worlds} worlds with {} operations, {} segments cleaned: {:.0} states/s on {threads} threads",
         operations.into_inner(),
+        cleaned.into_inner(),
         states as f64 / seconds
     );
     let (struck, seen) = struck.into_inner().unwrap();

@@ -180,6 +180,14 @@ fn truncate(rng: &mut Rng, now: &Snapshot) -> Op {
     Op::Truncate { ino, size }
 }
 
+fn remove(rng: &mut Rng, now: &Snapshot) -> Op {
+    let some =
+        pick(rng, now, |o| o.versions.len() > 1).or_else(|| pick(rng, now, |o| !o.versions.is_empty()));
+    let Some((ino, o)) = some else { return Op::Remove { ino: ROOT, lsn: 1 } };
+    let lsn = o.versions[rng.below(o.versions.len() as u64) as usize].lsn;
+    Op::Remove { ino, lsn }
+}
+
 /// The next operation.
 pub fn next(rng: &mut Rng, now: &Snapshot) -> Op {
     let crowded = now.objects.values().filter(|o| o.links > 0).count() > 30;
@@ -214,9 +222,10 @@ pub fn next(rng: &mut Rng, now: &Snapshot) -> Op {
             Op::Rmdir { dir, name }
         }
         80..88 => rename(rng, now),
-        88..92 => set(rng, now),
-        92..96 => xattr(rng, now),
-        96..98 => {
+        88..91 => set(rng, now),
+        91..94 => xattr(rng, now),
+        94..97 => remove(rng, now),
+        97 => {
             let orphan = pick(rng, now, |o| o.links == 0 && !o.reaped && !o.is_dir());
             Op::Reap { ino: orphan.map_or(now.next_ino, |(ino, _)| ino) }
         }

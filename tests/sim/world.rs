@@ -3,7 +3,12 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use segfs::{base::Error, disk::Disk, index::FlushedState, store::Options};
+use segfs::{
+    base::Error,
+    disk::Disk,
+    index::FlushedState,
+    store::{Goal, Options},
+};
 
 use super::{
     compare::Rule,
@@ -33,6 +38,8 @@ pub struct Outcome {
     pub operations: u64,
     /// Faults that struck.
     pub struck: Struck,
+    /// Segments that the cleaner gave back.
+    pub cleaned: u64,
     /// Of all bytes ever on the disk at the end of a life.
     pub fingerprint: u64,
 }
@@ -94,8 +101,7 @@ impl World {
             mint_interrupted: false,
             ..Options::default()
         };
-        let site =
-            Site { seed: rng.next(), wall_ns: 1_700_000_000_000_000_000 + rng.below(1 << 40), options };
+        let site = Site::new(rng.next(), 1_700_000_000_000_000_000 + rng.below(1 << 40), options);
         let host = Host::create(SimDisk::new(rng.next()), &site);
         let watched = Watch {
             rng: Rng::new(rng.next()),
@@ -219,17 +225,41 @@ impl World {
                     Ran::Failed(e) => e,
                 }
             }
-            n @ 78..92 => {
+            n @ 78..89 => {
                 let last = self.host.last_lsn();
-                let upto = if n < 85 { self.rng.below(last + 1) } else { last };
-                let done = if n < 90 { self.host.store.sync(lsn(upto)) } else { self.host.store.sync_all() };
+                let upto = if n < 83 { self.rng.below(last + 1) } else { last };
+                let done = if n < 87 { self.host.store.sync(lsn(upto)) } else { self.host.store.sync_all() };
                 match done {
                     Ok(()) => {
-                        self.host.acknowledge(if n < 90 { upto } else { last });
+                        self.host.acknowledge(if n < 87 { upto } else { last });
                         self.watch.lock().acked = self.host.acked;
                         return Ok(true);
                     }
                     Err(e) => e,
+                }
+            }
+            89..92 => {
+                let goal = Goal {
+                    bytes: 1 << (12 + self.rng.below(10)),
+                    live_percent: [30, 60, 95][self.rng.below(3) as usize],
+                };
+                let done = self.host.store.clean(goal);
+                // Moving is records too, but nothing changes.
+                self.host.model.pass(self.host.last_lsn());
+                match done {
+                    Ok(cleaned) => {
+                        self.outcome.cleaned += cleaned.segments;
+                        self.site.note_cleaned(&self.host);
+                        return Ok(true);
+                    }
+                    Err(Error::NoSpace { .. }) if self.trouble == Trouble::NoSpace => {
+                        self.site.note_cleaned(&self.host);
+                        return Ok(true);
+                    }
+                    Err(e) => {
+                        self.site.note_cleaned(&self.host);
+                        e
+                    }
                 }
             }
             92..95 => match self.host.store.checkpoint() {

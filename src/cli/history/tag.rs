@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Subcommand)]
 pub enum TagCommand {
     /// Name this moment of the whole store.
+    #[command(
+        after_help = "Examples:\n  segfs tag add before-upgrade ~/mnt\n  segfs tag add --store ./store before-upgrade"
+    )]
     Add {
         /// The name.
         name: String,
@@ -38,6 +41,7 @@ pub enum TagCommand {
         store: Option<PathBuf>,
     },
     /// List the tags of a mount, or of an unmounted store.
+    #[command(after_help = "Examples:\n  segfs tag list ~/mnt\n  segfs tag list --json --store ./store")]
     List {
         /// A directory in a mount.
         #[arg(default_value = ".")]
@@ -47,6 +51,9 @@ pub enum TagCommand {
         store: Option<PathBuf>,
     },
     /// Take a name away from its moment; nothing else changes.
+    #[command(
+        after_help = "Examples:\n  segfs tag rm before-upgrade ~/mnt\n  segfs tag rm --store ./store before-upgrade"
+    )]
     Rm {
         /// The name.
         name: String,

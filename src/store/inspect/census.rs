@@ -4,20 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Inspection, Progress};
 use crate::{
-    base::{Damage, Error, Ino, Lsn, Result, SegmentId, limits::CHUNK_BYTES},
+    base::{Damage, Error, Lsn, Result, SegmentId},
     format::{
-        Codec, Kind, Location,
-        facts::ObjectKind,
-        flags,
-        rows::{
-            ChangesRow, ChunkRow, Content, Cut, MetaRow, ObjectRow, Superseded, VersionRow, after_prefix,
-            key, kind,
-        },
+        Codec, Kind, Location, flags,
+        rows::{MetaRow, after_prefix, key, kind},
     },
     index::{Index, Order},
     log::{Standing, Survey},
     segment,
-    store::{pieces::is_cut, txn::row},
+    store::{
+        alive::{Use, each_shown},
+        txn::row,
+    },
 };
 
 /// Bytes of records with their frames, by what they are to the store, and how many there are of each kind.
@@ -99,13 +97,6 @@ pub struct Census {
 const TOLD: usize = 20;
 /// Progress is told once for so many rows.
 const ROWS_A_WORD: u64 = 1 << 15;
-
-/// Whether the present shows an extent, or only history does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Use {
-    History,
-    Present,
-}
 
 /// Takes what the rows show.
 trait Sink {
@@ -265,96 +256,20 @@ impl Sink for Marks {
 /// Hands every extent that a row shows to the sink; how many rows there are.
 fn walk(index: &dyn Index, sink: &mut dyn Sink, progress: Progress<'_>) -> Result<u64> {
     let expected = index.stats().disk_rows;
-    let mut rows = 0_u64;
-    let mut owner: Option<(Ino, Owner)> = None;
-    let mut failed: Option<Error> = None;
-    index.walk(&[], &[0xff], Order::Forward, &mut |k, bytes| {
-        rows += 1;
-        if rows.is_multiple_of(ROWS_A_WORD) {
-            progress(rows, expected.max(rows));
+    let mut shown = 0_u64;
+    let rows = each_shown(index, &mut |extent, at, by| {
+        shown += 1;
+        if shown.is_multiple_of(ROWS_A_WORD) {
+            progress(shown, expected.max(shown));
         }
-        failed = see(index, k, bytes, sink, &mut owner).err();
-        failed.is_none()
+        sink.shown(extent, at, by);
+        Ok(true)
     })?;
-    failed.map_or(Ok(rows), Err)
-}
-
-/// What an object says of its chunks.
-struct Owner {
-    content: Content,
-    /// Has it a name, or is it still open?
-    reachable: bool,
-}
-
-fn see(
-    index: &dyn Index,
-    k: &[u8],
-    bytes: &[u8],
-    sink: &mut dyn Sink,
-    owner: &mut Option<(Ino, Owner)>,
-) -> Result<()> {
-    match (k.first(), k.get(1)) {
-        (Some(&kind::CHUNK), _) => {
-            let chunk: ChunkRow = row(k, bytes)?;
-            let ino = key::ino_of(k).unwrap_or_default();
-            if owner.as_ref().is_none_or(|(of, _)| *of != ino) {
-                *owner = Some((ino, owner_of(index, ino)?));
-            }
-            let Some((_, o)) = owner else { return Ok(()) };
-            if let Some(by) = use_of(index, o, ino, k, chunk.from)? {
-                chunk.pieces.iter().for_each(|p| sink.shown(p.extent, &p.location, by));
-            }
-        }
-        (Some(&kind::HISTORY), Some(&kind::CHUNK)) => {
-            let old: Superseded = row(k, bytes)?;
-            let chunk: ChunkRow = row(k, &old.row)?;
-            chunk.pieces.iter().for_each(|p| sink.shown(p.extent, &p.location, Use::History));
-        }
-        (Some(&kind::CHANGES), _) => {
-            let changes: ChangesRow = row(k, bytes)?;
-            for (extent, at, _) in changes.ranges.iter().filter_map(|r| r.source) {
-                sink.shown(extent, &at, Use::History);
-            }
-        }
-        (Some(&kind::MOVED), _) => {
-            sink.moved(Lsn::new(key::last_number(k).unwrap_or(0)), row(k, bytes)?);
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-fn owner_of(index: &dyn Index, ino: Ino) -> Result<Owner> {
-    let k = key::object(ino);
-    let Some(bytes) = index.get(&k)? else {
-        return Ok(Owner { content: Content::default(), reachable: false });
-    };
-    let object: ObjectRow = row(&k, &bytes)?;
-    let open = || Ok::<_, Error>(index.get(&key::listed(kind::ORPHAN, ino))?.is_some());
-    let reachable = object.attributes.kind == ObjectKind::File && (object.attributes.links > 0 || open()?);
-    Ok(Owner { content: object.content, reachable })
-}
-
-/// Who shows a chunk's row that holds since `from`; nobody, if it was cut off or given up before a version had it.
-fn use_of(index: &dyn Index, o: &Owner, ino: Ino, k: &[u8], from: Lsn) -> Result<Option<Use>> {
-    let branch = k.get(9..13).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
-    if branch != Some(o.content.branch) {
-        // What no version of its branch came after was given up with its draft.
-        let mut seen = Ok(false);
-        let end = after_prefix(&key::version(ino, Lsn::MAX));
-        index.walk(&key::version(ino, from), &end, Order::Forward, &mut |k, bytes| {
-            seen = row::<VersionRow>(k, bytes).map(|v| Some(v.branch) == branch);
-            matches!(seen, Ok(false))
-        })?;
-        return Ok(seen?.then_some(Use::History));
-    }
-    let chunk = key::last_number(k).unwrap_or(0);
-    if o.reachable && !is_cut(&o.content.cuts, chunk, from) {
-        return Ok(Some(Use::Present));
-    }
-    let covers = |c: &&Cut| c.at > from && c.size <= chunk * CHUNK_BYTES;
-    let until = o.content.cuts.iter().filter(covers).map(|c| c.at).min();
-    let end = until.map_or_else(|| after_prefix(&key::version(ino, Lsn::MAX)), |at| key::version(ino, at));
-    let seen = !index.scan(&key::version(ino, from), &end, 1)?.is_empty();
-    Ok(seen.then_some(Use::History))
+    let mut failed = Ok(());
+    index.walk(&[kind::MOVED], &after_prefix(&[kind::MOVED]), Order::Forward, &mut |k, bytes| {
+        let extent = Lsn::new(key::last_number(k).unwrap_or(0));
+        failed = row::<Location>(k, bytes).map(|to| sink.moved(extent, to));
+        failed.is_ok()
+    })?;
+    failed.map(|()| rows)
 }

@@ -203,7 +203,8 @@ impl Inspection {
         full: &mut bool,
         progress: Progress<'_>,
     ) -> Result<Vec<Damage>> {
-        if index.flushed_lsn() == Lsn::new(0) && self.log.first_lsn() > Lsn::FIRST {
+        let retired = self.log.first_lsn() > Lsn::FIRST || !self.log.missing().is_empty();
+        if index.flushed_lsn() == Lsn::new(0) && retired {
             self.fill(index, upto, memtable_bytes, full)?;
         }
         let mut state = load_state(index, self.id())?;

@@ -159,6 +159,16 @@ fn local_fact(f: &Fact) -> Value {
         Fact::Hash(o, v, h) => {
             json!({"fact": "hash", "object": id(*o), "version": v.to_string(), "hash": h.as_ref().map(|h| hex(h))})
         }
+        Fact::Cleaned(gone) => {
+            json!({"fact": "cleaned", "gone": gone.iter().map(|e| e.get()).collect::<Vec<_>>()})
+        }
+        Fact::Unnamed(names) => json!({
+            "fact": "unnamed",
+            "extents": names.iter().map(|e| json!({
+                "store": e.store.to_string(), "incarnation": e.incarnation.get(), "sequence": e.sequence,
+            })).collect::<Vec<_>>(),
+        }),
+        Fact::Removed(o, v) => json!({"fact": "removed", "object": id(*o), "version": v.to_string()}),
         _ => Value::Null,
     }
 }
@@ -172,7 +182,7 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         Fact::Version(v) => vec![v.object],
         Fact::Changes(c) => vec![c.object],
         Fact::Alias(a, b) => vec![*a, *b],
-        Fact::Tag(..) | Fact::StoreNumber(..) => Vec::new(),
+        Fact::Tag(..) | Fact::StoreNumber(..) | Fact::Cleaned(_) | Fact::Unnamed(_) => Vec::new(),
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
         | Fact::Modified(o, _)
@@ -187,7 +197,8 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         | Fact::Ready(o, _)
         | Fact::NoTwin(o)
         | Fact::Reap(o)
-        | Fact::Hash(o, ..) => vec![*o],
+        | Fact::Hash(o, ..)
+        | Fact::Removed(o, _) => vec![*o],
     }
 }
 

@@ -1,0 +1,455 @@
+//! The cleaner: gives segments back whose records are dead, after moving what lives in them.
+//!
+//! Extents move, with their number and their body; a row says where they are from then on. Operations never move: a
+//! base stands for them. So a segment may go once three things are durable: a base as of its last record or later, the
+//! copies of the extents that live in it, and, so that the next opening need not replay what is gone, the index up to
+//! there. A crash before that leaves copies that nobody asks for, and no more.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::{
+    base::{
+        Error, Lsn, Result, SegmentId, limits,
+        planted::{Bug, planted},
+    },
+    format::{
+        Codec, Entry, Kind, Location, Prepared,
+        facts::{ExtentId, Fact},
+        flags,
+        rows::{ExtentRow, Stamp, after_prefix, key, kind},
+    },
+    index::Order,
+    log::{OwnedRecord, Record, SegmentInfo, SegmentState},
+    segment,
+};
+
+use super::{
+    Store,
+    alive::{LsnSet, each_shown},
+    apply::Apply,
+    base::Base,
+    txn::{Keep, Txn, row},
+};
+
+/// Bytes moved before what they came from is given back, so that cleaning a full disk needs little room.
+const ROUND_BYTES: u64 = 32 << 20;
+/// Segments given back together at most.
+const ROUND_SEGMENTS: usize = 32;
+/// Bytes of records in one append of the cleaner.
+const APPEND_BYTES: u64 = 2 << 20;
+/// Extents that one record says to be gone.
+const DROPS: usize = 4096;
+
+/// How far to clean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Goal {
+    /// Enough once so many bytes of segments were given back.
+    pub bytes: u64,
+    /// Segments of which more than this share is alive are left alone, in percent.
+    pub live_percent: u64,
+}
+
+impl Goal {
+    /// Whatever can be had.
+    pub const ALL: Self = Self { bytes: u64::MAX, live_percent: 95 };
+}
+
+/// What a cleaning did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Segments given back.
+    pub segments: u64,
+    /// Bytes of them that were used.
+    pub bytes: u64,
+    /// Extents moved.
+    pub extents: u64,
+    /// Bytes of their frames.
+    pub moved_bytes: u64,
+    /// Bytes of the base that was written; 0 if none was needed.
+    pub base_bytes: u64,
+}
+
+/// What the cleaner remembers from one time to the next.
+#[derive(Debug, Default)]
+pub(super) struct Cleaner {
+    /// Bytes of segments that were used, and of extents that were alive, when it looked last.
+    pub(super) looked: Option<(u64, u64)>,
+    /// Segments with damage in them: what lives there can't be moved.
+    aside: BTreeSet<SegmentId>,
+    /// Everything that it did since the store was opened.
+    pub(super) total: Cleaned,
+}
+
+/// What is alive, as of a look.
+struct Look {
+    /// Later extents are alive.
+    upto: Lsn,
+    alive: LsnSet,
+    /// Bytes of living extents by segment; more than there are, where one was moved and its segment not given back.
+    live: HashMap<SegmentId, u64>,
+    /// The segments as they were before the look.
+    segments: Vec<SegmentInfo>,
+}
+
+/// Records on their way to another segment.
+#[derive(Default)]
+struct Load {
+    records: Vec<(OwnedRecord, Prepared)>,
+    bytes: u64,
+    /// Moved extents that nothing shows any more.
+    dropped: Vec<Lsn>,
+}
+
+impl Store {
+    /// Gives segments back, moving what lives in them, until the goal is reached or no more is to be had. Ends early,
+    /// with nothing lost, when the store is about to close.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] if there is no room to move anything to; what log and index say.
+    pub fn clean(&self, goal: Goal) -> Result<Cleaned> {
+        let mut cleaner = self.cleaner.lock();
+        self.check_usable()?;
+        self.log.recycle()?;
+        let mut done = Cleaned::default();
+        let cleaned = self.clean_with(&mut cleaner, goal, &mut done);
+        let t = &mut cleaner.total;
+        t.segments += done.segments;
+        t.bytes += done.bytes;
+        t.extents += done.extents;
+        t.moved_bytes += done.moved_bytes;
+        t.base_bytes += done.base_bytes;
+        cleaned.map(|()| done)
+    }
+
+    fn clean_with(&self, cleaner: &mut Cleaner, goal: Goal, done: &mut Cleaned) -> Result<()> {
+        let Some(mut look) = self.look()? else { return Ok(()) };
+        self.take_names(&mut look)?;
+        let used = look.segments.iter().map(|s| s.used_bytes).sum();
+        cleaner.looked = Some((used, look.live.values().sum()));
+        let Some(base) = self.base_for(&look, cleaner, goal, done)? else { return Ok(()) };
+        let mut going: Vec<SegmentInfo> = Vec::new();
+        let mut round = done.moved_bytes;
+        for s in self.victims(&look, &base, cleaner, goal) {
+            if self.is_stopping() || done.bytes + used_bytes(&going) >= goal.bytes {
+                break;
+            }
+            let emptied = self.empty_with_predecessors(&look, s, &base, cleaner, &mut going, done);
+            if let Err(e) = emptied {
+                // What was emptied before can go all the same, and may be what makes room.
+                if matches!(e, Error::NoSpace { .. }) {
+                    self.let_go(&mut going, &base, done)?;
+                }
+                return Err(e);
+            }
+            let moved = done.moved_bytes - round;
+            // Out of the reserve, little can be moved before something is given back.
+            let most = if self.log.status().short { self.log.segment_bytes() / 2 } else { ROUND_BYTES };
+            if moved >= most || going.len() >= ROUND_SEGMENTS {
+                self.let_go(&mut going, &base, done)?;
+                round = done.moved_bytes;
+            }
+        }
+        self.let_go(&mut going, &base, done)
+    }
+
+    /// Empties a segment, but first, where the log before it has no footer, those before it: they have to go first.
+    fn empty_with_predecessors(
+        &self,
+        look: &Look,
+        s: SegmentInfo,
+        base: &Base,
+        cleaner: &mut Cleaner,
+        going: &mut Vec<SegmentInfo>,
+        done: &mut Cleaned,
+    ) -> Result<()> {
+        let is_going = |going: &[SegmentInfo], id| going.iter().any(|g| g.id == id);
+        let mut chain = vec![s];
+        while let Some(p) =
+            chain.last().and_then(|s| look.segments.iter().find(|p| Some(p.id) == s.predecessor))
+            && !is_going(going, p.id)
+            && self.log.is_there(p.id)
+            && !self.log.has_footer(p.id)?
+        {
+            chain.push(p.clone());
+        }
+        while let Some(s) = chain.pop() {
+            if is_going(going, s.id) || !self.log.is_there(s.id) {
+                continue;
+            }
+            if base.segments.contains(&s.id) {
+                return Ok(());
+            }
+            if !self.empty(look, &s, done)? {
+                cleaner.aside.extend(chain.iter().map(|s| s.id).chain([s.id]));
+                return Ok(());
+            }
+            going.push(s);
+        }
+        Ok(())
+    }
+
+    /// Walks over all rows. `None`: the store is about to close.
+    fn look(&self) -> Result<Option<Look>> {
+        let segments = self.log.segments();
+        let there: HashSet<SegmentId> = segments.iter().map(|s| s.id).collect();
+        let upto = {
+            let _all_applied = self.apply.lock();
+            self.log.last_lsn()
+        };
+        let mut look = Look { upto, alive: LsnSet::default(), live: HashMap::new(), segments };
+        let mut seen = 0_u64;
+        let mut stopped = false;
+        each_shown(&*self.index, &mut |extent, at, _| {
+            seen += 1;
+            if seen.is_multiple_of(1024) {
+                stopped = self.is_stopping();
+            }
+            if look.alive.insert(extent) {
+                let at = if there.contains(&at.segment) { *at } else { self.locate(extent, at)? };
+                *look.live.entry(at.segment).or_default() += segment::Location::of_extent(&at).frame_len();
+            }
+            Ok(!stopped)
+        })?;
+        Ok((!stopped).then_some(look))
+    }
+
+    /// Extents that only a name keeps lose it, and stay until the next look: then nobody can have come for them.
+    fn take_names(&self, look: &mut Look) -> Result<()> {
+        let mut names = Vec::new();
+        let mut failed = Ok(());
+        self.index.walk(
+            &[kind::EXTENT],
+            &after_prefix(&[kind::EXTENT]),
+            Order::Forward,
+            &mut |k, bytes| {
+                failed = row::<ExtentRow>(k, bytes).map(|named| {
+                    if !look.is_alive(named.extent)
+                        && let Some(id) = key::extent_of(k)
+                    {
+                        look.alive.insert(named.extent);
+                        names.push(id);
+                    }
+                });
+                failed.is_ok()
+            },
+        )?;
+        failed?;
+        for part in names.chunks(DROPS) {
+            self.append_quiet(&[], vec![Fact::Unnamed(part.to_vec())])?;
+        }
+        Ok(())
+    }
+
+    /// Where an extent is, if it was moved.
+    pub(super) fn locate(&self, extent: Lsn, at: &Location) -> Result<Location> {
+        Ok(self.moved_to(extent)?.unwrap_or(*at))
+    }
+
+    pub(super) fn moved_to(&self, extent: Lsn) -> Result<Option<Location>> {
+        let k = key::moved(extent);
+        self.index.get(&k)?.map(|bytes| row(&k, &bytes)).transpose()
+    }
+
+    /// The base that stands for the records of those segments that are worth emptying; a new one, if that pays.
+    fn base_for(
+        &self,
+        look: &Look,
+        cleaner: &Cleaner,
+        goal: Goal,
+        done: &mut Cleaned,
+    ) -> Result<Option<Base>> {
+        let known = self.base.lock().clone();
+        let gain = |base: &Base| -> u64 {
+            let those = self.victims(look, base, cleaner, goal);
+            those.iter().map(|s| s.used_bytes.saturating_sub(look.live_in(s.id))).sum()
+        };
+        let old = known.as_ref().map_or(0, gain);
+        if old >= goal.bytes {
+            return Ok(known);
+        }
+        // What there would be to gain if all records so far were covered, and nothing of a base had to stay.
+        let all = gain(&Base { as_of: look.upto, ..Base::default() });
+        let cost = known.as_ref().map_or_else(|| self.index.stats().disk_bytes / 2, |b| b.bytes);
+        if all.saturating_sub(old) < 2 * cost + limits::BLOCK_BYTES {
+            return Ok(known);
+        }
+        self.write_base()?;
+        let new = self.base.lock().clone();
+        done.base_bytes += new.as_ref().map_or(0, |b| b.bytes);
+        Ok(new)
+    }
+
+    /// Segments worth emptying whose records this base covers, the best first.
+    fn victims(&self, look: &Look, base: &Base, cleaner: &Cleaner, goal: Goal) -> Vec<SegmentInfo> {
+        let last = look.segments.last().map(|s| s.id);
+        let covered = |s: &SegmentInfo| s.last_lsn <= base.as_of || planted(Bug::RetireBeforeBase);
+        let mut found: Vec<_> = look
+            .segments
+            .iter()
+            .filter(|s| s.state != SegmentState::Active && Some(s.id) != last && covered(s))
+            .filter(|s| !base.segments.contains(&s.id) && !cleaner.aside.contains(&s.id))
+            .filter(|s| look.live_in(s.id) * 100 <= s.used_bytes * goal.live_percent)
+            .map(|s| (benefit(look, s), s.clone()))
+            .collect();
+        found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.id.cmp(&b.1.id)));
+        found.into_iter().map(|(_, s)| s).collect()
+    }
+
+    /// Moves what lives in a segment elsewhere. False: something in it can't be read.
+    fn empty(&self, look: &Look, s: &SegmentInfo, done: &mut Cleaned) -> Result<bool> {
+        let listing = self.log.listing(s.id)?;
+        if listing.damaged {
+            tracing::warn!("segment {} is damaged and can't be cleaned", s.id);
+            return Ok(false);
+        }
+        let mut load = Load::default();
+        let most = APPEND_BYTES.min(self.log.max_append_bytes() / 3);
+        for e in listing.entries.iter().filter(|e| e.kind == Kind::Extent) {
+            let is_here = |at: Location| (at.segment, at.offset) == (s.id, e.offset);
+            let moved = e.flags & flags::MOVED != 0;
+            if !look.is_alive(e.lsn) {
+                if moved && self.moved_to(e.lsn)?.is_some_and(is_here) {
+                    load.dropped.push(e.lsn);
+                }
+            } else if self.moved_to(e.lsn)?.map_or(!moved, is_here) {
+                match self.read_living(s.id, e)? {
+                    Some(record) => load.add(record, done),
+                    None => return Ok(false),
+                }
+            }
+            if load.bytes >= most || load.dropped.len() >= DROPS {
+                self.unload(std::mem::take(&mut load))?;
+            }
+        }
+        self.unload(load)?;
+        Ok(true)
+    }
+
+    fn read_living(&self, id: SegmentId, e: &Entry) -> Result<Option<(OwnedRecord, Prepared)>> {
+        match self.log.read_entry(id, e) {
+            Ok(mut record) => {
+                let squeeze = record.location.codec != Codec::Raw;
+                let payload = Prepared::extent(std::mem::take(&mut record.payload), squeeze);
+                Ok(Some((record, payload)))
+            }
+            Err(Error::Damaged(d)) => {
+                tracing::error!("a segment with damage can't be cleaned: {d}");
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn unload(&self, load: Load) -> Result<()> {
+        if load.records.is_empty() && load.dropped.is_empty() {
+            return Ok(());
+        }
+        self.append_quiet(&load.records, vec![Fact::Cleaned(load.dropped)])
+    }
+
+    /// Appends moved records and, as one with them, the record with which they count.
+    fn append_quiet(&self, moved: &[(OwnedRecord, Prepared)], facts: Vec<Fact>) -> Result<()> {
+        let mut state = self.apply.lock();
+        self.check_usable()?;
+        let mut next = state.clone();
+        // It says nothing about files, so it does not move the clock either.
+        let stamp = Stamp { hlc: next.meta.hlc, store: 0 };
+        let payload = super::record_of(&facts)?;
+        let mut records: Vec<Record<'_>> = moved.iter().map(|(r, p)| moved_record(r, p)).collect();
+        let mut last = Record::new(Kind::Operation, &payload);
+        (last.stamp, last.arg) = (stamp.hlc, facts.len() as u64);
+        records.push(last);
+        let lsn = self.log.last_lsn().next();
+        let mut txn = Txn::new(&*self.index, lsn);
+        Apply::new(&mut txn, &mut next, stamp).facts(&facts)?;
+        let apart = self.until_applied();
+        let appended = self.log.append_cleaning(&records)?;
+        self.check_lsn(appended.last().map_or(Lsn::new(0), |a| a.0), lsn)?;
+        for (extent, location) in &appended[..appended.len() - 1] {
+            txn.put(key::moved(*extent), &Location::from(*location), Keep::Amend)?;
+        }
+        self.land(&mut state, next, lsn, &txn.finish()?)?;
+        apart.done();
+        Ok(())
+    }
+
+    /// Gives the emptied segments back, once nothing needs them any more.
+    fn let_go(&self, going: &mut Vec<SegmentInfo>, base: &Base, done: &mut Cleaned) -> Result<()> {
+        if going.is_empty() {
+            return Ok(());
+        }
+        if !planted(Bug::RetireBeforeDurable) {
+            self.log.commit()?;
+        }
+        if self.index.flushed_lsn() < base.upto {
+            self.checkpoint()?;
+        }
+        let ids: Vec<_> = going.iter().map(|s| s.id).collect();
+        self.log.retire(&ids)?;
+        done.segments += going.len() as u64;
+        done.bytes += used_bytes(going);
+        going.clear();
+        Ok(())
+    }
+}
+
+impl Look {
+    fn is_alive(&self, extent: Lsn) -> bool {
+        extent > self.upto || self.alive.has(extent)
+    }
+
+    fn live_in(&self, id: SegmentId) -> u64 {
+        self.live.get(&id).copied().unwrap_or(0)
+    }
+}
+
+impl Load {
+    fn add(&mut self, (record, payload): (OwnedRecord, Prepared), done: &mut Cleaned) {
+        let bytes = record.location.frame_len();
+        self.bytes += bytes;
+        done.moved_bytes += bytes;
+        done.extents += 1;
+        self.records.push((record, payload));
+    }
+}
+
+/// As it was, but somewhere else.
+fn moved_record<'a>(r: &OwnedRecord, payload: &'a Prepared) -> Record<'a> {
+    let mut record = Record::new(r.kind, payload);
+    record.flags = r.flags | flags::MOVED;
+    record.lsn = Some(r.lsn);
+    record.ino = r.ino;
+    if let Some(head) = &r.head {
+        record.object = head.object;
+        record.origin = Some(head.origin);
+        record.stamp = head.stamp;
+        record.arg = head.arg;
+        record.branch = head.branch;
+    }
+    record
+}
+
+fn used_bytes(segments: &[SegmentInfo]) -> u64 {
+    segments.iter().map(|s| s.used_bytes).sum()
+}
+
+/// What emptying a segment is worth: what it frees, by what that costs, by how long it has been quiet (Rosenblum and
+/// Ousterhout, "The design and implementation of a log-structured file system").
+fn benefit(look: &Look, s: &SegmentInfo) -> f64 {
+    let share = look.live_in(s.id) as f64 / s.used_bytes.max(1) as f64;
+    let age = look.upto.get().saturating_sub(s.last_lsn.get()) + 1;
+    (1.0 - share).max(0.0) * age as f64 / (1.0 + share)
+}
+
+/// Facts of the cleaner, applied.
+impl Apply<'_, '_> {
+    /// These extents were moved once, and are gone for good.
+    pub(super) fn cleaned(&mut self, gone: &[Lsn]) -> Result<()> {
+        gone.iter().try_for_each(|extent| self.txn.delete(key::moved(*extent), Keep::Amend))
+    }
+
+    /// These extents of other stores are to be sent again if somebody needs them.
+    pub(super) fn unnamed(&mut self, names: &[ExtentId]) -> Result<()> {
+        names.iter().try_for_each(|id| self.txn.delete(key::extent(id), Keep::Amend))
+    }
+}

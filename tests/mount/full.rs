@@ -1,0 +1,153 @@
+//! A disk that is really full: a small filesystem of its own, with a store in it.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use super::{Mounted, is_root};
+
+/// A filesystem in a file, mounted; it goes away with this.
+struct SmallDisk {
+    dir: PathBuf,
+    _root: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    fn new(mib: u64) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let (image, dir) = (root.path().join("disk.img"), root.path().join("disk"));
+        File::create(&image).unwrap().set_len(mib << 20).unwrap();
+        fs::create_dir(&dir).unwrap();
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", image.to_str().unwrap()]);
+        run("mount", &["-o", "loop", image.to_str().unwrap(), dir.to_str().unwrap()]);
+        Self { dir, _root: root }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // The loop device goes with the mount.
+        let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
+    }
+}
+
+fn run(program: &str, args: &[&str]) {
+    let done = Command::new(program).args(args).output().unwrap();
+    assert!(done.status.success(), "{program} {args:?}: {done:?}");
+}
+
+/// What a file of this number holds: nothing that compresses.
+fn content(n: u64, bytes: usize) -> Vec<u8> {
+    let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut out = Vec::with_capacity(bytes + 8);
+    while out.len() < bytes {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        out.extend_from_slice(&x.to_le_bytes());
+    }
+    out.truncate(bytes);
+    out
+}
+
+const FILE_BYTES: usize = 1 << 20;
+
+fn write_one(path: &Path, n: u64) -> std::io::Result<()> {
+    let mut f = File::create(path)?;
+    f.write_all(&content(n, FILE_BYTES))?;
+    f.sync_all()
+}
+
+/// Writes files until there is no room; says how many are whole.
+fn fill(m: &Mounted, prefix: &str) -> u64 {
+    for n in 0.. {
+        match write_one(&m.path(&format!("{prefix}{n}")), n) {
+            Ok(()) => {}
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::StorageFull, "{prefix}{n}: {e}");
+                return n;
+            }
+        }
+        assert!(n < 2000, "the disk is never full");
+    }
+    unreachable!()
+}
+
+fn all_there(m: &Mounted, prefix: &str, numbers: impl Iterator<Item = u64>) {
+    for n in numbers {
+        let path = m.path(&format!("{prefix}{n}"));
+        assert!(
+            fs::read(&path).unwrap() == content(n, FILE_BYTES),
+            "{} is not what was written",
+            path.display()
+        );
+    }
+}
+
+/// Does it again until it works, for a bounded time: history yields in the background.
+fn soon(what: &str, mut works: impl FnMut() -> std::io::Result<()>) {
+    let began = Instant::now();
+    loop {
+        match works() {
+            Ok(()) => return,
+            Err(e) if e.kind() == ErrorKind::StorageFull && began.elapsed() < Duration::from_secs(60) => {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            Err(e) => panic!("{what}: {e}"),
+        }
+    }
+}
+
+#[test]
+fn on_a_full_disk_deleting_goes_on_and_makes_room() {
+    assert!(is_root(), "a filesystem of its own needs root");
+    let disk = SmallDisk::new(384);
+    let mut m = Mounted::with_store(tempfile::tempdir().unwrap(), disk.dir.join("store"), &[]);
+
+    let whole = fill(&m, "a");
+    assert!(whole > 200, "only {whole} MiB fit into 384");
+    all_there(&m, "a", 0..whole);
+    // Reading, truncating and deleting go on.
+    File::options().write(true).open(m.path("a0")).unwrap().set_len(1000).unwrap();
+    assert_eq!(fs::read(m.path("a0")).unwrap(), content(0, 1000));
+    for n in (1..whole).step_by(2) {
+        fs::remove_file(m.path(&format!("a{n}"))).unwrap();
+    }
+    // What was deleted yields to what is new.
+    for n in 0..40 {
+        soon("writing after deleting", || write_one(&m.path(&format!("b{n}")), n));
+    }
+    all_there(&m, "b", 0..40);
+    all_there(&m, "a", (2..whole).step_by(2));
+
+    // Full again, killed, and mounted again.
+    let more = fill(&m, "c");
+    m.kill();
+    m.mount(&[]);
+    all_there(&m, "a", (2..whole).step_by(2));
+    all_there(&m, "b", 0..40);
+    all_there(&m, "c", 0..more);
+    for n in 0..more {
+        fs::remove_file(m.path(&format!("c{n}"))).unwrap();
+    }
+    for n in 0..40 {
+        fs::remove_file(m.path(&format!("b{n}"))).unwrap();
+    }
+    for n in 0..20 {
+        soon("writing after a kill", || write_one(&m.path(&format!("d{n}")), n));
+    }
+    all_there(&m, "d", 0..20);
+    m.unmount();
+    let store = m.store();
+    let verify = segfs::store::inspect::Inspection::open(&store).unwrap();
+    let check = verify.check_index(&|_, _| {}).unwrap();
+    assert_eq!(check.different, 0, "{check:?}");
+    drop(verify);
+    m.mount(&[]);
+    all_there(&m, "d", 0..20);
+    m.unmount();
+}

@@ -1,0 +1,167 @@
+//! Space stays bounded: retention, removal and the cleaner, through the library on the real disk.
+
+use std::path::Path;
+
+use segfs::{
+    base::{Error, FsError, Ino, Lsn},
+    format::facts::Owner,
+    store::{Goal, Kept, NewObject, Options, Policy, Retention, Store, VersionInfo, inspect::Inspection},
+};
+
+const FILES: u64 = 12;
+const ROUNDS: u64 = 10;
+const BYTES: usize = 200_000;
+
+fn options() -> Options {
+    Options { segment_bytes: 1 << 20, ..Options::default() }
+}
+
+fn content(file: u64, round: u64) -> Vec<u8> {
+    let mut x = (file << 32 | round).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    std::iter::repeat_with(|| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x as u8
+    })
+    .take(BYTES)
+    .collect()
+}
+
+/// Files that were rewritten whole, again and again.
+fn rewritten(path: &Path) -> (Store, Vec<Ino>) {
+    let store = Store::create(path, options()).unwrap();
+    let new = NewObject::file(0o644, Owner::default());
+    let files: Vec<Ino> = (0..FILES)
+        .map(|n| store.create_object(Ino::FIRST, format!("f{n}").as_bytes(), &new).unwrap().1.ino)
+        .collect();
+    for round in 0..ROUNDS {
+        for (n, ino) in files.iter().enumerate() {
+            store.truncate(*ino, 0).unwrap();
+            store.write(*ino, 0, &content(n as u64, round)).unwrap();
+            store.commit_version(*ino).unwrap();
+        }
+    }
+    (store, files)
+}
+
+fn versions(store: &Store, ino: Ino) -> Vec<VersionInfo> {
+    store.view().versions(ino, None, 100).unwrap()
+}
+
+fn expire_all(store: &Store, now_ns: u64) -> u64 {
+    let (mut gone, mut at) = (0, Some(Ino::FIRST));
+    while let Some(from) = at {
+        let (n, next) = store.expire(from, now_ns).unwrap();
+        (gone, at) = (gone + n, next);
+    }
+    gone
+}
+
+fn used(store: &Store) -> u64 {
+    store.segments().iter().map(|s| s.used_bytes).sum()
+}
+
+fn read(store: &Store, ino: Ino, v: &VersionInfo) -> Vec<u8> {
+    let mut out = vec![0; v.size as usize];
+    assert_eq!(store.read_version(ino, v.lsn, 0, &mut out).unwrap(), out.len());
+    out
+}
+
+const FAR_ON: u64 = 1 << 62;
+
+#[test]
+fn what_retention_lets_go_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (store, files) = rewritten(&path);
+    let (first, middle) = {
+        let v = versions(&store, files[0]);
+        (v[0].lsn, v[8].lsn)
+    };
+    store.set_retention(Retention::everywhere(Policy::Last(2)));
+    assert_eq!(expire_all(&store, FAR_ON), FILES * (ROUNDS - 2));
+    assert_eq!(expire_all(&store, FAR_ON), 0, "nothing goes twice");
+    let check = |store: &Store| {
+        for (n, ino) in files.iter().enumerate() {
+            let left = versions(store, *ino);
+            assert_eq!(left.iter().map(|v| v.ordinal).collect::<Vec<_>>(), [9, 10]);
+            assert!(read(store, *ino, &left[0]) == content(n as u64, 8));
+            assert!(read(store, *ino, &left[1]) == content(n as u64, 9));
+        }
+        // A moment shows what it showed, if that is kept; else nothing older is, and the name is absent.
+        let then = store.view_at(middle);
+        assert_eq!(then.attributes(files[0]).unwrap().size, BYTES as u64);
+        assert!(then.is_exact(files[0]).unwrap());
+        let absent = store.view_at(first).lookup(Ino::FIRST, b"f0");
+        assert!(matches!(absent, Err(Error::Fs(FsError::NotFound))), "{absent:?}");
+        assert!(store.view_at(first).entries(Ino::FIRST, None, 100).unwrap().iter().all(|e| e.name != b"f0"));
+    };
+    check(&store);
+
+    let before = used(&store);
+    let done = store.clean(Goal::ALL).unwrap();
+    let live = FILES * 2 * BYTES as u64;
+    assert!(before > live * 4, "{before}");
+    assert!(used(&store) < live + live / 4 + (2 << 20), "{} used for {live}: {done:?}", used(&store));
+    assert!(done.segments > 10 && done.moved_bytes < live, "{done:?}");
+    check(&store);
+    store.close().unwrap();
+    drop(store);
+
+    // The log alone makes the same index, and nothing is missed.
+    let i = Inspection::open(&path).unwrap();
+    let index = i.check_index(&|_, _| {}).unwrap();
+    assert_eq!(index.different, 0, "{index:?}");
+    let rows = i.rows(&|_, _| {}).unwrap().unwrap();
+    assert_eq!(i.census(Some(rows.index()), &|_, _| {}).unwrap().lost, 0);
+    drop((rows, i));
+    std::fs::remove_dir_all(path.join("index")).unwrap();
+    let store = Store::open(&path, options()).unwrap();
+    check(&store);
+    store.close().unwrap();
+}
+
+#[test]
+fn what_is_locked_held_tagged_or_shown_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(&dir.path().join("store"), options()).unwrap();
+    let new = NewObject::file(0o644, Owner::default());
+    let ino = store.create_object(Ino::FIRST, b"f", &new).unwrap().1.ino;
+    let mut moments = Vec::new();
+    for n in 0..6_u8 {
+        store.write(ino, 0, &[n; 100]).unwrap();
+        store.commit_version(ino).unwrap();
+        moments.push(store.last_lsn());
+        if n == 2 {
+            store.tag(b"release", true).unwrap();
+        }
+    }
+    let v = versions(&store, ino);
+    store.lock_version(v[0].id, true, FAR_ON).unwrap();
+    store.hold_version(v[1].id, true).unwrap();
+    let weaker = store.lock_version(v[0].id, false, 0);
+    assert!(matches!(weaker, Err(Error::Fs(FsError::NotPermitted))), "{weaker:?}");
+    let why: Vec<_> = v.iter().map(|v| store.remove_version(v.id).unwrap()).collect();
+    let expected = [Some(Kept::Locked), Some(Kept::Locked), Some(Kept::Tagged), None, None, Some(Kept::Head)];
+    assert_eq!(why, expected);
+    let gone = store.remove_version(v[3].id);
+    assert!(matches!(gone, Err(Error::Fs(FsError::NotFound))), "{gone:?}");
+    // The nearest older one stands for what went.
+    let shows = |at: Lsn| {
+        let mut out = [9; 100];
+        store.view_at(at).read(ino, 0, &mut out).unwrap();
+        (out[0], store.view_at(at).is_exact(ino).unwrap())
+    };
+    assert_eq!(
+        moments.iter().map(|at| shows(*at)).collect::<Vec<_>>(),
+        [(0, true), (1, true), (2, true), (2, false), (2, false), (5, true)]
+    );
+    // Without hold and tag they go too, and the lock lasts as long as it was set to.
+    store.hold_version(v[1].id, false).unwrap();
+    store.tag(b"release", false).unwrap();
+    store.set_retention(Retention::everywhere(Policy::Never));
+    assert_eq!(expire_all(&store, FAR_ON - 1), 2);
+    assert_eq!(expire_all(&store, FAR_ON + 1), 1);
+    assert_eq!(versions(&store, ino).len(), 1);
+}
