@@ -104,7 +104,6 @@ impl Survey {
     }
 
     fn attempt(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool, told: Lsn) -> Result<Self> {
-        let names = disk.list(segment::DIRECTORY.as_ref()).map_err(|e| Error::io("listing segments/", e))?;
         let mut r = Recovery::default();
         let (mut links, _) = recover::chain(&*disk, store, &mut r)?;
         let mark = recover::measure(&*disk, &mut links, &mut r)?.max(told);
@@ -126,9 +125,16 @@ impl Survey {
         recover::settle(&*disk, &mut links, mark, harden, &mut r)?;
         r.segments = links.len() as u64;
         r.last_lsn = links.last().map_or(Lsn::new(0), |l| recover::extent(l).last_lsn);
+        // After the links, which must all be among them.
+        let names = disk.list(segment::DIRECTORY.as_ref()).map_err(|e| Error::io("listing segments/", e))?;
+        let last = links.last().map(|l| l.header.segment);
         let (known, strangers): (Vec<_>, Vec<_>) = names.into_iter().partition(|n| parse_name(n).is_some());
         let mut survey = Self { disk, store, held, links, recovery: r, segments: Vec::new(), strangers };
         for id in known.iter().filter_map(|n| parse_name(n)) {
+            if held && last.is_some_and(|last| id > last) {
+                // Begun since we looked.
+                continue;
+            }
             if let Some(s) = survey.look(id)? {
                 survey.segments.push(s);
             }
