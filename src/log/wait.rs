@@ -6,7 +6,10 @@
 //! an idle processor can cost more than the sync itself.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release},
+    },
     thread::{self, Thread},
 };
 
@@ -51,6 +54,9 @@ impl Marks {
 pub(super) struct Sleeper {
     lsn: Lsn,
     thread: Thread,
+    /// It was woken before its record was durable, and so is still counted: it takes itself off. Set under the tail's lock,
+    /// as the durable mark is; who sees the mark at its record sees this.
+    not_served: Arc<AtomicBool>,
 }
 
 impl Inner {
@@ -64,10 +70,12 @@ impl Inner {
             let next = self.step(&mut t, lsn);
             if let Ok(false) = next {
                 let woken = self.marks.woken.load(Acquire);
-                t.sleepers.push(Sleeper { lsn, thread: thread::current() });
+                let not_served = Arc::new(AtomicBool::new(false));
+                let sleeper = Sleeper { lsn, thread: thread::current(), not_served: Arc::clone(&not_served) };
+                t.sleepers.push(sleeper);
                 drop(t);
                 self.sleep(lsn, woken);
-                if self.marks.durable() >= lsn {
+                if self.marks.durable() >= lsn && !not_served.load(Acquire) {
                     // Whoever made it so has taken this thread off the count, or is about to.
                     return Ok(());
                 }
@@ -139,10 +147,15 @@ impl Inner {
         if t.sleepers.is_empty() {
             return;
         }
-        self.marks.woken.fetch_add(1, Release);
-        for sleeper in std::mem::take(&mut t.sleepers) {
-            t.waiters -= u32::from(sleeper.lsn <= t.durable_lsn);
-            sleeper.thread.unpark();
+        let sleepers = std::mem::take(&mut t.sleepers);
+        for sleeper in &sleepers {
+            if sleeper.lsn <= t.durable_lsn {
+                t.waiters -= 1;
+            } else {
+                sleeper.not_served.store(true, Release);
+            }
         }
+        self.marks.woken.fetch_add(1, Release);
+        sleepers.iter().for_each(|s| s.thread.unpark());
     }
 }
