@@ -81,6 +81,8 @@ pub(super) struct Files {
     spare: Mutex<Vec<String>>,
     /// Retired, but somebody still reads them.
     retired: Mutex<Vec<Arc<Segment>>>,
+    /// The names that were found at opening are durable as they were found.
+    settled: Mutex<bool>,
 }
 
 fn spare_path(name: &str) -> PathBuf {
@@ -95,13 +97,19 @@ impl Files {
             open: Mutex::default(),
             spare: Mutex::default(),
             retired: Mutex::default(),
+            settled: Mutex::default(),
         }
     }
 
     /// Looks which spare files are there. A copy of a store may lack the directory; who writes needs it.
     pub(super) fn load_spares(&self, read_only: bool) -> Result<()> {
         match self.disk.list(segment::SPARE_DIRECTORY.as_ref()) {
-            Ok(names) => *self.spare.lock() = names,
+            Ok(mut names) => {
+                if !read_only {
+                    self.drop_second_names(&mut names).map_err(|e| Error::io("looking into spare/", e))?;
+                }
+                *self.spare.lock() = names;
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && read_only => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let made = self.disk.create_dir(segment::SPARE_DIRECTORY.as_ref());
@@ -110,6 +118,25 @@ impl Files {
             Err(e) => return Err(Error::io("listing spare/", e)),
         }
         Ok(())
+    }
+
+    /// A crash can leave a file that was on its way to spare/ under its old name too: then it may be part of the log, and must not
+    /// be written to. It goes on under the old name alone.
+    fn drop_second_names(&self, names: &mut Vec<String>) -> std::io::Result<()> {
+        let mut failed = Ok(());
+        names.retain(|name| {
+            let Some(id) = name.strip_suffix(".old").and_then(|id| u64::from_str_radix(id, 16).ok()) else {
+                return true;
+            };
+            if self.disk.open(&segment::path(SegmentId::new(id)), false).is_err() {
+                return true;
+            }
+            if let Err(e) = self.disk.remove(&spare_path(name)) {
+                failed = Err(e);
+            }
+            false
+        });
+        failed
     }
 
     pub(super) fn spares(&self) -> usize {
@@ -251,6 +278,17 @@ impl Files {
         Ok(())
     }
 
+    /// The process before may have been killed between moving a file out of the log and making that durable: what is written to
+    /// the file now must not be found under its old name after a power cut.
+    fn settle_names(&self) -> Result<()> {
+        let mut settled = self.settled.lock();
+        if !*settled {
+            self.sync_directories(true)?;
+            *settled = true;
+        }
+        Ok(())
+    }
+
     /// A spare file under a segment's name, if there are more than `keep`.
     fn take_spare(&self, id: SegmentId, capacity: u64, keep: usize) -> Result<Option<Arc<dyn DiskFile>>> {
         loop {
@@ -262,6 +300,7 @@ impl Files {
                 spare.pop()
             };
             let Some(name) = name else { return Ok(None) };
+            self.settle_names()?;
             let path = spare_path(&name);
             let ready = self.disk.open(&path, true).and_then(|f| {
                 let len = f.len()?;

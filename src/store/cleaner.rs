@@ -91,6 +91,9 @@ struct Look {
     segments: Vec<SegmentInfo>,
 }
 
+/// What the record with which moved ones count, and their rows in the footer, take beside them at most, in bytes.
+const BESIDE_BYTES: u64 = 12 << 10;
+
 /// Records on their way to another segment.
 #[derive(Default)]
 struct Load {
@@ -312,10 +315,12 @@ impl Store {
                     load.dropped.push(e.lsn);
                 }
             } else if self.moved_to(e.lsn)?.map_or(!moved, is_here) {
-                match self.read_living(s.id, e)? {
-                    Some(record) => load.add(record, done),
-                    None => return Ok(false),
+                let Some(record) = self.read_living(s.id, e)? else { return Ok(false) };
+                let room = self.log.max_append_bytes().saturating_sub(BESIDE_BYTES);
+                if load.bytes + record.0.location.frame_len() > room {
+                    self.unload(std::mem::take(&mut load))?;
                 }
+                load.add(record, done);
             }
             if load.bytes >= most || load.dropped.len() >= DROPS {
                 self.unload(std::mem::take(&mut load))?;

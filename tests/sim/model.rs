@@ -577,9 +577,6 @@ impl Snapshot {
     }
 
     fn clone_range(&self, from: (Ino, u64), to: (Ino, u64), len: u64, wall: u64) -> Answer<Option<Self>> {
-        if len == 0 {
-            return Ok(None);
-        }
         let (source, target) = (self.object(from.0)?, self.object(to.0)?);
         if source.kind != ObjectKind::File || target.kind != ObjectKind::File {
             return Err(FsError::Invalid);

@@ -42,9 +42,14 @@ impl Name {
             return digits(lsn).then(|| lsn.parse().ok().map(Self::Record)).flatten();
         }
         let hex = |s: &str| {
-            let hex: String = s.chars().filter(|c| *c != '-').collect();
-            let fits = (PREFIX..=32).contains(&hex.len()) && hex.bytes().all(|b| b.is_ascii_hexdigit());
-            (fits && s.len() <= 36).then(|| hex.to_ascii_lowercase())
+            // Hyphens only where an id has them.
+            let fits = (PREFIX..=36).contains(&s.len())
+                && s.bytes().enumerate().all(|(at, b)| match at {
+                    8 | 13 | 18 | 23 if b == b'-' => true,
+                    _ => b.is_ascii_hexdigit(),
+                });
+            let hex = s.replace('-', "").to_ascii_lowercase();
+            (fits && hex.len() <= 32).then_some(hex)
         };
         if let Some(id) = text.strip_prefix("id:") {
             return hex(id).filter(|h| h.len() == 32).map(Self::Id);
