@@ -93,7 +93,11 @@ impl Client {
         progress: &dyn Fn(u64, u64),
     ) -> Result<Value, Unanswered> {
         let line = request.to_string();
-        self.lines.write(&line, Deadline::within(patience)).map_err(Unanswered::of)?;
+        match self.lines.write(&line, Deadline::within(patience)) {
+            // Who refuses does not listen first; what it said before it closed is still to be read.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+            other => other.map_err(Unanswered::of)?,
+        }
         loop {
             let gone = || Unanswered::Nobody(io::ErrorKind::ConnectionReset.into());
             let line =
