@@ -227,6 +227,9 @@ fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, j
         let new = |made| if made { " (new)" } else { "" };
         say(&format!("store       {}{}", path.display(), new(made_store)));
         say(&format!("mounted on  {}{}", dir.display(), new(made_dir)));
+        if made_store {
+            say("keeps       every version for 30 days, then one a day for a year, then one a month");
+        }
         let recovered = store.recovered();
         if recovered.log.replayed > 0 {
             say(&format!("recovered   {} records since the last clean stop", recovered.log.replayed));
