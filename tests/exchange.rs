@@ -11,7 +11,7 @@ use std::{
 };
 
 use segfs::{
-    base::{Ino, Lsn, SystemClock, SystemRandom},
+    base::{Incarnation, Ino, Lsn, SystemClock, SystemRandom},
     disk::{Engine, RealDisk},
     format::{
         code,
@@ -19,7 +19,7 @@ use segfs::{
     },
     index::{Change, Index, IndexStats, MemoryIndex, Order, Value},
     log::Next,
-    store::{NewObject, Options, Parcel, Parts, Store},
+    store::{NewObject, Options, Parcel, Parts, Rename, SetAttributes, Store},
 };
 
 fn options() -> Options {
@@ -520,4 +520,68 @@ fn what_descends_from_a_version_made_after_a_set_back_hides_none_made_before() {
         heads.sort();
         assert_eq!(heads, [lost, newest]);
     }
+}
+
+/// After a set-back a store gives stamps a second time, to other facts: no store may show what came to it first.
+#[test]
+fn of_facts_with_one_stamp_the_same_stays_in_any_order() {
+    let (d, a, b) = two();
+    let c = new(d.path(), "c");
+    let f = file(&a, Ino::FIRST, "f", b"one");
+    let dir = |name: &str| {
+        let new = NewObject::directory(0o755, Owner::default());
+        a.create_object(Ino::FIRST, name.as_bytes(), &new).unwrap().1
+    };
+    let (x, y) = (dir("x"), dir("y"));
+    give(&a, &b);
+    give(&a, &c);
+    a.set_attributes(f, &SetAttributes { mode: Some(0o600), ..Default::default() }).unwrap();
+    a.set_xattr(f, b"user.x", Some(b"5"), None).unwrap();
+    a.tag(b"t", true).unwrap();
+    a.rename((Ino::FIRST, b"f"), (Ino::FIRST, b"g"), Rename::Replace).unwrap();
+    a.rename((Ino::FIRST, b"x"), (y.ino, b"x"), Rename::Replace).unwrap();
+    let here = parcels(&a, &b);
+    assert_eq!(here.len(), 5);
+    // What two other openings made of the same moments: one says less in each value, the other more.
+    let object = |ino| a.view().attributes(ino).unwrap().object;
+    let (x, y) = (object(x.ino), object(y.ino));
+    let other = |incarnation: u64, mode: u32, value: &[u8], name: &[u8]| -> Vec<Parcel> {
+        let change = |fact: &mut Fact| match fact {
+            Fact::Mode(_, m) => *m = mode,
+            Fact::Xattr(_, _, v) => *v = Some(value.to_vec()),
+            Fact::Tag(_, moment) => *moment = moment.map(|m| m + u64::from(mode) - 0o600),
+            Fact::Link(l) if l.object == x => {
+                (l.link, l.object, l.parent) = (segfs::base::LinkId::primary(y), y, x);
+            }
+            Fact::Link(l) => l.name = name.to_vec(),
+            _ => {}
+        };
+        let made = here.iter().map(|p| {
+            let mut p = forged(p, change);
+            p.origin.incarnation = Incarnation::new(incarnation);
+            p
+        });
+        made.collect()
+    };
+    let mut all = here.clone();
+    all.extend(other(1, 0o400, b"4", b"e"));
+    all.extend(other(u64::MAX, 0o700, b"6", b"h"));
+    take(&a, &b, &all);
+    all.reverse();
+    take(&a, &c, &all);
+    assert_eq!(b.knowledge().unwrap(), c.knowledge().unwrap());
+    let shown = |s: &Store| {
+        let v = s.view();
+        let tree = names(s, None);
+        let below: Vec<_> = [&b"x"[..], b"y"]
+            .into_iter()
+            .filter_map(|n| v.lookup(Ino::FIRST, n).ok())
+            .map(|e| v.entries(e.ino, None, 9).unwrap().into_iter().map(|e| e.name).collect::<Vec<_>>())
+            .collect();
+        let f = v.lookup(Ino::FIRST, b"h").unwrap().ino;
+        let mode = v.attributes(f).unwrap().mode;
+        (tree, below, mode, v.xattr(f, b"user.x").unwrap(), v.tags().unwrap())
+    };
+    assert_eq!((shown(&b).2, &shown(&b).3[..]), (0o700, &b"6"[..]));
+    assert_eq!(shown(&b), shown(&c));
 }

@@ -115,7 +115,7 @@ impl Time {
 }
 
 /// Who may do what: the mode register holds permission bits only, never the file type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Encode, Decode)]
 pub struct Owner {
     /// User id.
     pub uid: u32,

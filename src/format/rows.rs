@@ -48,7 +48,7 @@ pub mod kind {
     /// store, incarnation, sequence -> sequence: facts batches held from the first to the second, with a gap before and
     /// behind; those of the running incarnation of this store aside.
     pub const HELD: u8 = 0x1c;
-    /// stamp, store -> [`super::MoveRow`]: moves of directories in the order of their stamps.
+    /// stamp, store, incarnation, part -> [`super::MoveRow`]: moves of directories in the order of their stamps.
     pub const MOVE: u8 = 0x1d;
     /// missing version, waiting version -> its fact.
     pub const WAITING: u8 = 0x1e;
@@ -235,8 +235,8 @@ pub mod key {
     }
     /// A move of a directory.
     #[must_use]
-    pub fn moved_dir(hlc: u64, store: StoreId, part: u32) -> Vec<u8> {
-        Key::new(kind::MOVE).u64(hlc).u128(store.get()).u32(part).done()
+    pub fn moved_dir(hlc: u64, store: StoreId, incarnation: Incarnation, part: u32) -> Vec<u8> {
+        Key::new(kind::MOVE).u64(hlc).u128(store.get()).u64(incarnation.get()).u32(part).done()
     }
     /// Versions that wait for this one; none: the prefix of all of them.
     #[must_use]

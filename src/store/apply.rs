@@ -5,7 +5,7 @@
 
 use crate::{
     base::{
-        Damage, Ino, LinkId, ObjectId, Result, StoreId,
+        Damage, Incarnation, Ino, LinkId, ObjectId, Result, StoreId,
         planted::{Bug, planted},
     },
     format::{
@@ -25,6 +25,8 @@ pub(super) struct Apply<'t, 'i> {
     pub(super) state: &'t mut State,
     /// Stamp of the record.
     pub(super) stamp: Stamp,
+    /// The opening of its store in which the record was made.
+    pub(super) made_in: Incarnation,
     /// Number of the fact in the record.
     pub(super) part: u32,
     /// The object that this record made: a directory that nothing can be below yet.
@@ -35,9 +37,14 @@ pub(super) struct Apply<'t, 'i> {
 }
 
 impl<'t, 'i> Apply<'t, 'i> {
-    /// For a record with this stamp.
-    pub(super) fn new(txn: &'t mut Txn<'i>, state: &'t mut State, stamp: Stamp) -> Self {
-        Self { txn, state, stamp, part: 0, created: None, unsettled: Vec::new() }
+    /// For a record with this stamp, made in this opening of its store.
+    pub(super) fn new(
+        txn: &'t mut Txn<'i>,
+        state: &'t mut State,
+        stamp: Stamp,
+        made_in: Incarnation,
+    ) -> Self {
+        Self { txn, state, stamp, made_in, part: 0, created: None, unsettled: Vec::new() }
     }
 }
 
@@ -96,17 +103,17 @@ impl Apply<'_, '_> {
             }
             Fact::Gone(gone) => self.gone(gone),
             Fact::Mode(object, mode) => self.attribute(*object, |s, a, stamp| {
-                if s.newer(stamp, a.mode_stamp) {
+                if s.wins((stamp, *mode), (a.mode_stamp, a.mode)) {
                     (a.mode, a.mode_stamp) = (*mode, stamp);
                 }
             }),
             Fact::Owner(object, owner) => self.attribute(*object, |s, a, stamp| {
-                if s.newer(stamp, a.owner_stamp) {
+                if s.wins((stamp, *owner), (a.owner_stamp, a.owner)) {
                     (a.owner, a.owner_stamp) = (*owner, stamp);
                 }
             }),
             Fact::Modified(object, time) => self.attribute(*object, |s, a, stamp| {
-                if s.newer(stamp, a.modified_stamp) {
+                if s.wins((stamp, *time), (a.modified_stamp, a.modified)) {
                     (a.modified, a.modified_stamp) = (*time, stamp);
                 }
             }),
@@ -222,7 +229,8 @@ impl Apply<'_, '_> {
         let (ino, mut row) = self.object_or_new(object)?;
         let k = key::xattr(ino, name);
         let old: Option<XattrRow> = self.txn.get(&k)?;
-        if old.as_ref().is_some_and(|o| !self.state.newer(self.stamp, o.stamp)) {
+        let new = (self.stamp, value);
+        if old.as_ref().is_some_and(|o| !self.state.wins(new, (o.stamp, o.value.as_ref()))) {
             return Ok(());
         }
         let had = old.is_some_and(|o| o.value.is_some());
@@ -238,7 +246,7 @@ impl Apply<'_, '_> {
     fn tag(&mut self, name: &[u8], moment: Option<u64>) -> Result<()> {
         let k = key::tag(name);
         let old: Option<TagRow> = self.txn.get(&k)?;
-        if old.is_some_and(|o| !self.state.newer(self.stamp, o.stamp)) {
+        if old.is_some_and(|o| !self.state.wins((self.stamp, moment), (o.stamp, o.moment))) {
             return Ok(());
         }
         self.txn.put(k, &TagRow { from: self.txn.lsn(), stamp: self.stamp, moment }, Keep::History)

@@ -366,7 +366,7 @@ impl Store {
         records.push(last);
         let lsn = self.log.last_lsn().next();
         let mut txn = Txn::new(&*self.index, lsn);
-        Apply::new(&mut txn, &mut next, stamp).facts(&facts)?;
+        Apply::new(&mut txn, &mut next, stamp, self.log.incarnation()).facts(&facts)?;
         let apart = self.until_applied();
         let appended = self.log.append_cleaning(&records)?;
         self.check_lsn(appended.last().map_or(Lsn::new(0), |a| a.0), lsn)?;

@@ -277,7 +277,8 @@ impl Store {
         if let Some(o) = record.origin {
             note_held(&mut txn, &o, o.seq)?;
         }
-        Apply::new(&mut txn, next, stamp).facts(facts)?;
+        let made_in = record.origin.map_or(self.log.incarnation(), |o| o.incarnation);
+        Apply::new(&mut txn, next, stamp, made_in).facts(facts)?;
         let changes = txn.finish()?;
         let apart = self.until_applied();
         let got = self.log.append(&[record])?[0].0;

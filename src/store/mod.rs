@@ -387,7 +387,7 @@ impl Store {
         let stamp = if how.quiet { Stamp { hlc: next.meta.hlc, store: 0 } } else { next.tick(&*self.clock) };
         let lsn = self.log.last_lsn().next();
         let mut txn = Txn::new(&*self.index, lsn);
-        let apply = Apply::new(&mut txn, &mut next, stamp);
+        let apply = Apply::new(&mut txn, &mut next, stamp, self.log.incarnation());
         let mut op = Op { apply, facts: Vec::new(), subject: (ObjectId::default(), Ino::new(0)) };
         let out = make(&mut op)?;
         let Op { facts, subject, .. } = op;

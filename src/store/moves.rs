@@ -23,7 +23,7 @@ use super::{
 impl Apply<'_, '_> {
     fn move_key(&self) -> Vec<u8> {
         let (hlc, store) = self.state.rank(self.stamp);
-        key::moved_dir(hlc, store, self.part)
+        key::moved_dir(hlc, store, self.made_in, self.part)
     }
 
     /// Are there moves newer than this record? A first link of a new directory cannot close a cycle, since nothing
@@ -89,7 +89,11 @@ impl Apply<'_, '_> {
             self.txn.delete(k, Keep::Amend)?;
             let MoveAsk::Hang(register) = noted.ask else { continue };
             let link = LinkId::primary(object);
-            if self.register(link, ino)?.is_none_or(|o| self.state.newer(register.stamp, o.stamp)) {
+            let wins = match self.register(link, ino)? {
+                Some(old) => self.link_wins(&register, &old)?,
+                None => true,
+            };
+            if wins {
                 self.put_register(link, register)?;
             }
         }
@@ -143,7 +147,8 @@ impl Apply<'_, '_> {
         match &m.ask {
             MoveAsk::Hang(register) => {
                 let old = row.attributes.link.as_ref();
-                if old.is_some_and(|l| !self.state.newer(register.stamp, l.stamp)) {
+                // Of one stamp, made twice by a store that was set back, the opening with the higher number comes later.
+                if old.is_some_and(|l| self.state.newer(l.stamp, register.stamp)) {
                     return Ok(false);
                 }
                 // Staying where it is closes no cycle, and rm -r of a deep tree need not walk up for each directory.

@@ -11,6 +11,7 @@ use crate::{
         planted::{Bug, planted},
     },
     format::{
+        code,
         facts::{Gone, Lineage, ObjectKind, Time},
         rows::{LinkEntry, LinkRegister, LinkRow, MarkerRow, ObjectRow, VersionRow, key, kind},
     },
@@ -33,8 +34,9 @@ impl Apply<'_, '_> {
         self.txn.put_object(child, row.clone(), Keep::History)?;
         let (dir, mut dir_row) = self.object_or_new(parent)?;
         let a = &mut dir_row.attributes;
-        if self.state.newer(self.stamp, a.modified_stamp) {
-            (a.modified, a.modified_stamp) = (Time::from_ns(self.stamp.hlc), self.stamp);
+        let modified = Time::from_ns(self.stamp.hlc);
+        if self.state.wins((self.stamp, modified), (a.modified_stamp, a.modified)) {
+            (a.modified, a.modified_stamp) = (modified, self.stamp);
         }
         a.changed = a.changed.max(self.stamp.hlc);
         self.txn.put_object(dir, dir_row, Keep::History)?;
@@ -50,7 +52,9 @@ impl Apply<'_, '_> {
             ObjectKind::Unknown if link == LinkId::primary(object) => self.note_move(child, new),
             _ => {
                 let old = self.register(link, child)?;
-                if old.as_ref().is_some_and(|o| !self.state.newer(new.stamp, o.stamp)) {
+                if let Some(old) = &old
+                    && !self.link_wins(&new, old)?
+                {
                     return Ok(());
                 }
                 let moved = new.gone.is_none();
@@ -65,6 +69,20 @@ impl Apply<'_, '_> {
                 }
             }
         }
+    }
+
+    /// Is this the register that stays, of two values of one link? By stamp, and where that is the same, by what is
+    /// alike on every host: a place before a removal, then the place itself.
+    pub(super) fn link_wins(&mut self, new: &LinkRegister, old: &LinkRegister) -> Result<bool> {
+        if self.state.rank(new.stamp) != self.state.rank(old.stamp) {
+            return Ok(self.state.newer(new.stamp, old.stamp));
+        }
+        let mut value = |r: &LinkRegister| -> Result<_> {
+            let parent = self.txn.object(r.parent)?.object;
+            let rest = code::encode(&(r.gone.clone(), r.continues));
+            Ok((r.gone.is_none(), parent, r.name.clone(), rest))
+        };
+        Ok(value(new)? > value(old)?)
     }
 
     pub(super) fn gone(&mut self, gone: &Gone) -> Result<()> {
@@ -111,7 +129,8 @@ impl Apply<'_, '_> {
         }
         let k = key::marker(dir, name);
         let old: Option<MarkerRow> = self.txn.get(&k)?;
-        if old.is_some_and(|o| !self.state.newer(self.stamp, o.stamp)) {
+        let new = (self.stamp, id.unwrap_or_default());
+        if old.is_some_and(|o| !self.state.wins(new, (o.stamp, o.id))) {
             return Ok(());
         }
         let mut row = self.txn.object(dir)?;

@@ -509,7 +509,7 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
         let why = format!("store {} has no number yet", head.origin.store);
         Damage::segment(record.location.segment, record.location.offset, Some(record.lsn), why)
     })?;
-    let stamp = Stamp { hlc: head.stamp, store: number };
+    let (stamp, made_in) = (Stamp { hlc: head.stamp, store: number }, head.origin.incarnation);
     match record.kind {
         Kind::Extent if record.flags & flags::DETACHED != 0 => {
             let id = crate::format::facts::ExtentId {
@@ -519,7 +519,7 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
             };
             txn.put(key::extent(&id), &ExtentRow { extent: record.lsn, location: place }, Keep::Amend)
         }
-        Kind::Extent => Apply::new(txn, state, stamp).extent(head.object, head.arg, place),
+        Kind::Extent => Apply::new(txn, state, stamp, made_in).extent(head.object, head.arg, place),
         Kind::Operation => {
             let facts: Vec<Fact> = crate::format::code::decode(record.payload).map_err(|e| {
                 Damage::segment(record.location.segment, record.location.offset, Some(record.lsn), e.0)
@@ -530,7 +530,7 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
             } else if head.origin.seq > 0 {
                 note_own(txn, state, head.origin.incarnation, head.origin.seq)?;
             }
-            Apply::new(txn, state, stamp).facts(&facts)
+            Apply::new(txn, state, stamp, made_in).facts(&facts)
         }
         Kind::Base | Kind::BatchEnd | Kind::Footer => Ok(()),
     }

@@ -178,8 +178,8 @@ impl Apply<'_, '_> {
     pub(super) fn retain(&mut self, id: VersionId, mode: u8, until: u64) -> Result<()> {
         let k = key::lock(id);
         let mut lock = self.txn.get::<LockRow>(&k)?.unwrap_or_default();
-        let newer = self.state.newer(self.stamp, lock.stamp);
         let mode = mode.min(2);
+        let newer = self.state.wins((self.stamp, (mode, until)), (lock.stamp, (lock.mode, lock.until)));
         if lock.mode == 2 || mode == 2 {
             // What complies is only ever extended.
             let (was, is) = (if lock.mode == 2 { lock.until } else { 0 }, if mode == 2 { until } else { 0 });
@@ -198,7 +198,7 @@ impl Apply<'_, '_> {
     pub(super) fn hold(&mut self, id: VersionId, on: bool) -> Result<()> {
         let k = key::lock(id);
         let mut lock = self.txn.get::<LockRow>(&k)?.unwrap_or_default();
-        if self.state.newer(self.stamp, lock.hold_stamp) {
+        if self.state.wins((self.stamp, on), (lock.hold_stamp, lock.hold)) {
             (lock.hold, lock.hold_stamp) = (on, self.stamp);
         }
         self.txn.put(k, &lock, Keep::Amend)

@@ -45,6 +45,12 @@ impl State {
         self.rank(a) > self.rank(b)
     }
 
+    /// Does a register take this value and stamp? A store whose disk was set back may give a stamp twice, to two values:
+    /// then the greater value stays, whichever came first.
+    pub(super) fn wins<V: PartialOrd>(&self, new: (Stamp, V), old: (Stamp, V)) -> bool {
+        (self.rank(new.0), new.1) > (self.rank(old.0), old.1)
+    }
+
     /// What stamps are ordered by.
     pub(super) fn rank(&self, s: Stamp) -> (u64, StoreId) {
         (s.hlc, self.stores.get(s.store as usize).copied().unwrap_or_default())

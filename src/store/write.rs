@@ -101,7 +101,7 @@ impl Store {
         let apart = self.until_applied();
         let (got, location) = self.log.append(&[record])?[0];
         self.check_lsn(got, lsn)?;
-        let applied = Apply::new(&mut txn, &mut next, stamp)
+        let applied = Apply::new(&mut txn, &mut next, stamp, self.log.incarnation())
             .extent(row.object, offset, Location::from(location))
             .and_then(|()| txn.finish());
         match applied {
