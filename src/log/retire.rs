@@ -10,7 +10,7 @@ use crate::{
     base::{Damage, Error, FsError, Lsn, Result, SegmentId, limits::BLOCK_BYTES},
     disk::DiskFile,
     format::{Entry, Envelope, frame::ENVELOPE_BYTES},
-    segment::{self, Found, Scan, read_footer, read_trailer},
+    segment::{self, Found, Scan, ScannedFrame, read_footer, read_trailer},
 };
 
 /// The records of a segment, as its footer or a scan tells them.
@@ -44,17 +44,9 @@ impl Log {
                 continue;
             };
             found.damaged |= !batch.is_whole();
-            found.entries.extend(batch.frames.iter().filter(|f| f.envelope.kind.is_record()).map(|f| {
-                Entry {
-                    kind: f.envelope.kind,
-                    flags: f.envelope.flags,
-                    lsn: f.envelope.lsn,
-                    offset: f.envelope.offset,
-                    stored_len: f.envelope.payload_len,
-                    raw_len: f.raw_len,
-                    ino: f.envelope.ino,
-                }
-            }));
+            found
+                .entries
+                .extend(batch.frames.iter().filter(|f| f.envelope.kind.is_record()).map(ScannedFrame::entry));
         }
         Ok(found)
     }

@@ -14,8 +14,8 @@ use crate::{
     disk::{Disk, DiskFile},
     format::{Entry, Footer, SegmentHeader},
     segment::{
-        self, Found, Location, Report, Scan, parse_name, read_any_header, read_footer, read_header,
-        read_trailer,
+        self, Found, Location, Report, Scan, ScannedFrame, parse_name, read_any_header, read_footer,
+        read_header, read_trailer,
     },
 };
 
@@ -286,15 +286,8 @@ impl Survey {
         let mut entries = Vec::new();
         while let Some(found) = scan.next_found() {
             let Found::Batch(batch) = found else { continue };
-            entries.extend(batch.frames.iter().filter(|f| f.envelope.kind.is_record()).map(|f| Entry {
-                kind: f.envelope.kind,
-                flags: f.envelope.flags,
-                lsn: f.envelope.lsn,
-                offset: f.envelope.offset,
-                stored_len: f.envelope.payload_len,
-                raw_len: f.raw_len,
-                ino: f.envelope.ino,
-            }));
+            entries
+                .extend(batch.frames.iter().filter(|f| f.envelope.kind.is_record()).map(ScannedFrame::entry));
         }
         Ok(entries)
     }

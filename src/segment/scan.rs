@@ -35,6 +35,20 @@ pub struct ScannedFrame {
 }
 
 impl ScannedFrame {
+    /// As a footer lists it.
+    #[must_use]
+    pub fn entry(&self) -> crate::format::Entry {
+        crate::format::Entry {
+            kind: self.envelope.kind,
+            flags: self.envelope.flags,
+            lsn: self.envelope.lsn,
+            offset: self.envelope.offset,
+            stored_len: self.envelope.payload_len,
+            raw_len: self.raw_len,
+            ino: self.envelope.ino,
+        }
+    }
+
     /// Where it lies.
     #[must_use]
     pub fn location(&self) -> Location {
