@@ -34,6 +34,8 @@ pub mod flags {
     pub const FOREIGN: u32 = 2;
     /// An extent whose bytes are only stored; an operation says where they belong.
     pub const DETACHED: u32 = 4;
+    /// An operation with which whatever loses its last name is given up, since nobody here has it open.
+    pub const GIVES_UP: u32 = 8;
 }
 
 /// What a record is.

@@ -34,6 +34,8 @@ pub(super) struct Apply<'t, 'i> {
     /// Gone directories that got their first entry, or lost their last: to be settled before the fact is done. A list, and not
     /// calls within calls, since a tree may be deeper than the stack.
     pub(super) unsettled: Vec<Ino>,
+    /// What loses its last name by this record is given up with it ([`GIVES_UP`](crate::format::flags::GIVES_UP)).
+    pub(super) gives_up: bool,
 }
 
 impl<'t, 'i> Apply<'t, 'i> {
@@ -44,7 +46,7 @@ impl<'t, 'i> Apply<'t, 'i> {
         stamp: Stamp,
         made_in: Incarnation,
     ) -> Self {
-        Self { txn, state, stamp, made_in, part: 0, created: None, unsettled: Vec::new() }
+        Self { txn, state, stamp, made_in, part: 0, created: None, unsettled: Vec::new(), gives_up: false }
     }
 }
 

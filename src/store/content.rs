@@ -109,13 +109,19 @@ impl Apply<'_, '_> {
 
     pub(super) fn reap(&mut self, object: ObjectId) -> Result<()> {
         let (ino, mut row) = self.object_or_new(object)?;
+        self.give_up(ino, &mut row)?;
+        self.list(kind::ORPHAN, ino, false)?;
+        self.txn.put_object(ino, row, Keep::Amend)
+    }
+
+    /// What no version has of an object that no name shows and nobody has open.
+    pub(super) fn give_up(&mut self, ino: Ino, row: &mut ObjectRow) -> Result<()> {
         if row.content.draft {
             // An edit elsewhere may bring the file back; it must not show then what was given up here.
             self.leave_draft(ino, &mut row.content)?;
             self.list(kind::DRAFT, ino, false)?;
         }
-        self.list(kind::ORPHAN, ino, false)?;
-        self.txn.put_object(ino, row, Keep::Amend)
+        Ok(())
     }
 
     /// The object has changes that no version has.

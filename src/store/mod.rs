@@ -390,6 +390,7 @@ impl Store {
         let apply = Apply::new(&mut txn, &mut next, stamp, self.log.incarnation());
         let mut op = Op { apply, facts: Vec::new(), subject: (ObjectId::default(), Ino::new(0)) };
         let out = make(&mut op)?;
+        let gives_up = op.apply.gives_up;
         let Op { facts, subject, .. } = op;
         if facts.is_empty() {
             return Ok((self.log.last_lsn(), out));
@@ -401,6 +402,7 @@ impl Store {
         let mut record = Record::new(Kind::Operation, &payload);
         (record.object, record.ino) = subject;
         (record.seq, record.stamp, record.arg) = (seq, stamp.hlc, facts.len() as u64);
+        record.flags = if gives_up { crate::format::flags::GIVES_UP } else { 0 };
         let changes = txn.finish()?;
         let apart = self.until_applied();
         let appended =

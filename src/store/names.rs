@@ -248,7 +248,9 @@ impl Apply<'_, '_> {
                 a.links.saturating_sub(u32::from(!planted(Bug::SkipLinkCount)))
             };
             let orphan = a.links == 0;
-            if orphan {
+            if orphan && self.gives_up {
+                self.give_up(child, &mut row)?;
+            } else if orphan {
                 self.list(kind::ORPHAN, child, !planted(Bug::OrphanNotListed))?;
             } else if more && a.links == 1 && a.born != self.stamp.hlc {
                 // Not made by this record, so it may be listed: a rename takes the old name away first.

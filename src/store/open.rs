@@ -530,7 +530,9 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
             } else if head.origin.seq > 0 {
                 note_own(txn, state, head.origin.incarnation, head.origin.seq)?;
             }
-            Apply::new(txn, state, stamp, made_in).facts(&facts)
+            let mut apply = Apply::new(txn, state, stamp, made_in);
+            apply.gives_up = record.flags & flags::GIVES_UP != 0;
+            apply.facts(&facts)
         }
         Kind::Base | Kind::BatchEnd | Kind::Footer => Ok(()),
     }

@@ -254,11 +254,26 @@ impl Store {
         Ok((lsn, self.attributes_of(ino, &row)))
     }
 
-    /// Removes a name that is not a directory's. Returns the object and how many names it has left.
+    /// Removes a name that is not a directory's. Returns the object and how many names it has left. If there is none,
+    /// what it holds stays until [`reap`](Self::reap), for those who have it open.
     ///
     /// # Errors
     /// [`FsError::NotFound`], [`FsError::IsADirectory`], [`FsError::NotADirectory`].
     pub fn unlink(&self, dir: Ino, name: &[u8]) -> Result<(Lsn, Ino, u32)> {
+        self.unlink_from(dir, name, &|_| true)
+    }
+
+    /// As [`unlink`](Self::unlink), and [`reap`](Self::reap) with the same record, if none of what stands at the name is open.
+    /// Whether it is must not change until this returns.
+    ///
+    /// # Errors
+    /// As of [`unlink`](Self::unlink).
+    pub fn unlink_from(
+        &self,
+        dir: Ino,
+        name: &[u8],
+        is_open: &dyn Fn(Ino) -> bool,
+    ) -> Result<(Lsn, Ino, u32)> {
         let (lsn, (ino, links)) = self.run_freeing(|op| {
             let parent = op.directory(dir)?;
             let at = op.at(dir, name)?.ok_or(FsError::NotFound)?;
@@ -268,6 +283,7 @@ impl Store {
             let ino = at.entries[0].child;
             let marker = self.new_version_id(op.apply.stamp.hlc);
             op.subject = (op.apply.txn.object(ino)?.object, ino);
+            op.apply.gives_up = !at.entries.iter().any(|e| is_open(e.child));
             op.remove_all(parent.object, name, &at, Some(marker))?;
             Ok((ino, op.apply.txn.object(ino)?.attributes.links))
         })?;

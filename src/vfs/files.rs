@@ -226,6 +226,19 @@ impl Vfs {
         }
     }
 
+    /// Removes a name. If it was the last one of a file, what that holds goes with it, or with the last handle.
+    pub(super) fn unlink_closed(&self, dir: Ino, name: &[u8]) -> Result<()> {
+        // Under the lock, so that nobody opens it in between.
+        let mut files = self.files.lock();
+        let (_, ino, links) = self.store.unlink_from(dir, name, &|ino| files.inodes.contains_key(&ino))?;
+        if links == 0
+            && let Some(opened) = files.inodes.get_mut(&ino)
+        {
+            opened.orphan = true;
+        }
+        Ok(())
+    }
+
     /// An object lost a name: if it was the last one, its content goes with the last handle, or now.
     pub(super) fn unnamed(&self, ino: Ino, links: u32) -> Result<()> {
         if links > 0 {

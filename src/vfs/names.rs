@@ -109,8 +109,7 @@ impl Vfs {
     /// As of [`Store::unlink`](crate::store::Store::unlink).
     pub fn unlink(&self, dir: Ino, name: &[u8]) -> Result<()> {
         self.mint_due_at(dir, name)?;
-        let (_, ino, links) = self.store.unlink(dir, name)?;
-        self.unnamed(ino, links)
+        self.unlink_closed(dir, name)
     }
 
     /// Removes an empty directory.
