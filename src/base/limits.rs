@@ -63,10 +63,12 @@ pub const GATHER_NS: u64 = 60_000;
 pub const SPIN_NS: u64 = 200_000;
 /// A thread that did not get the processor back for so long, in nanoseconds, leaves it to those who need it.
 pub const YIELD_NS: u64 = 40_000;
+/// Entries of a directory up to which the kernel may keep its listing. Each request for a part of one collects them all.
+pub const KEPT_LISTING: u64 = 1024;
 /// Threads that wait for the disk on behalf of cold reads, so that those that take requests need not.
-pub const READERS: usize = 8;
-/// Reads that wait for one of them; who has one more to do does it itself.
-pub const READS_WAITING: usize = 256;
+pub const WAITERS: usize = 8;
+/// Requests that wait for one of them; who has one more does it itself.
+pub const JOBS_WAITING: usize = 256;
 /// Connections to the control socket at once.
 pub const CONTROL_CONNECTIONS: usize = 16;
 /// A request on the control socket, in bytes with its end of line.

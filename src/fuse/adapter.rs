@@ -26,7 +26,7 @@ use super::{
     REQUEST_BYTES, Requests, THREADS,
     convert::{attributes, caller, file_type, in_group, ino, kind, node, set_time},
     errno::{self, Code},
-    readers::{AT_ONCE_BYTES, Read, Readers},
+    waiters::{AT_ONCE_BYTES, Read, Waiters},
 };
 
 /// How long the kernel may believe names and attributes: long, since every change goes through it or is told
@@ -34,6 +34,8 @@ use super::{
 const LIFETIME: Duration = Duration::from_secs(3600);
 /// Requests that the kernel may have under way in the background.
 const BACKGROUND: u16 = 64;
+/// The kernel may keep a listing, and use the one that it has. It drops it when it changes the directory.
+const KEEP_LISTING: FopenFlags = FopenFlags::FOPEN_CACHE_DIR.union(FopenFlags::FOPEN_KEEP_CACHE);
 /// Entries that are fetched at once for a listing.
 const LIST_ENTRIES: usize = 64;
 /// Inode numbers are never used again, so one generation is enough.
@@ -65,14 +67,14 @@ const WANTED: &[InitFlags] = &[
 pub(super) struct Adapter {
     vfs: Arc<Front>,
     requests: Arc<Requests>,
-    readers: Readers,
+    waiters: Waiters,
     /// The kernel collects writes and hands them over later: asked for, and after the handshake, so it is.
     writeback: bool,
 }
 
 impl Adapter {
     pub(super) fn new(vfs: Arc<Front>, requests: Arc<Requests>, writeback: bool) -> Self {
-        Self { vfs, requests, readers: Readers::new(THREADS - 1), writeback }
+        Self { vfs, requests, waiters: Waiters::new(THREADS - 1), writeback }
     }
 
     fn run<T>(&self, request: impl FnOnce(&Front) -> Result<T>) -> Result<T, Code> {
@@ -328,12 +330,16 @@ impl Filesystem for Adapter {
     ) {
         let read = Read { ino: ino(node), offset, size: size.min(REQUEST_BYTES) as usize };
         let counted = Requests::begin(&self.requests);
-        let Some(_may_wait) = self.readers.may_wait() else {
+        let Some(_may_wait) = self.waiters.may_wait() else {
             if read.size > AT_ONCE_BYTES {
                 return read.answer(&self.vfs, reply);
             }
             if let Some(reply) = read.answer_at_once(&self.vfs, reply) {
-                self.readers.hand_over(&self.vfs, read, reply, counted);
+                let vfs = Arc::clone(&self.vfs);
+                self.waiters.hand_over(move || {
+                    let _counted = counted;
+                    read.answer(&vfs, reply);
+                });
             }
             return;
         };
@@ -388,7 +394,8 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, req: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.run(|vfs| vfs.open_dir(asker(req, &in_group(req)), ino(node))) {
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Ok((handle, true)) => reply.opened(FileHandle(handle), KEEP_LISTING),
+            Ok((handle, false)) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(e) => reply.error(e),
         }
     }
@@ -406,6 +413,9 @@ impl Filesystem for Adapter {
                         return Ok(());
                     }
                 }
+                if page.len() != LIST_ENTRIES {
+                    return Ok(()); // the end, or so near to it that the kernel may ask once more
+                }
             }
         });
         match done {
@@ -422,7 +432,8 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let mut at = offset;
+        // An empty answer says that this is the end.
+        let (mut at, mut any) = (offset, false);
         let done = self.run(|vfs| {
             loop {
                 let page = vfs.read_dir(ino(dir), fh.0, at, LIST_ENTRIES)?;
@@ -435,6 +446,10 @@ impl Filesystem for Adapter {
                         vfs.not_listed(e);
                         return Ok(());
                     }
+                    any = true;
+                }
+                if any && page.len() != LIST_ENTRIES {
+                    return Ok(());
                 }
             }
         });

@@ -7,7 +7,7 @@ mod adapter;
 mod convert;
 mod errno;
 mod options;
-mod readers;
+mod waiters;
 
 use std::{
     io,

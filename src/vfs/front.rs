@@ -300,10 +300,10 @@ impl Front {
     ///
     /// # Errors
     /// As of [`Vfs::open_dir`].
-    pub fn open_dir(&self, asker: Asker<'_>, dir: Ino) -> Result<u64> {
+    pub fn open_dir(&self, asker: Asker<'_>, dir: Ino) -> Result<(u64, bool)> {
         let dir = self.of(dir);
         if is_virtual(dir) {
-            Ok(self.history.open_dir(asker, dir)? | OF_HISTORY)
+            Ok((self.history.open_dir(asker, dir)? | OF_HISTORY, false))
         } else {
             self.vfs.open_dir(dir)
         }

@@ -119,7 +119,7 @@ fn many_cold_reads_at_once_are_right_and_wait_elsewhere() {
     let waits_elsewhere = |m: &Mounted| {
         let tasks = format!("/proc/{}/task", m.daemon.as_ref().unwrap().id());
         fs::read_dir(tasks).unwrap().flatten().any(|task| {
-            fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("segfs-read"))
+            fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("segfs-wait"))
         })
     };
     let mut seen = false;

@@ -1,8 +1,11 @@
-//! Cold reads: who waits for the disk.
+//! Who waits for the disk.
 //!
 //! Few threads take requests, as many as there are processors. Were all of them to wait for the disk, nothing else
-//! would be answered, and the disk would have as few requests at a time. So all but one of them may wait; the last one
-//! answers only what is in memory, and hands reads that are not to threads that do nothing else.
+//! would be answered, and the disk would have as few reads at a time. So of cold reads all but one of them may wait; the
+//! last one answers only what is in memory, and hands what must wait to threads that do nothing else.
+//!
+//! Syncs stay with the threads that take requests: handing them over as well took a third of the throughput of four that
+//! sync at once, since each commit then wakes as many more threads.
 
 use std::{
     cell::RefCell,
@@ -20,12 +23,12 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     base::{
         Ino,
-        limits::{READERS, READS_WAITING},
+        limits::{JOBS_WAITING, WAITERS},
     },
     vfs::Front,
 };
 
-use super::{Counted, adapter::caught};
+use super::adapter::caught;
 
 /// Up to here a read is tried without waiting first; larger ones come from readers in a row, whom it helps more that
 /// what is cached is not copied for nothing.
@@ -79,16 +82,11 @@ fn stop(vfs: &Front) -> impl FnOnce(&str) {
     |why| vfs.stop_writing(why)
 }
 
-/// A read that was handed over.
-struct Job {
-    vfs: Arc<Front>,
-    read: Read,
-    reply: ReplyData,
-    _counted: Counted,
-}
+/// A request's rest, which waits and answers.
+type Job = Box<dyn FnOnce() + Send>;
 
 /// Who waits for the disk. When this is dropped, what was handed over has been answered.
-pub(super) struct Readers {
+pub(super) struct Waiters {
     /// How many more of the threads that take requests may wait.
     may_wait: AtomicUsize,
     shared: Arc<Shared>,
@@ -117,7 +115,7 @@ impl Drop for MayWait<'_> {
     }
 }
 
-impl Readers {
+impl Waiters {
     /// `waiting`: so many of the threads that take requests may wait at once.
     pub(super) fn new(waiting: usize) -> Self {
         let shared = Shared { queue: Mutex::default(), work: Condvar::new() };
@@ -131,15 +129,15 @@ impl Readers {
         taken.is_ok().then(|| MayWait(&self.may_wait))
     }
 
-    /// Has a read done by another thread; if there is none to be had, by this one.
-    pub(super) fn hand_over(&self, vfs: &Arc<Front>, read: Read, reply: ReplyData, counted: Counted) {
+    /// Has something done by a thread that may wait; if there is none to be had, by this one.
+    pub(super) fn hand_over(&self, job: impl FnOnce() + Send + 'static) {
         let mut queue = self.shared.queue.lock();
         let short = queue.jobs.len() >= queue.waiting;
-        if queue.jobs.len() >= READS_WAITING || (short && !self.has_threads_after_one_more()) {
+        if queue.jobs.len() >= JOBS_WAITING || (short && !self.has_threads_after_one_more()) {
             drop(queue);
-            return read.answer(vfs, reply);
+            return job();
         }
-        queue.jobs.push_back(Job { vfs: Arc::clone(vfs), read, reply, _counted: counted });
+        queue.jobs.push_back(Box::new(job));
         drop(queue);
         self.shared.work.notify_one();
     }
@@ -147,9 +145,9 @@ impl Readers {
     /// Starts a thread, if there may be one more. Are there any then?
     fn has_threads_after_one_more(&self) -> bool {
         let mut threads = self.threads.lock();
-        if threads.len() < READERS {
+        if threads.len() < WAITERS {
             let shared = Arc::clone(&self.shared);
-            let new = std::thread::Builder::new().name("segfs-read".into()).spawn(move || shared.work());
+            let new = std::thread::Builder::new().name("segfs-wait".into()).spawn(move || shared.work());
             threads.extend(new);
         }
         !threads.is_empty()
@@ -162,7 +160,7 @@ impl Shared {
         loop {
             if let Some(job) = queue.jobs.pop_front() {
                 drop(queue);
-                job.read.answer(&job.vfs, job.reply);
+                job();
                 queue = self.queue.lock();
             } else if queue.over {
                 return;
@@ -175,12 +173,12 @@ impl Shared {
     }
 }
 
-impl Drop for Readers {
+impl Drop for Waiters {
     fn drop(&mut self) {
         self.shared.queue.lock().over = true;
         self.shared.work.notify_all();
         for thread in self.threads.lock().drain(..) {
-            // A read that panics is answered and ends no thread.
+            // A request that panics is answered and ends no thread.
             let _ = thread.join();
         }
     }
@@ -192,7 +190,7 @@ mod tests {
 
     #[test]
     fn only_so_many_may_wait_at_once() {
-        let readers = Readers::new(2);
+        let readers = Waiters::new(2);
         for _ in 0..3 {
             let (first, second) = (readers.may_wait(), readers.may_wait());
             assert!(first.is_some() && second.is_some());
