@@ -23,15 +23,18 @@ mod names;
 mod open;
 mod ops;
 mod parcels;
+mod paths;
 mod pieces;
 mod read;
 mod remove;
 mod retention;
+mod settings;
 mod space;
 mod state;
 mod superblock;
 mod txn;
 mod versions;
+pub mod words;
 mod write;
 
 use std::{path::PathBuf, sync::Arc};
@@ -68,6 +71,7 @@ pub use ops::{NewObject, Rename, SetAttributes, XattrChange};
 pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
 pub use remove::Kept;
 pub use retention::{Life, Policy, Retention, Thinning};
+pub use settings::{ByPath, Making, Settings};
 use state::State;
 use txn::Txn;
 
@@ -89,6 +93,8 @@ pub struct Options {
     /// Change nothing in the store's directory, which may be read-only itself, and be open beside others who only read.
     /// Every change is refused with [`FsError::ReadOnly`](crate::base::FsError::ReadOnly).
     pub read_only: bool,
+    /// What a person sets, to begin with.
+    pub settings: Settings,
 }
 
 impl Default for Options {
@@ -101,6 +107,7 @@ impl Default for Options {
             memtable_bytes: 8 << 20,
             mint_interrupted: true,
             read_only: false,
+            settings: Settings::default(),
         }
     }
 }
@@ -139,8 +146,8 @@ pub struct Store {
     cleaner: Mutex<cleaner::Cleaner>,
     /// The newest base that this opening wrote, all of it durable.
     base: Mutex<Option<base::Base>>,
-    /// Which versions are kept.
-    retention: Mutex<Retention>,
+    /// What a person sets.
+    settings: RwLock<Arc<Settings>>,
     /// What keeping space bounded remembers.
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
