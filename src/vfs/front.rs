@@ -248,6 +248,14 @@ impl Front {
         if is_virtual(ino) { self.history.read(ino, offset, out) } else { self.vfs.read(ino, offset, out) }
     }
 
+    /// As [`Vfs::fsync`].
+    ///
+    /// # Errors
+    /// As of [`Vfs::fsync`].
+    pub fn fsync(&self, ino: Ino) -> Result<()> {
+        if is_virtual(self.of(ino)) { self.vfs.sync() } else { self.vfs.fsync(ino) }
+    }
+
     /// As [`Vfs::seek`].
     ///
     /// # Errors
