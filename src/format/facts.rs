@@ -342,6 +342,8 @@ pub enum Fact {
     Unnamed(Vec<ExtentId>),
     /// Local: retention gave this version up.
     Removed(ObjectId, VersionId),
+    /// Local: the clock by which things expire has got to this, ns since 1970.
+    Clock(u64),
 }
 
 impl Fact {
@@ -364,6 +366,7 @@ impl Fact {
                 | Self::Cleaned(..)
                 | Self::Unnamed(..)
                 | Self::Removed(..)
+                | Self::Clock(..)
         )
     }
 }

@@ -375,6 +375,8 @@ pub struct MetaRow {
     pub versions: u64,
     /// When the highest stamp of facts rose, as far as no row says so.
     pub moments: Moments,
+    /// The clock by which things expire, as far as it was written down, ns since 1970.
+    pub clock_ns: u64,
 }
 
 /// A row that was replaced or removed.

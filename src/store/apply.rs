@@ -140,6 +140,10 @@ impl Apply<'_, '_> {
             Fact::Cleaned(gone) => self.cleaned(gone),
             Fact::Unnamed(names) => self.unnamed(names),
             Fact::Removed(object, version) => self.removed(*object, *version),
+            Fact::Clock(ns) => {
+                self.state.meta.clock_ns = *ns;
+                Ok(())
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod alive;
 mod apply;
 mod base;
 mod cleaner;
+mod clock;
 mod content;
 mod exchange;
 mod hashes;
@@ -64,6 +65,7 @@ use activity::Activity;
 pub use activity::Work;
 use apply::Apply;
 pub use cleaner::{Cleaned, Goal};
+pub use clock::Expiry;
 pub use exchange::Parcel;
 pub use import::Fetch;
 pub use knowledge::Knowledge;
@@ -150,6 +152,10 @@ pub struct Store {
     cleaner: Mutex<cleaner::Cleaner>,
     /// The newest base that this opening wrote, all of it durable.
     base: Mutex<Option<base::Base>>,
+    /// When it was made, ns since 1970.
+    created_ns: u64,
+    /// What the clock by which things expire goes by.
+    anchor: Mutex<clock::Anchor>,
     /// What a person sets.
     settings: RwLock<Arc<Settings>>,
     /// What keeping space bounded remembers.
@@ -581,6 +587,11 @@ impl Store {
         drop(self.keeper.lock());
         if self.options.read_only {
             return Ok(());
+        }
+        if self.broken.lock().is_none()
+            && let Err(e) = self.note_expiry()
+        {
+            tracing::warn!("the clock by which things expire was not written down: {e}");
         }
         self.log.commit()?;
         if self.broken.lock().is_none() && self.index.flushed_lsn() < self.log.last_lsn() {

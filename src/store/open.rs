@@ -21,9 +21,10 @@ use crate::{
 };
 
 use super::{
-    Options, Store,
+    Making, Options, Store,
     apply::{Apply, unknown},
     base,
+    clock::Anchor,
     inspect::Progress,
     knowledge::note_held,
     missing::{Missing, Replayer},
@@ -259,6 +260,8 @@ impl Store {
             }
         }
         let stores = RwLock::new(Arc::clone(&state.stores));
+        let created_ns = superblock.superblock.created_ns;
+        let anchor = Anchor::new(&*parts.clock, state.meta.clock_ns.max(created_ns));
         let mut store = Self {
             id,
             path: path.to_owned(),
@@ -274,6 +277,8 @@ impl Store {
             flushing: Mutex::new(()),
             cleaner: Mutex::default(),
             base: Mutex::new(None),
+            created_ns,
+            anchor: Mutex::new(anchor),
             settings: RwLock::new(Arc::new(options.settings.clone())),
             options,
             keeper: Mutex::default(),
@@ -310,7 +315,9 @@ impl Store {
         for list in [kind::DRAFT, kind::ORPHAN] {
             for (k, _) in self.index.scan(&[list], &after_prefix(&[list]), usize::MAX)? {
                 let Some(ino) = key::ino_of(&k) else { continue };
-                if self.commit_flagged(ino, version_flags::INTERRUPTED)?.1.is_some() {
+                if self.making_of(ino)? != Making::Never
+                    && self.commit_flagged(ino, version_flags::INTERRUPTED)?.1.is_some()
+                {
                     minted += 1;
                 }
                 self.reap(ino)?;
