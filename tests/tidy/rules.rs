@@ -51,6 +51,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("serde_json", &["console", "serve", PROGRAM]),
     ("clap", &["console", PROGRAM]),
     ("indicatif", &["console"]),
+    ("mimalloc", &[PROGRAM]),
     ("nix", &[PROGRAM]),
 ];
 
