@@ -9,7 +9,7 @@ use crate::{
     },
     format::{
         Kind, Prepared, code,
-        rows::{BasePiece, key},
+        rows::{BasePiece, key, kind},
     },
     index::{Change, Index, Order},
     log::{Log, LogOptions, Record},
@@ -52,7 +52,7 @@ impl Store {
         let most = limits::BASE_PIECE_BYTES.min(self.log.max_append_bytes() as usize / 4);
         let mut failed = None;
         // The walk sees the moment at which it begins; from its first row on, others may go on.
-        self.index.walk(&[1], &[0xff; 8], Order::Forward, &mut |k, row| {
+        self.index.walk(&[1], &[kind::SPARED], Order::Forward, &mut |k, row| {
             drop(state.take());
             bytes += k.len() + row.len();
             piece.rows.push((k.to_vec(), row.to_vec()));

@@ -277,6 +277,7 @@ impl Store {
             base: Mutex::new(None),
             retention: Mutex::default(),
             keeper: Mutex::default(),
+            trees: Mutex::default(),
             rounds: (Mutex::new(0), Condvar::new()),
             recovered,
             activity: super::Activity::default(),

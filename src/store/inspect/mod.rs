@@ -26,7 +26,10 @@ use super::{
 use crate::{
     base::{Damage, Error, Lsn, Result, StoreId, SystemRandom},
     disk::{Disk, Engine, RealDisk},
-    format::{Kind, Superblock, flags, rows::key},
+    format::{
+        Kind, Superblock, flags,
+        rows::{key, kind},
+    },
     index::{Change, Index, IndexView, MemoryIndex, SortedIndex},
     log::Survey,
 };
@@ -308,7 +311,7 @@ impl Inspection {
         index.flush()?;
         while index.compact()? {}
         let mut rows = 0;
-        index.walk(&[], &[0xff], crate::index::Order::Forward, &mut |_, _| {
+        index.walk(&[], &[kind::SPARED], crate::index::Order::Forward, &mut |_, _| {
             rows += 1;
             true
         })?;
