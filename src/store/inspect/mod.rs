@@ -179,7 +179,7 @@ impl Inspection {
     /// Fills an empty index from the newest base; for a log whose first records were retired.
     fn fill(&self, index: &dyn Index, upto: Lsn, memtable_bytes: u64, full: &mut bool) -> Result<()> {
         let full = std::cell::Cell::from_mut(full);
-        fill(index, upto, &|visit| {
+        fill(index, upto, memtable_bytes, &|visit| {
             let mut too_much = false;
             let replayed = self.log.replay(Lsn::new(0), self.log.last_lsn(), &mut |record| {
                 if record.kind != Kind::Base || record.wrong.is_some() {
