@@ -12,6 +12,7 @@ pub mod facts;
 pub mod footer;
 pub mod frame;
 pub mod hash;
+pub mod hash_tree;
 mod id_code;
 mod layout;
 mod location;

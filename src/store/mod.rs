@@ -12,6 +12,7 @@ mod cleaner;
 mod clock;
 mod content;
 mod exchange;
+mod hash_trees;
 mod hashes;
 mod import;
 pub mod inspect;
@@ -162,6 +163,8 @@ pub struct Store {
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
     rounds: (Mutex<u64>, Condvar),
+    /// Where the look for hash trees of versions that are gone goes on.
+    trees: Mutex<Option<Vec<u8>>>,
     /// What goes on beside answering.
     activity: Activity,
     recovered: Recovered,
