@@ -17,8 +17,9 @@ pub const LINKS: u32 = 65_000;
 pub const EXTENT_BYTES: usize = 1 << 20;
 /// The largest extent that may be compressed, in raw bytes, so that a small read decompresses little.
 pub const COMPRESSED_EXTENT_BYTES: usize = 128 << 10;
-/// A raw extent carries one CRC-32 for each piece of this many bytes.
-pub const PIECE_BYTES: usize = 16 << 10;
+/// A raw extent carries one CRC-32 for each piece of this many bytes: a page, so that a random read of a page fetches
+/// little beside it.
+pub const PIECE_BYTES: usize = 4 << 10;
 /// The largest body of a record that is not an extent, in stored bytes.
 pub const RECORD_BYTES: usize = 4 << 20;
 /// Files are mapped in chunks of this many bytes, one index row each.
@@ -62,6 +63,10 @@ pub const GATHER_NS: u64 = 60_000;
 pub const SPIN_NS: u64 = 200_000;
 /// A thread that did not get the processor back for so long, in nanoseconds, leaves it to those who need it.
 pub const YIELD_NS: u64 = 40_000;
+/// Threads that wait for the disk on behalf of cold reads, so that those that take requests need not.
+pub const READERS: usize = 8;
+/// Reads that wait for one of them; who has one more to do does it itself.
+pub const READS_WAITING: usize = 256;
 /// Connections to the control socket at once.
 pub const CONTROL_CONNECTIONS: usize = 16;
 /// A request on the control socket, in bytes with its end of line.

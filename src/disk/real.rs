@@ -312,6 +312,10 @@ impl DiskFile for RealFile {
         plain::read(self.fd.as_fd(), buffer, offset)
     }
 
+    fn read_at_once(&self, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        plain::read_at_once(self.fd.as_fd(), buffer, offset)
+    }
+
     fn write_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
         plain::write(self.fd.as_fd(), pieces, offset)
     }

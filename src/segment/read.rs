@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// So much of a payload's beginning is read together with what stands before it, in one request and one copy more.
+const TOGETHER_BYTES: u64 = 32 << 10;
+
 /// Where a record lies, with what a read needs to know before it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Location {
@@ -188,7 +191,7 @@ fn read_pieces(
     let before = ENVELOPE_BYTES + loc.head_len();
     let payload_at = loc.offset + before as u64;
     // From the first piece on, head and payload are one read.
-    let together = from == 0 && to - from <= 2 * piece;
+    let together = from == 0 && to <= TOGETHER_BYTES;
     let mut head = vec![0; if together { before + to as usize } else { before }];
     fetch(loc, source, &mut head, loc.offset)?;
     let envelope = loc.checked(&head[..ENVELOPE_BYTES], seed)?;

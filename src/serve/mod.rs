@@ -10,10 +10,12 @@ mod control;
 mod count;
 mod lines;
 mod requests;
+mod settings;
 mod status;
 
 pub use client::{Client, Unanswered};
 pub use control::Control;
+pub use settings::{edit_value, settings_value};
 pub use status::Served;
 
 /// The socket's name in the store's directory.

@@ -37,6 +37,11 @@ pub(super) const TABLE: &[Row] = &[
         about: "names this moment (\"name\"), or with \"on\": false forgets the name; changes the store",
         answer: tag,
     },
+    Row {
+        name: "settings",
+        about: "what is kept, by path; with \"reload\": true config.toml is read again, with \"change\" it is changed",
+        answer: |s, asked, _| s.config.answer(&s.store, asked),
+    },
     Row { name: "digest", about: "all rows of the index in short, as of one LSN", answer: digest },
 ];
 

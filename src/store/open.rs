@@ -262,7 +262,6 @@ impl Store {
         let mut store = Self {
             id,
             path: path.to_owned(),
-            options,
             clock: parts.clock,
             random: parts.random,
             disk: parts.disk,
@@ -275,7 +274,8 @@ impl Store {
             flushing: Mutex::new(()),
             cleaner: Mutex::default(),
             base: Mutex::new(None),
-            retention: Mutex::default(),
+            settings: RwLock::new(Arc::new(options.settings.clone())),
+            options,
             keeper: Mutex::default(),
             rounds: (Mutex::new(0), Condvar::new()),
             recovered,

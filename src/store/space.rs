@@ -83,7 +83,8 @@ impl Store {
             let low = self.low_water()?;
             let goal = Goal { bytes: 2 * low, live_percent: LIVE_PERCENT_SHORT };
             let mut freed = self.clean(goal)?.bytes;
-            if self.is_short()? && self.yield_history(&mut keeper, low)? > 0 {
+            let yields = self.settings.read().history_yields;
+            if yields && self.is_short()? && self.yield_history(&mut keeper, low)? > 0 {
                 freed += self.clean(goal)?.bytes;
                 more = true;
             }

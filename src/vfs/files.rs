@@ -41,6 +41,8 @@ struct Opened {
     due: Option<u64>,
     /// The handle that was opened last, and the thread that did it.
     last: (u64, u32),
+    /// Some of what was written through it is gone, and nobody who wrote it was told.
+    lost: bool,
 }
 
 impl Files {
@@ -241,6 +243,27 @@ impl Vfs {
             Ok(_) | Err(Error::Fs(FsError::NotFound)) => Ok(()),
             Err(e) => Err(e),
         }
+    }
+
+    /// Content that the kernel had collected for a file, through a map or its writeback cache, could not be taken over.
+    pub fn lost(&self, ino: Ino) {
+        if let Some(opened) = self.files.lock().inodes.get_mut(&ino) {
+            opened.lost = true;
+        }
+    }
+
+    /// As [`sync`](Self::sync), for an open file. Once something of it was [`lost`](Self::lost), this fails for as long as
+    /// anybody has it open: the kernel reports it to each descriptor once and then takes the file for clean.
+    ///
+    /// # Errors
+    /// As of [`sync`](Self::sync), and [`Error::Io`] for what was lost.
+    pub fn sync_file(&self, ino: Ino) -> Result<()> {
+        self.sync()?;
+        if self.files.lock().inodes.get(&ino).is_some_and(|o| o.lost) {
+            let why = std::io::Error::other("something that was written to it before could not be kept");
+            return Err(Error::Io { what: format!("syncing inode {ino}"), source: why });
+        }
+        Ok(())
     }
 
     /// Releases whatever is still open: the mount is gone.

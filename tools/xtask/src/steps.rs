@@ -108,6 +108,12 @@ const STEPS: &[Step] = &[
         action: Call(suites::killed),
     },
     Step {
+        name: "writeback",
+        what: "most of these suites again where the kernel collects writes",
+        slow: true,
+        action: Call(suites::writeback),
+    },
+    Step {
         name: "planted",
         what: "each bug planted on purpose is caught",
         slow: true,
