@@ -404,7 +404,7 @@ impl Log {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_stored(&self, loc: &Location) -> Result<crate::format::Prepared> {
-        self.inner.with_source(loc, |seed, source| segment::read_stored(loc, seed, source))
+        self.inner.with_source(loc, Patience::Waits, |seed, source| segment::read_stored(loc, seed, source))
     }
 
     /// The portable head of a record, without its payload; none where the kind has no head.
