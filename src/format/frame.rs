@@ -265,7 +265,9 @@ pub const fn table_len(raw_len: u32) -> usize {
 }
 
 /// Where a record was made, for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default, bincode::Encode, bincode::Decode,
+)]
 pub struct Origin {
     /// The store.
     pub store: StoreId,

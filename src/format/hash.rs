@@ -24,6 +24,12 @@ pub fn leaf(bytes: &[u8]) -> Hash {
     *blake3::Hasher::new().update(&[LEAF]).update(bytes).finalize().as_bytes()
 }
 
+/// Hash of an extent's raw bytes, as peers tell it.
+#[must_use]
+pub fn of_extent(raw: &[u8]) -> Hash {
+    *blake3::hash(raw).as_bytes()
+}
+
 pub(super) fn node(left: &Hash, right: &Hash) -> Hash {
     *blake3::Hasher::new().update(&[NODE]).update(left).update(right).finalize().as_bytes()
 }

@@ -22,6 +22,7 @@ pub mod payload;
 pub mod rows;
 pub mod segment_header;
 pub mod superblock;
+pub mod wire;
 
 pub use checksum::Seed;
 pub use compress::Codec;

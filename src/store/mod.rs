@@ -7,6 +7,7 @@
 mod activity;
 mod alive;
 mod apply;
+mod arriving;
 mod base;
 mod cleaner;
 mod clock;
