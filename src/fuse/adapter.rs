@@ -18,7 +18,7 @@ use fuser::{
 };
 
 use crate::{
-    base::{FsError, Result},
+    base::{FsError, Result, panic_text, planted},
     vfs::{Allocate, Asker, Front, ObjectKind, Rename, Seek, Setting},
 };
 
@@ -123,9 +123,7 @@ pub(super) fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&
             Err(code)
         }
         Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-            let why = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            stop(&format!("a request panicked: {why}"));
+            stop(&format!("a request panicked: {}", panic_text(&*panic)));
             Err(errno::IO)
         }
     }
@@ -163,6 +161,10 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(place) = name.as_bytes().strip_prefix(b"planted-panic:") {
+            planted::arm(place);
+        }
         match self.vfs_lookup(req, parent, name) {
             Ok(Some(a)) => reply.entry(&self.lifetime(ino(a.ino)), &a, GENERATION),
             Ok(None) if self.vfs.is_past(ino(parent)) => reply.error(errno::NOT_FOUND),
@@ -175,7 +177,11 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &Request, node: INodeNo, times: u64) {
-        self.vfs.forget(ino(node), times);
+        // Nobody is answered.
+        let _ = self.run(|vfs| {
+            vfs.forget(ino(node), times);
+            Ok(())
+        });
     }
 
     fn getattr(&self, _req: &Request, node: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -359,9 +365,19 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let by = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| caller(req));
-        match self.run(|vfs| vfs.write(ino(node), fh.0, offset, data, by)) {
+        let write = |vfs: &Front| {
+            planted::strike("write");
+            vfs.write(ino(node), fh.0, offset, data, by)
+        };
+        match self.run(write) {
             Ok(()) => reply.written(data.len() as u32),
-            Err(e) => reply.error(e),
+            Err(e) => {
+                if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                    // Nobody waits for this answer, and the kernel lets go of the data.
+                    self.vfs.lost(ino(node));
+                }
+                reply.error(e);
+            }
         }
     }
 
@@ -388,8 +404,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn fsync(&self, _req: &Request, _node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
-        self.empty(reply, |vfs| vfs.sync());
+    fn fsync(&self, _req: &Request, node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
+        self.empty(reply, |vfs| vfs.fsync(ino(node)));
     }
 
     fn opendir(&self, req: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -508,7 +524,10 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, req: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let found = self.run(|vfs| vfs.xattr(asker(req, &in_group(req)), ino(node), name.as_bytes()));
+        let found = self.run(|vfs| {
+            planted::strike("xattr");
+            vfs.xattr(asker(req, &in_group(req)), ino(node), name.as_bytes())
+        });
         Self::xattr(reply, size, found);
     }
 

@@ -399,6 +399,14 @@ impl Log {
         self.inner.with_source(loc, Patience::Waits, |seed, source| segment::read_record(loc, seed, source))
     }
 
+    /// Reads an extent as it is stored.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_stored(&self, loc: &Location) -> Result<crate::format::Prepared> {
+        self.inner.with_source(loc, Patience::Waits, |seed, source| segment::read_stored(loc, seed, source))
+    }
+
     /// The portable head of a record, without its payload; none where the kind has no head.
     ///
     /// # Errors

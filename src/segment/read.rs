@@ -9,7 +9,7 @@ use crate::{
         planted::{Bug, planted},
     },
     format::{
-        self, BodyHeader, Codec, Envelope, Footer, Kind, Malformed, Seed, Trailer,
+        self, BodyHeader, Codec, Envelope, Footer, Kind, Malformed, Prepared, Seed, Trailer,
         checksum::crc,
         frame::{BODY_HEADER_BYTES, ENVELOPE_BYTES, frame_len, table_len},
         payload::open_body,
@@ -257,6 +257,21 @@ pub fn read_record(loc: &Location, seed: Seed, source: Fetch<'_>) -> Result<Owne
         payload: raw.into_owned(),
         location: *loc,
     })
+}
+
+/// Reads an extent as it is stored, whole and checked.
+///
+/// # Errors
+/// [`Error::Damaged`] if anything in it fails its checksum.
+pub fn read_stored(loc: &Location, seed: Seed, source: Fetch<'_>) -> Result<Prepared> {
+    let mut frame = vec![0; ENVELOPE_BYTES + loc.body_len() as usize];
+    fetch(loc, source, &mut frame, loc.offset)?;
+    let (envelope, body) = frame.split_at(ENVELOPE_BYTES);
+    let envelope = loc.checked(envelope, seed)?;
+    let damaged = |why: Malformed| loc.damage(Some(envelope.lsn), why.0);
+    let head = BodyHeader::decode(&body[..loc.head_len()], &envelope).map_err(damaged)?;
+    let stored = body[loc.head_len()..].to_vec();
+    Prepared::stored_extent(loc.codec, stored, loc.raw_len, head.raw_crc).map_err(damaged)
 }
 
 /// Reads envelope and head of a record, without its payload.
