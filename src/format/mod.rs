@@ -20,6 +20,7 @@ pub mod payload;
 pub mod rows;
 pub mod segment_header;
 pub mod superblock;
+mod to_come;
 
 pub use checksum::Seed;
 pub use compress::Codec;

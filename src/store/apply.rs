@@ -70,14 +70,14 @@ impl Apply<'_, '_> {
 
     /// Notes where in the log the stamp of this record is, if it is the highest of any facts so far. Local facts
     /// change nothing that a moment shows, and would put late what another store made early.
-    fn rise(&mut self) -> Result<()> {
+    pub(super) fn rise(&mut self) -> Result<()> {
         match self.state.meta.moments.rise(self.stamp.hlc, self.txn.lsn()) {
             Some((first, full)) => self.txn.put(key::moments(first), &full, Keep::Amend),
             None => Ok(()),
         }
     }
 
-    fn fact(&mut self, fact: &Fact) -> Result<()> {
+    pub(super) fn fact(&mut self, fact: &Fact) -> Result<()> {
         match fact {
             Fact::Create(create) => self.create(create),
             Fact::Link(link) => {
@@ -140,6 +140,10 @@ impl Apply<'_, '_> {
             Fact::Cleaned(gone) => self.cleaned(gone),
             Fact::Unnamed(names) => self.unnamed(names),
             Fact::Removed(object, version) => self.removed(*object, *version),
+            Fact::Without(object, version, declined) => self.without(*object, *version, *declined),
+            Fact::Trimmed(object) => self.trimmed(*object),
+            Fact::Supplied(version, hlc, maker) => self.supplied(version, *hlc, *maker),
+            _ => self.of_a_telling(fact),
         }
     }
 

@@ -8,13 +8,16 @@ mod activity;
 mod alive;
 mod apply;
 mod base;
+mod catchup;
 mod cleaner;
 mod content;
+mod differences;
 mod exchange;
 mod hashes;
 mod import;
 pub mod inspect;
 mod knowledge;
+mod lacking;
 mod lineage;
 mod missing;
 mod moments;
@@ -30,6 +33,7 @@ mod retention;
 mod space;
 mod state;
 mod superblock;
+mod told;
 mod txn;
 mod versions;
 mod write;
@@ -56,10 +60,13 @@ use crate::{
 use activity::Activity;
 pub use activity::Work;
 use apply::Apply;
+pub use catchup::{CatchUp, Mark, ToldPage};
 pub use cleaner::{Cleaned, Goal};
-pub use exchange::Parcel;
+pub use differences::Onward;
+pub use exchange::{Parcel, Sources, Supply};
 pub use import::Fetch;
 pub use knowledge::Knowledge;
+pub use lacking::{Lacking, Supplier};
 pub use lineage::{Gone, History, Past, Paused};
 pub use missing::Missing;
 pub use moments::Tag;
@@ -139,8 +146,8 @@ pub struct Store {
     cleaner: Mutex<cleaner::Cleaner>,
     /// The newest base that this opening wrote, all of it durable.
     base: Mutex<Option<base::Base>>,
-    /// Which versions are kept.
-    retention: Mutex<Retention>,
+    /// Which versions are kept, and up to where every two-way member acknowledged.
+    retention: Mutex<(Retention, Lsn)>,
     /// What keeping space bounded remembers.
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    base::{Ino, Lsn, Result},
+    base::{Ino, Lsn, Result, VersionId},
     format::rows::{ObjectRow, VersionRow, after_prefix, key, kind},
 };
 
-use super::{Store, remove::Doomed, txn::row};
+use super::{Store, ops::created_of, remove::Doomed, txn::row};
 
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 24 * 3600 * SECOND;
@@ -120,16 +120,26 @@ impl Policy {
     }
 }
 
+/// Versions of one object in the order in which they were made, each ended by the next: the same on every store that has
+/// them, whichever came first.
+fn one_after_the_other(versions: &mut [(Lsn, VersionId, Life)]) {
+    versions.sort_by_key(|(_, id, life)| (life.created_ns, *id));
+    let made: Vec<u64> = versions.iter().map(|v| v.2.created_ns).collect();
+    for (n, v) in versions.iter_mut().enumerate() {
+        v.2.ended_ns = made.get(n + 1).copied();
+    }
+}
+
 impl Store {
     /// Sets what is kept from now on. Not written to disk: whoever opens the store says it.
     pub fn set_retention(&self, retention: Retention) {
-        *self.retention.lock() = retention;
+        self.retention.lock().0 = retention;
     }
 
     /// What is kept of the files below a path.
     #[must_use]
     pub fn retention_for(&self, path: &[u8]) -> Policy {
-        self.retention.lock().of(path)
+        self.retention.lock().0.of(path)
     }
 
     /// One step of letting go what no policy keeps: looks at some objects from `from` on and removes versions. Returns how many went,
@@ -138,7 +148,7 @@ impl Store {
     /// # Errors
     /// What log and index say.
     pub fn expire(&self, from: Ino, now_ns: u64) -> Result<(u64, Option<Ino>)> {
-        let retention = self.retention.lock().clone();
+        let retention = self.retention.lock().0.clone();
         let mut doomed = Vec::new();
         let (mut at, mut seen) = (from, 0);
         for _ in 0..OBJECTS {
@@ -156,44 +166,101 @@ impl Store {
         Ok((self.remove_versions(&doomed, now_ns)?, Some(at)))
     }
 
-    /// Adds what may go of one object; says how many versions it has.
-    fn doom(&self, ino: Ino, retention: &Retention, now_ns: u64, doomed: &mut Vec<Doomed>) -> Result<usize> {
-        let Some(object) = self.object_row(ino, None)? else { return Ok(0) };
-        let versions = self.version_lives(ino, &object)?;
-        if versions.len() == 1 && versions[0].2.ended_ns.is_none() {
-            return Ok(1);
-        }
+    /// Says up to which LSN every member of a two-way group has acknowledged this store's log; 0: there are no members. Of each
+    /// object the newest version up to there, on which edits may rest that have not come yet, is kept whatever a policy says.
+    /// Not written to disk.
+    pub fn set_acknowledged(&self, upto: Lsn) {
+        self.retention.lock().1 = upto;
+    }
+
+    /// Which of these versions, of an object that has others here, would be kept; as if they came now.
+    pub(super) fn wanted(
+        &self,
+        ino: Ino,
+        object: &ObjectRow,
+        of: &[(VersionId, u64)],
+        now_ns: u64,
+    ) -> Result<Vec<bool>> {
+        let mut lives = self.version_lives(ino, object)?;
+        lives.extend(
+            of.iter()
+                .map(|(id, created_ns)| (Lsn::MAX, *id, Life { created_ns: *created_ns, ended_ns: None })),
+        );
+        one_after_the_other(&mut lives);
+        let retention = self.retention.lock().0.clone();
+        let keep = self.kept(ino, object, &retention, &lives, now_ns)?;
+        let kept = |id: &VersionId| lives.iter().zip(&keep).any(|(v, keep)| v.1 == *id && *keep);
+        Ok(of.iter().map(|(id, _)| kept(id)).collect())
+    }
+
+    /// Which of an object's versions some policy for a path of it keeps.
+    fn kept(
+        &self,
+        ino: Ino,
+        object: &ObjectRow,
+        retention: &Retention,
+        versions: &[(Lsn, VersionId, Life)],
+        now_ns: u64,
+    ) -> Result<Vec<bool>> {
         let lives: Vec<Life> = versions.iter().map(|v| v.2).collect();
-        let here = self.paths_of(ino, &object)?;
         let mut keep = vec![false; lives.len()];
-        for path in here {
+        for path in self.paths_of(ino, object)? {
             for (k, more) in keep.iter_mut().zip(retention.of(&path).keeps(&lives, now_ns)) {
                 *k |= more;
             }
         }
-        for ((_, id, _), keep) in versions.iter().zip(keep) {
-            if !keep {
+        Ok(keep)
+    }
+
+    /// Adds those versions of an object that lack their content and are not wanted any more.
+    fn doom_lacking(
+        &self,
+        ino: Ino,
+        object: &ObjectRow,
+        now_ns: u64,
+        doomed: &mut Vec<Doomed>,
+    ) -> Result<()> {
+        let prefix = key::lacking(ino, None);
+        let rows = self.index.scan(&prefix, &after_prefix(&prefix), VERSIONS)?;
+        let ids = rows.iter().filter_map(|(k, _)| key::lacking_version(k));
+        let of: Vec<_> = ids.map(|id| (id, created_of(id).unwrap_or(0))).collect();
+        if of.is_empty() {
+            return Ok(());
+        }
+        let wanted = self.wanted(ino, object, &of, now_ns)?;
+        let unwanted = of.iter().zip(wanted).filter(|(_, wanted)| !wanted);
+        doomed.extend(unwanted.map(|((id, _), _)| Doomed { ino, id: *id }));
+        Ok(())
+    }
+
+    /// Adds what may go of one object; says how many versions it has.
+    fn doom(&self, ino: Ino, retention: &Retention, now_ns: u64, doomed: &mut Vec<Doomed>) -> Result<usize> {
+        let Some(object) = self.object_row(ino, None)? else { return Ok(0) };
+        let versions = self.version_lives(ino, &object)?;
+        self.doom_lacking(ino, &object, now_ns, doomed)?;
+        if versions.len() == 1 && versions[0].2.ended_ns.is_none() {
+            return Ok(1);
+        }
+        let keep = self.kept(ino, &object, retention, &versions, now_ns)?;
+        let acknowledged = self.retention.lock().1;
+        let common = versions.iter().filter(|v| v.0 <= acknowledged).map(|v| (v.2.created_ns, v.1)).max();
+        for ((_, id, life), keep) in versions.iter().zip(keep) {
+            if !keep && Some((life.created_ns, *id)) != common {
                 doomed.push(Doomed { ino, id: *id });
             }
         }
         Ok(versions.len())
     }
 
-    fn version_lives(
-        &self,
-        ino: Ino,
-        object: &ObjectRow,
-    ) -> Result<Vec<(Lsn, crate::base::VersionId, Life)>> {
-        let mut found: Vec<(Lsn, crate::base::VersionId, Life)> = Vec::new();
+    fn version_lives(&self, ino: Ino, object: &ObjectRow) -> Result<Vec<(Lsn, VersionId, Life)>> {
+        let mut found: Vec<(Lsn, VersionId, Life)> = Vec::new();
         let (start, end) = (key::version(ino, Lsn::new(0)), key::version(ino, Lsn::MAX));
         for (k, bytes) in self.index.scan(&start, &end, usize::MAX)? {
             let v: VersionRow = row(&k, &bytes)?;
-            if let Some(last) = found.last_mut() {
-                last.2.ended_ns = Some(v.created_ns.max(last.2.created_ns));
-            }
             let at = Lsn::new(key::last_number(&k).unwrap_or(0));
             found.push((at, v.id, Life { created_ns: v.created_ns, ended_ns: None }));
         }
+        one_after_the_other(&mut found);
         // What no name shows ended when it lost the last one.
         if object.attributes.links == 0
             && let Some(last) = found.last_mut()

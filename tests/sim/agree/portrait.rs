@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use segfs::{
     base::{Ino, Lsn},
     format::facts::ObjectKind,
-    store::Store,
+    store::{Store, VersionInfo},
 };
 
 /// Everything that hosts with the same facts must show alike.
@@ -22,6 +22,7 @@ pub fn portrait(store: &Store) -> BTreeMap<String, String> {
                     open.push((at.clone(), c.ino));
                 } else {
                     all.insert(format!("{at} #{n}"), describe(store, c.ino));
+                    all.extend(versions(store, c.ino, c.kind));
                 }
             }
         }
@@ -51,25 +52,11 @@ fn describe(store: &Store, ino: Ino) -> String {
     if a.kind == ObjectKind::Symlink {
         let _ = write!(s, "\n  -> {}", v.read_link(ino).unwrap().escape_ascii());
     }
-    let versions = v.versions(ino, None, usize::MAX).unwrap();
+    let of = v.versions(ino, None, usize::MAX).unwrap();
     let heads = v.heads(ino).unwrap();
-    let mut lines: Vec<_> = versions
-        .iter()
-        .map(|i| {
-            let mut bytes = vec![0; i.size as usize];
-            if a.kind == ObjectKind::File {
-                assert_eq!(store.read_version(ino, i.lsn, 0, &mut bytes).unwrap(), bytes.len());
-            }
-            let mut sum = 0_u64;
-            for b in &bytes {
-                sum = sum.wrapping_mul(0x0100_0000_01b3) ^ u64::from(*b);
-            }
-            let head = if heads.contains(&i.lsn) { "head" } else { "" };
-            format!("\n  {} {} {} {:?} {sum:x} {head}", i.id, i.created_ns, i.size, i.parents)
-        })
-        .collect();
-    lines.sort();
-    s.extend(lines);
+    let mut heads: Vec<_> = of.iter().filter(|i| heads.contains(&i.lsn)).map(|i| i.id).collect();
+    heads.sort();
+    let _ = write!(s, "\n  heads {heads:?}");
     if a.kind == ObjectKind::File {
         let mut bytes = vec![0; a.size as usize];
         v.read(ino, 0, &mut bytes).unwrap();
@@ -77,6 +64,29 @@ fn describe(store: &Store, ino: Ino) -> String {
         let _ = write!(s, "\n  shows {sum:x}");
     }
     s
+}
+
+/// What begins the name of a version in a portrait.
+const VERSION: &str = "version ";
+
+/// Is this a version's place in a portrait?
+pub fn is_version(key: &str) -> bool {
+    key.starts_with(VERSION)
+}
+
+/// Each version of an object, with its content.
+fn versions(store: &Store, ino: Ino, kind: ObjectKind) -> Vec<(String, String)> {
+    let found = store.view().versions(ino, None, usize::MAX).unwrap();
+    let line = |i: &VersionInfo| {
+        let mut bytes = vec![0; i.size as usize];
+        if kind == ObjectKind::File {
+            assert_eq!(store.read_version(ino, i.lsn, 0, &mut bytes).unwrap(), bytes.len());
+        }
+        let sum = bytes.iter().fold(0_u64, |s, b| s.wrapping_mul(0x0100_0000_01b3) ^ u64::from(*b));
+        let of = store.view().attributes(ino).unwrap().object;
+        (format!("{VERSION}{}", i.id), format!("{of} {} {} {:?} {sum:x}", i.created_ns, i.size, i.parents))
+    };
+    found.iter().map(line).collect()
 }
 
 /// For whoever hunts a difference: what a host's log says of an object.

@@ -4,7 +4,7 @@ use segfs::{
     base::{Incarnation, LinkId, ObjectId, StoreId},
     format::{
         BodyHeader, Kind,
-        facts::{Fact, Lineage, LocalRange, ObjectKind, Owner, Time, Version, VersionVector},
+        facts::{Fact, Lineage, LocalRange, ObjectKind, Owner, Stretch, Time, Version, VersionVector},
     },
 };
 use serde_json::{Map, Value, json};
@@ -108,6 +108,7 @@ pub fn fact(f: &Fact) -> Value {
         }),
         Fact::Version(v) => version(v),
         Fact::Alias(from, to) => json!({"fact": "alias", "object": id(*from), "to": id(*to)}),
+        Fact::Adopted(these) => stretches("adopted", these),
         Fact::Tag(n, moment) => json!({"fact": "tag", "name": name(n), "moment_ns": moment}),
         Fact::Retain(o, v, mode, until) => json!({
             "fact": "retain", "object": id(*o), "version": v.to_string(), "mode": mode, "until_ns": until,
@@ -127,6 +128,13 @@ fn version(v: &Version) -> Value {
         "modified": when(v.modified), "mode": format!("{:04o}", v.mode), "owner": owner(v.owner),
         "hash": v.hash.map(|h| hex(&h)), "flags": v.flags,
     })
+}
+
+fn stretches(fact: &str, these: &[Stretch]) -> Value {
+    let each = these.iter().map(|s| {
+        json!({"store": s.store.to_string(), "incarnation": s.incarnation.get(), "first": s.first, "last": s.last})
+    });
+    json!({"fact": fact, "batches": each.collect::<Vec<_>>()})
 }
 
 fn local_fact(f: &Fact) -> Value {
@@ -169,6 +177,24 @@ fn local_fact(f: &Fact) -> Value {
             })).collect::<Vec<_>>(),
         }),
         Fact::Removed(o, v) => json!({"fact": "removed", "object": id(*o), "version": v.to_string()}),
+        Fact::Without(o, v, declined) => json!({
+            "fact": "without content", "object": id(*o), "version": v.to_string(), "declined": declined,
+        }),
+        Fact::Told(t) => json!({
+            "fact": "told", "stamp": time(t.hlc), "stamp_ns": t.hlc, "store": t.store.to_string(),
+            "what": segfs::format::code::decode::<Fact>(&t.fact).map_or(Value::Null, |f| fact(&f)),
+        }),
+        Fact::Trimmed(o) => json!({"fact": "trimmed", "object": id(*o)}),
+        Fact::Touched(o) => json!({"fact": "touched", "object": id(*o)}),
+        Fact::Marked(m) => json!({
+            "fact": "marked", "directory": id(m.dir), "name": name(&m.name), "object": id(m.child),
+            "marker": m.id.to_string(), "moved": m.moved,
+        }),
+        Fact::Filled(these) => stretches("filled", these),
+        Fact::Owed(these) => stretches("owed", these),
+        Fact::Supplied(v, ..) => {
+            json!({"fact": "supplied", "object": id(v.object), "version": v.id.to_string()})
+        }
         _ => Value::Null,
     }
 }
@@ -180,6 +206,11 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         Fact::Link(l) => vec![l.parent, l.object],
         Fact::Gone(g) => vec![g.parent, g.object],
         Fact::Version(v) => vec![v.object],
+        Fact::Supplied(v, ..) => vec![v.object],
+        Fact::Told(t) => segfs::format::code::decode::<Fact>(&t.fact).map_or(Vec::new(), |f| objects(&f)),
+        Fact::Touched(o) | Fact::Trimmed(o) => vec![*o],
+        Fact::Marked(m) => vec![m.dir, m.child],
+        Fact::Filled(_) | Fact::Owed(_) | Fact::Adopted(_) => Vec::new(),
         Fact::Changes(c) => vec![c.object],
         Fact::Alias(a, b) => vec![*a, *b],
         Fact::Tag(..) | Fact::StoreNumber(..) | Fact::Cleaned(_) | Fact::Unnamed(_) => Vec::new(),
@@ -198,7 +229,8 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         | Fact::NoTwin(o)
         | Fact::Reap(o)
         | Fact::Hash(o, ..)
-        | Fact::Removed(o, _) => vec![*o],
+        | Fact::Removed(o, _)
+        | Fact::Without(o, ..) => vec![*o],
     }
 }
 
