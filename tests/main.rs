@@ -11,6 +11,7 @@ mod history;
 mod index;
 mod kill;
 mod mount;
+mod names;
 mod review;
 mod segtool;
 mod serve;

@@ -15,6 +15,7 @@ pub mod hash;
 mod id_code;
 mod layout;
 mod location;
+mod markers;
 pub mod moments;
 pub mod payload;
 pub mod rows;

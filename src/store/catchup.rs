@@ -11,8 +11,9 @@ use crate::{
         code,
         facts::{Changes, Create, Fact, Gone, Link, Marked, ObjectKind, Told, Version},
         rows::{
-            Attributes, LackingRow, LinkRegister, LockRow, MarkerRow, MoveAsk, MoveRow, ObjectRow, Stamp,
-            TagRow, VersionPlace, VersionRow, WaitingRow, XattrRow, after_prefix, key, kind,
+            Attributes, LackingRow, LineageRow, LinkRegister, LockRow, MarkerRow, MoveAsk, MoveRow,
+            ObjectRow, Stamp, TagRow, VersionPlace, VersionRow, WaitingRow, XattrRow, after_prefix, key,
+            kind,
         },
     },
 };
@@ -21,7 +22,7 @@ use super::{Store, exchange::Sources, knowledge::Knowledge, txn::row};
 
 /// Kinds of rows, in the order in which they are told. A version goes from waiting or lacking to being here, and from there to being
 /// removed, never back; directories come before their moves, so that few of those have to be done twice.
-const STAGES: [u8; 11] = [
+const STAGES: [u8; 12] = [
     kind::WAITING,
     kind::LACKING,
     kind::OBJECT,
@@ -33,6 +34,7 @@ const STAGES: [u8; 11] = [
     kind::LOCK,
     kind::TAG,
     kind::MARKER,
+    kind::LINEAGE,
 ];
 /// Rows read at once.
 const ROWS: usize = 256;
@@ -223,6 +225,10 @@ impl Store {
                     page.add(self.said(t.stamp), &Fact::Tag(name, t.moment));
                 }
             }
+            kind::LINEAGE => {
+                let l: LineageRow = row(k, bytes)?;
+                page.add(self.said(Stamp::default()), &Fact::Continued(l.lineage));
+            }
             kind::MARKER => self.tell_marker(k, &row(k, bytes)?, after, page)?,
             _ => {}
         }
@@ -273,8 +279,11 @@ impl Store {
         };
         let name = l.name.clone();
         let fact = match &l.gone {
-            None => Fact::Link(Link { link, parent, name, object, continues: l.continues }),
-            Some(saw) => Fact::Gone(Gone { link, parent, name, object, saw: saw.clone(), marker: None }),
+            // What left a name is told of the name.
+            None => Fact::Link(Link { link, parent, name, object, continues: l.continues, left: None }),
+            Some(saw) => {
+                Fact::Gone(Gone { link, parent, name, object, saw: saw.clone(), marker: None, lineage: None })
+            }
         };
         page.add(said, &fact);
         Ok(())
@@ -302,7 +311,7 @@ impl Store {
 
     fn tell_version(&self, place: &VersionPlace, v: &VersionRow, page: &mut ToldPage) -> Result<()> {
         let Some(object) = self.object_of(place.ino)? else { return Ok(()) };
-        let version: Version = self.version_fact(object, v);
+        let version: Version = Self::version_fact(object, v);
         self.describe(&version, &mut page.contents, &mut page.sources)?;
         let ranges = page.contents.last().filter(|c| c.version == v.id).map_or(0, |c| c.ranges.len());
         page.bytes += ranges * RANGE_BYTES;
@@ -319,13 +328,11 @@ impl Store {
     }
 
     fn tell_marker(&self, k: &[u8], m: &MarkerRow, after: Lsn, page: &mut ToldPage) -> Result<()> {
-        let dir = self.object_of(key::ino_of(k).unwrap_or_default())?;
-        if m.from > after
-            && let Some((dir, child)) = dir.zip(self.object_of(m.child)?)
-        {
+        for d in m.departures.iter().filter(|_| m.from > after) {
+            let Some((dir, child)) = self.object_of(d.dir)?.zip(self.object_of(d.child)?) else { continue };
             let name = key::name_of(k).to_vec();
-            let marked = Marked { dir, name, id: m.id, child, lineage: m.lineage, moved: m.moved };
-            page.add(self.said(m.stamp), &Fact::Marked(Box::new(marked)));
+            let marked = Marked { dir, name, id: d.id, child, lineage: d.lineage, moved: d.moved };
+            page.add(self.said(d.stamp), &Fact::Marked(Box::new(marked)));
         }
         Ok(())
     }

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    base::{Damage, Error, FsError, Ino, LinkId, Lsn, ObjectId, Result, StoreId, VersionId, limits},
+    base::{Damage, Error, FsError, Ino, Lsn, ObjectId, Result, StoreId, VersionId, limits},
     format::{
         Kind, Origin, code,
         facts::{Changes, ExtentId, Fact, LocalRange, Range, Source, Version},
-        rows::{ChangesRow, Piece, Stamp, VersionPlace, VersionRow, after_prefix, key},
+        rows::{ChangesRow, Piece, VersionPlace, VersionRow, after_prefix, key},
     },
 };
 
@@ -244,16 +244,12 @@ impl Store {
         let (stamp, maker) = self.rank(v.stamp);
         let mut sources = Sources::new();
         let ranges = self.ranges(&pieces, &mut sources)?;
-        let version = self.version_fact(object, v);
+        let version = Self::version_fact(object, v);
         Ok(Some(Supply { version, stamp, maker, base: base.map(|b| b.1), ranges, next, sources }))
     }
 
     /// The fact of a version that is here; its hash may have been computed since it was made.
-    pub(super) fn version_fact(&self, object: ObjectId, v: &VersionRow) -> Version {
-        let knew = |(link, s): &(LinkId, Stamp)| {
-            let (hlc, store) = self.rank(*s);
-            (*link, hlc, store)
-        };
+    pub(super) fn version_fact(object: ObjectId, v: &VersionRow) -> Version {
         Version {
             id: v.id,
             object,
@@ -267,7 +263,7 @@ impl Store {
             owner: v.owner,
             hash: v.hash,
             flags: v.flags,
-            knew_gone: v.knew_gone.iter().map(knew).collect(),
+            links: v.links.clone(),
         }
     }
 

@@ -198,9 +198,8 @@ impl Store {
         facts: &[Fact],
     ) -> Result<()> {
         let mut new = Vec::new();
-        let stores = makers.into_iter().chain(facts.iter().flat_map(stores_in));
         let mut known: Vec<StoreId> = state.stores.to_vec();
-        for store in stores {
+        for store in makers {
             if !known.contains(&store) {
                 new.push(Fact::StoreNumber(known.len() as u32, store));
                 known.push(store);
@@ -448,7 +447,10 @@ impl Store {
 pub(super) fn objects_in(fact: &Fact) -> Vec<ObjectId> {
     match fact {
         Fact::Create(c) => vec![c.object],
-        Fact::Link(l) => vec![l.parent, l.object],
+        Fact::Link(l) => {
+            let left = l.left.as_ref().map(|left| left.parent);
+            [l.parent, l.object].into_iter().chain(left).collect()
+        }
         Fact::Gone(g) => vec![g.parent, g.object],
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
@@ -460,13 +462,6 @@ pub(super) fn objects_in(fact: &Fact) -> Vec<ObjectId> {
         Fact::Alias(from, to) => vec![*from, *to],
         Fact::Without(o, ..) | Fact::Touched(o) => vec![*o],
         Fact::Marked(m) => vec![m.dir, m.child],
-        _ => Vec::new(),
-    }
-}
-
-fn stores_in(fact: &Fact) -> Vec<StoreId> {
-    match fact {
-        Fact::Version(v) => v.knew_gone.iter().map(|(_, _, store)| *store).collect(),
         _ => Vec::new(),
     }
 }

@@ -323,7 +323,7 @@ impl Store {
 /// Are these the same fact? The hash may have been computed since.
 pub(super) fn same_version(a: &Version, b: &Version) -> bool {
     let of = |v: &Version| (v.id, v.object, v.created_ns, v.changed_ns, v.size, v.mode, v.owner, v.modified);
-    of(a) == of(b) && a.vector == b.vector && a.parents == b.parents && a.knew_gone == b.knew_gone
+    of(a) == of(b) && a.vector == b.vector && a.parents == b.parents && a.links == b.links
 }
 
 /// The extents that descriptions of content name, each once.

@@ -276,11 +276,10 @@ impl Store {
         if let Some(link) = &object.attributes.link {
             links.push(link.clone());
         }
-        if object.attributes.more_links {
-            let prefix = key::object_links(ino, None);
-            for (k, _) in self.index.scan(&prefix, &after_prefix(&prefix), usize::MAX)? {
-                let Some(id) = k.last_chunk::<16>() else { continue };
-                let k = key::register(crate::base::LinkId::new(u128::from_be_bytes(*id)));
+        for slot in 0..object.attributes.further {
+            let k = key::object_links(ino, slot);
+            if let Some(bytes) = self.index.get(&k)? {
+                let k = key::register(row(&k, &bytes)?);
                 if let Some(bytes) = self.index.get(&k)? {
                     links.push(row(&k, &bytes)?);
                 }

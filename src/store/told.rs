@@ -7,8 +7,8 @@ use crate::{
     base::{Error, FsError, Ino, LinkId, Lsn, ObjectId, Result, StoreId, VersionId, limits},
     format::{
         code,
-        facts::{Changes, Fact, Marked, ObjectKind, Stretch, Told, Version},
-        rows::{LinkRegister, LockRow, MarkerRow, ObjectRow, Stamp, TagRow, XattrRow, key},
+        facts::{Changes, Fact, Lineage, Marked, ObjectKind, Stretch, Told, Version},
+        rows::{LineageRow, LinkRegister, LockRow, MarkerRow, ObjectRow, Stamp, TagRow, XattrRow, key},
     },
 };
 
@@ -33,6 +33,7 @@ impl Apply<'_, '_> {
             Fact::Told(told) => self.told(told),
             Fact::Touched(object) => self.touched(*object),
             Fact::Marked(marked) => self.marked(marked),
+            Fact::Continued(lineage) => self.continued(lineage),
             Fact::Filled(held) => self.filled(held),
             Fact::Owed(these) => self.owed(these),
             Fact::Adopted(these) => self.adopted(these),
@@ -93,27 +94,20 @@ impl Apply<'_, '_> {
         self.txn.put_object(ino, row, Keep::History)
     }
 
-    /// What the history of a name ended with.
+    /// What left a name last.
     fn marked(&mut self, m: &Marked) -> Result<()> {
-        let (dir, dir_row) = self.object_or_new(m.dir)?;
-        self.txn.put_object(dir, dir_row, Keep::History)?;
-        let (child, child_row) = self.object_or_new(m.child)?;
-        self.txn.put_object(child, child_row, Keep::History)?;
-        let dir = self.canonical(dir)?;
-        if self.txn.links(dir, &m.name)?.is_some() {
+        let (child, row) = self.object_or_new(m.child)?;
+        self.txn.put_object(child, row, Keep::History)?;
+        self.depart(m.child, m.dir, &m.name, (m.id, m.moved, m.lineage))
+    }
+
+    /// Some link continues this history, or did.
+    fn continued(&mut self, lineage: &Lineage) -> Result<()> {
+        let k = key::lineage(lineage.id());
+        if self.txn.has(&k)? {
             return Ok(());
         }
-        let k = key::marker(dir, &m.name);
-        let old: Option<MarkerRow> = self.txn.get(&k)?;
-        if old.is_some_and(|o| !self.state.wins((self.stamp, m.id), (o.stamp, o.id))) {
-            return Ok(());
-        }
-        let mut row = self.txn.object(dir)?;
-        row.attributes.markers = true;
-        self.txn.put_object(dir, row, Keep::History)?;
-        let (from, stamp) = (self.txn.lsn(), self.stamp);
-        let marker = MarkerRow { from, stamp, id: m.id, child, lineage: m.lineage, moved: m.moved };
-        self.txn.put(k, &marker, Keep::History)
+        self.txn.put(k, &LineageRow { lineage: *lineage, ended: self.txn.lsn() }, Keep::Amend)
     }
 
     /// Effects of these facts batches may be here from now on.
@@ -377,14 +371,24 @@ impl Store {
             Fact::Tag(name, moment) => self
                 .row_if(&key::tag(name))?
                 .is_none_or(|t: TagRow| newer(t.stamp) && t.moment != *moment || older(self, t.stamp, told)),
-            Fact::Marked(m) => match self.known_ino(m.dir)? {
-                None => true,
-                Some(dir) => self
-                    .row_if(&key::marker(dir, &m.name))?
-                    .is_none_or(|o: MarkerRow| newer(o.stamp) && o.id != m.id || older(self, o.stamp, told)),
-            },
+            Fact::Continued(l) => self.index.get(&key::lineage(l.id()))?.is_none(),
+            Fact::Marked(m) => self.is_news_of_marker(told, m)?,
             _ => true,
         })
+    }
+
+    fn is_news_of_marker(&self, told: &Told, m: &Marked) -> Result<bool> {
+        let Some(dir) = self.known_ino(m.dir)? else { return Ok(true) };
+        let mut at = dir;
+        while let Some(to) = self.object_row(at, None)?.and_then(|o| o.attributes.alias) {
+            at = to;
+        }
+        let row: Option<MarkerRow> = self.row_if(&key::marker(at, &m.name))?;
+        let here = row.and_then(|r| r.departures.into_iter().find(|d| d.dir == dir));
+        Ok(here.is_none_or(|d| {
+            let same = self.rank(d.stamp) == (told.hlc, told.store);
+            older(self, d.stamp, told) || (same && d.value() < (m.moved, m.id, m.lineage))
+        }))
     }
 
     fn is_news_of_link(
