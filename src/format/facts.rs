@@ -7,7 +7,7 @@ use bincode::{Decode, Encode};
 
 use crate::base::{Incarnation, Ino, LineageId, LinkId, Lsn, ObjectId, StoreId, VersionId};
 
-use super::{Location, code, hash};
+use super::{Location, code, hash, wire::Stretch};
 
 /// What kind of thing an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -394,6 +394,8 @@ pub enum Fact {
     Unnamed(Vec<ExtentId>),
     /// Local: retention gave this version up.
     Removed(ObjectId, VersionId),
+    /// Local: the clock by which things expire has got to this, ns since 1970.
+    Clock(u64),
     /// Local, beside a version of another store: it comes without its content, which may follow; or, with true, which
     /// retention here would not keep.
     Without(ObjectId, VersionId, bool),
@@ -450,19 +452,6 @@ pub struct Marked {
     pub moved: bool,
 }
 
-/// Facts batches of one incarnation, from the first to the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub struct Stretch {
-    /// The store that made them.
-    pub store: StoreId,
-    /// Its incarnation.
-    pub incarnation: Incarnation,
-    /// Sequence of the first.
-    pub first: u64,
-    /// Sequence of the last.
-    pub last: u64,
-}
-
 impl Fact {
     /// Does this fact concern this store only, and never cross to another?
     #[must_use]
@@ -483,6 +472,7 @@ impl Fact {
                 | Self::Cleaned(..)
                 | Self::Unnamed(..)
                 | Self::Removed(..)
+                | Self::Clock(..)
                 | Self::Without(..)
                 | Self::Supplied(..)
                 | Self::Told(..)

@@ -14,8 +14,11 @@ use super::{
     moments::Moments,
 };
 pub use super::{
+    base_piece::BasePiece,
+    hash_tree::{HashGroupRow, HashTreeRow},
     markers::{Departure, LineageRow, MarkerRow},
     moments::MomentsRow,
+    move_rows::{MoveAsk, MoveRow},
     to_come::{ChangesRow, LackingRow, WaitingRow},
 };
 
@@ -96,6 +99,13 @@ pub mod kind {
     pub const NUMBERED: u8 = 0x2f;
     /// superseded row: key, LSN from which it held -> [`super::Superseded`].
     pub const HISTORY: u8 = 0x30;
+    /// From here on rows are only kept to spare work: the log does not make them, no base has them, and each may be
+    /// missing, or older than what it speaks of.
+    pub const SPARED: u8 = 0x40;
+    /// inode, branch -> [`super::HashTreeRow`].
+    pub const HASH_TREE: u8 = 0x40;
+    /// inode, branch, height, index -> [`super::HashGroupRow`].
+    pub const HASH_GROUP: u8 = 0x41;
 }
 
 /// Makes a key.
@@ -326,6 +336,21 @@ pub mod key {
             None => key.done(),
         }
     }
+    /// The content hash of a branch in parts: which version it is of.
+    #[must_use]
+    pub fn hash_tree(ino: Ino, branch: u32) -> Vec<u8> {
+        Key::new(kind::HASH_TREE).u64(ino.get()).u32(branch).done()
+    }
+    /// A group of nodes of that.
+    #[must_use]
+    pub fn hash_group(ino: Ino, branch: u32, height: u32, index: u64) -> Vec<u8> {
+        Key::new(kind::HASH_GROUP).u64(ino.get()).u32(branch).u32(height).u64(index).done()
+    }
+    /// The branch in a key of [`hash_tree`].
+    #[must_use]
+    pub fn branch_of(key: &[u8]) -> Option<u32> {
+        Some(u32::from_be_bytes(key.get(9..13)?.try_into().ok()?))
+    }
     /// When another version began to show.
     #[must_use]
     pub fn shown(ino: Ino, at: Lsn) -> Vec<u8> {
@@ -432,6 +457,8 @@ pub struct MetaRow {
     pub versions: u64,
     /// When the highest stamp of facts rose, as far as no row says so.
     pub moments: Moments,
+    /// The clock by which things expire, as far as it was written down, ns since 1970.
+    pub clock_ns: u64,
 }
 
 /// A row that was replaced or removed.
@@ -754,28 +781,6 @@ pub struct ExtentRow {
     pub location: Location,
 }
 
-/// A move of a directory, or an alias: what was decided, and what was there before, to take it back.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct MoveRow {
-    /// The directory.
-    pub dir: Ino,
-    /// What is asked for.
-    pub ask: MoveAsk,
-    /// Where the directory hung before; none: nowhere.
-    pub before: Option<LinkRegister>,
-    /// Took effect: it would not have closed a cycle, and was the newest of its register.
-    pub done: bool,
-}
-
-/// What a [`MoveRow`] asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum MoveAsk {
-    /// Hang here (or be gone from here).
-    Hang(Box<LinkRegister>),
-    /// Be another name for this one.
-    Alias(Ino),
-}
-
 /// A tag.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct TagRow {
@@ -785,18 +790,4 @@ pub struct TagRow {
     pub stamp: Stamp,
     /// The moment, ns since 1970; none: removed.
     pub moment: Option<u64>,
-}
-
-/// A piece of a base: rows of the index as of an LSN, in the order of their keys. All pieces of one base
-/// together are the index as it was then; see `docs/FORMAT.md` section 7.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct BasePiece {
-    /// The LSN that the rows are as of; names the base.
-    pub as_of: Lsn,
-    /// Number of this piece, from 0.
-    pub part: u32,
-    /// Nothing comes after it.
-    pub last: bool,
-    /// Keys and rows.
-    pub rows: Vec<(Vec<u8>, Vec<u8>)>,
 }

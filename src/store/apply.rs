@@ -120,6 +120,10 @@ impl Apply<'_, '_> {
             Fact::Cleaned(gone) => self.cleaned(gone),
             Fact::Unnamed(names) => self.unnamed(names),
             Fact::Removed(object, version) => self.removed(*object, *version),
+            Fact::Clock(ns) => {
+                self.state.meta.clock_ns = *ns;
+                Ok(())
+            }
             Fact::Without(object, version, declined) => self.without(*object, *version, *declined),
             Fact::Trimmed(object) => self.trimmed(*object),
             Fact::Supplied(version, hlc, maker) => self.supplied(version, *hlc, *maker),

@@ -6,8 +6,8 @@ use crate::{
     base::{Incarnation, Result, StoreId},
     format::{
         Origin,
-        facts::Stretch,
         rows::{after_prefix, key, kind},
+        wire::Stretch,
     },
 };
 
@@ -43,50 +43,54 @@ impl Knowledge {
         })
     }
 
-    /// What is in this one and not in the other.
+    /// Adds a stretch of batches. A stretch that ends before it begins is none.
+    pub fn add_stretch(&mut self, s: &Stretch) {
+        if s.first <= s.last {
+            self.add_range((s.store, s.incarnation), s.first, s.last);
+        }
+    }
+
+    /// All of it, as few stretches as can be, in order.
+    pub fn stretches(&self) -> impl Iterator<Item = Stretch> + '_ {
+        self.0.iter().flat_map(|((store, incarnation), held)| {
+            let (store, incarnation) = (*store, *incarnation);
+            held.iter().map(move |(first, last)| Stretch { store, incarnation, first: *first, last: *last })
+        })
+    }
+
+    /// The last batch of an opening of a store that is held; 0 if there is none.
     #[must_use]
-    pub fn without(&self, other: &Self) -> Self {
+    pub fn last(&self, store: StoreId, incarnation: Incarnation) -> u64 {
+        self.0.get(&(store, incarnation)).and_then(|h| h.last()).map_or(0, |(_, last)| *last)
+    }
+
+    /// What is held here and not there.
+    #[must_use]
+    pub fn minus(&self, there: &Self) -> Self {
         let mut rest = Self::default();
-        for s in self.stretches() {
-            let of = (s.store, s.incarnation);
-            let mut next = s.first;
-            for (first, last) in other.0.get(&of).into_iter().flatten() {
-                if *last >= next && *first <= s.last {
-                    if *first > next {
-                        rest.add_range(of, next, first - 1);
+        for (of, held) in &self.0 {
+            let theirs = there.0.get(of).map_or(&[][..], |t| t);
+            for (first, last) in held {
+                let mut from = *first;
+                let at = theirs.partition_point(|(_, l)| *l < *first);
+                for (f, l) in theirs[at..].iter().take_while(|(f, _)| f <= last) {
+                    if from < *f {
+                        rest.add_range(*of, from, f - 1);
                     }
-                    next = last.saturating_add(1);
+                    from = l.saturating_add(1);
                 }
-            }
-            if next <= s.last {
-                rest.add_range(of, next, s.last);
+                if from <= *last {
+                    rest.add_range(*of, from, *last);
+                }
             }
         }
         rest
     }
 
-    /// Is nothing in it?
+    /// Is nothing held?
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// Adds a stretch.
-    pub fn add_stretch(&mut self, s: &Stretch) {
-        self.add_range((s.store, s.incarnation), s.first, s.last);
-    }
-
-    /// All of it, each stretch as long as it can be.
-    pub fn stretches(&self) -> impl Iterator<Item = Stretch> + '_ {
-        self.0.iter().flat_map(|((store, incarnation), held)| {
-            let of = |(first, last): &(u64, u64)| Stretch {
-                store: *store,
-                incarnation: *incarnation,
-                first: *first,
-                last: *last,
-            };
-            held.iter().map(of)
-        })
     }
 
     fn add_range(&mut self, of: (StoreId, Incarnation), first: u64, last: u64) {
@@ -139,7 +143,7 @@ impl Store {
                 owed.add_range(of, first, last);
             }
         }
-        if owed.is_empty() { Ok(owed) } else { Ok(owed.without(&self.knowledge()?)) }
+        if owed.is_empty() { Ok(owed) } else { Ok(owed.minus(&self.knowledge()?)) }
     }
 
     /// Makes what is [owed](Self::owed) a facts batch of this store's own: whoever lacks it has to be told this store's
@@ -230,10 +234,10 @@ mod tests {
             k
         };
         let all = of(&[(3, 10), (20, 22)]);
-        assert_eq!(all.without(&of(&[])), all);
-        assert_eq!(all.without(&of(&[(1, 30)])), of(&[]));
-        assert_eq!(all.without(&of(&[(1, 3), (5, 6), (10, 21)])), of(&[(4, 4), (7, 9), (22, 22)]));
-        assert_eq!(of(&[(1, 2)]).without(&all), of(&[(1, 2)]));
+        assert_eq!(all.minus(&of(&[])), all);
+        assert_eq!(all.minus(&of(&[(1, 30)])), of(&[]));
+        assert_eq!(all.minus(&of(&[(1, 3), (5, 6), (10, 21)])), of(&[(4, 4), (7, 9), (22, 22)]));
+        assert_eq!(of(&[(1, 2)]).minus(&all), of(&[(1, 2)]));
         assert!(all.includes(&of(&[(4, 9)])) && !all.includes(&of(&[(4, 11)])) && all.includes(&of(&[])));
     }
 
@@ -247,5 +251,36 @@ mod tests {
         assert_eq!(k.0[&of], [(1, 5), (9, 9)]);
         assert!(k.has(&Origin { store: of.0, incarnation: of.1, seq: 9 }));
         assert!(!k.has(&Origin { store: of.0, incarnation: of.1, seq: 6 }));
+    }
+
+    #[test]
+    fn what_one_lacks_of_another_is_what_no_stretch_covers() {
+        let of = |n: u64| Stretch {
+            store: StoreId::new(1),
+            incarnation: Incarnation::new(n / 10_000),
+            first: n / 100 % 100,
+            last: n % 100,
+        };
+        let all = |stretches: &[u64]| {
+            let mut k = Knowledge::default();
+            stretches.iter().for_each(|n| k.add_stretch(&of(*n)));
+            k
+        };
+        // Incarnation, first, last in two digits each.
+        let here = all(&[1_01_20, 1_30_40, 2_05_05]);
+        let cases: [(&[u64], &[u64]); 7] = [
+            (&[], &[1_01_20, 1_30_40, 2_05_05]),
+            (&[1_01_20, 1_30_40, 2_05_05], &[]),
+            (&[1_01_50, 2_01_09], &[]),
+            (&[1_05_10], &[1_01_04, 1_11_20, 1_30_40, 2_05_05]),
+            (&[1_01_01, 1_03_03, 1_20_35], &[1_02_02, 1_04_19, 1_36_40, 2_05_05]),
+            (&[1_21_29, 3_01_99], &[1_01_20, 1_30_40, 2_05_05]),
+            (&[1_20_30, 2_06_09], &[1_01_19, 1_31_40, 2_05_05]),
+        ];
+        for (there, rest) in cases {
+            assert_eq!(here.minus(&all(there)), all(rest), "{there:?}");
+            assert!(all(rest).stretches().eq(rest.iter().map(|n| of(*n))));
+        }
+        assert_eq!((here.last(of(1_00_00).store, of(1_00_00).incarnation), all(&[]).is_empty()), (40, true));
     }
 }

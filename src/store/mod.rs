@@ -7,12 +7,15 @@
 mod activity;
 mod alive;
 mod apply;
+mod arriving;
 mod base;
 mod catchup;
 mod cleaner;
+mod clock;
 mod content;
 mod differences;
 mod exchange;
+mod hash_trees;
 mod hashes;
 mod import;
 pub mod inspect;
@@ -26,26 +29,33 @@ mod names;
 mod open;
 mod ops;
 mod parcels;
+mod paths;
 mod pieces;
 mod read;
 mod remove;
 mod retention;
+mod settings;
 mod space;
 mod state;
 mod superblock;
 mod told;
 mod txn;
 mod versions;
+pub mod words;
 mod write;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
     base::{
-        Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits,
-        planted::{Bug, planted},
+        Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits, panic_text,
+        planted::{Bug, planted, strike},
     },
     disk::Disk,
     format::{
@@ -62,6 +72,7 @@ pub use activity::Work;
 use apply::Apply;
 pub use catchup::{CatchUp, Mark, ToldPage};
 pub use cleaner::{Cleaned, Goal};
+pub use clock::Expiry;
 pub use differences::Onward;
 pub use exchange::{Parcel, Sources, Supply};
 pub use import::Fetch;
@@ -75,6 +86,7 @@ pub use ops::{NewObject, Rename, SetAttributes, XattrChange};
 pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
 pub use remove::Kept;
 pub use retention::{Life, Policy, Retention, Thinning};
+pub use settings::{ByPath, Making, Settings};
 use state::State;
 use txn::Txn;
 
@@ -96,6 +108,8 @@ pub struct Options {
     /// Change nothing in the store's directory, which may be read-only itself, and be open beside others who only read.
     /// Every change is refused with [`FsError::ReadOnly`](crate::base::FsError::ReadOnly).
     pub read_only: bool,
+    /// What a person sets, to begin with.
+    pub settings: Settings,
 }
 
 impl Default for Options {
@@ -108,6 +122,7 @@ impl Default for Options {
             memtable_bytes: 8 << 20,
             mint_interrupted: true,
             read_only: false,
+            settings: Settings::default(),
         }
     }
 }
@@ -146,12 +161,20 @@ pub struct Store {
     cleaner: Mutex<cleaner::Cleaner>,
     /// The newest base that this opening wrote, all of it durable.
     base: Mutex<Option<base::Base>>,
-    /// Which versions are kept, and up to where every two-way member acknowledged.
-    retention: Mutex<(Retention, Lsn)>,
+    /// Up to where every two-way member has acknowledged the log.
+    acknowledged: Mutex<Lsn>,
+    /// When it was made, ns since 1970.
+    created_ns: u64,
+    /// What the clock by which things expire goes by.
+    anchor: Mutex<clock::Anchor>,
+    /// What a person sets.
+    settings: RwLock<Arc<Settings>>,
     /// What keeping space bounded remembers.
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
     rounds: (Mutex<u64>, Condvar),
+    /// Where the look for hash trees of versions that are gone goes on.
+    trees: Mutex<Option<Vec<u8>>>,
     /// What goes on beside answering.
     activity: Activity,
     recovered: Recovered,
@@ -318,7 +341,7 @@ impl Store {
 
     fn status_with(&self, counts: Option<(u64, u64)>) -> Status {
         let log = self.log.status();
-        let stopped = self.broken.lock().clone().or_else(|| log.poisoned.clone());
+        let stopped = self.stopped();
         let (objects, versions) = counts.unwrap_or_default();
         Status {
             id: self.id,
@@ -354,6 +377,12 @@ impl Store {
     #[must_use]
     pub fn segments(&self) -> Vec<crate::log::SegmentInfo> {
         self.log.segments()
+    }
+
+    /// Why nothing is written any more, if that is so.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        self.broken.lock().clone().or_else(|| self.log.status().poisoned)
     }
 
     fn check_usable(&self) -> Result<()> {
@@ -421,6 +450,7 @@ impl Store {
                 return Err(e);
             }
         }
+        strike("apply");
         self.land(&mut state, next, lsn, &changes)?;
         apart.done();
         Ok((lsn, out))
@@ -571,6 +601,11 @@ impl Store {
         if self.options.read_only {
             return Ok(());
         }
+        if self.broken.lock().is_none()
+            && let Err(e) = self.note_expiry()
+        {
+            tracing::warn!("the clock by which things expire was not written down: {e}");
+        }
         self.log.commit()?;
         if self.broken.lock().is_none() && self.index.flushed_lsn() < self.log.last_lsn() {
             self.checkpoint()?;
@@ -604,12 +639,31 @@ impl Store {
         self.repeat("segfs-space", Self::keep_space)
     }
 
+    /// A thread of this store panicked. Nothing is written any more, and what was written until then is made durable, since
+    /// nobody may come by to do that.
+    fn panicked(&self, thread: &str, why: &str) {
+        self.stop_writing(&format!("the thread {thread} panicked: {why}"));
+        // Whoever was not stopped by that has appended once this lock is free.
+        drop(self.apply.lock());
+        if let Ok(Err(e)) = catch_unwind(AssertUnwindSafe(|| self.log.commit())) {
+            tracing::error!("{e}");
+        }
+    }
+
     /// Does something again and again on a thread; at once where it says that there is more.
-    fn repeat(self: &Arc<Self>, name: &str, work: fn(&Self) -> Result<bool>) -> Result<()> {
+    fn repeat(self: &Arc<Self>, name: &'static str, work: fn(&Self) -> Result<bool>) -> Result<()> {
         let weak = Arc::downgrade(self);
         let run = move || {
             while let Some(store) = weak.upgrade() {
-                let busy = match work(&store) {
+                let done = catch_unwind(AssertUnwindSafe(|| {
+                    strike(name);
+                    work(&store)
+                }));
+                let done = match done {
+                    Ok(done) => done,
+                    Err(panic) => return store.panicked(name, &panic_text(&*panic)),
+                };
+                let busy = match done {
                     Ok(busy) => busy,
                     // Space comes back when something is deleted.
                     Err(e @ Error::NoSpace { .. }) => {

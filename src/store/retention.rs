@@ -1,13 +1,16 @@
-//! Retention: which versions of a file are kept, by where it lies, and the steps in which the others go.
+//! Retention: which versions of a file are kept, and the steps in which the others go.
+//!
+//! A version is kept as long as the rule for the path where it was made keeps it, or the rule for any path that shows its file
+//! now. Where it was made is not written down: names and directories have a history, which says it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     base::{Ino, Lsn, Result, VersionId},
     format::rows::{ObjectRow, VersionRow, after_prefix, key, kind},
 };
 
-use super::{Store, ops::created_of, remove::Doomed, txn::row};
+use super::{Store, ops::created_of, paths::Lay, remove::Doomed, settings::ByPath, txn::row};
 
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 24 * 3600 * SECOND;
@@ -15,8 +18,6 @@ const DAY: u64 = 24 * 3600 * SECOND;
 const OBJECTS: usize = 1024;
 /// Versions looked at in one step, of the object at which it ends all of them.
 const VERSIONS: usize = 4096;
-/// Directories above an object that are followed to tell its path.
-const DEPTH: usize = 4096;
 
 /// A stretch of the past in which one version of each interval is kept: the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,29 +54,28 @@ impl Default for Policy {
     }
 }
 
-/// Policies by path: the longest prefix counts. `/` is the root.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Retention {
-    /// Whole components, from the root: `/a/b` is meant for `/a/b` and what is below.
-    pub by_prefix: BTreeMap<Vec<u8>, Policy>,
-}
+/// Policies by path.
+pub type Retention = ByPath<Policy>;
 
 impl Retention {
     /// One policy for all.
     #[must_use]
     pub fn everywhere(policy: Policy) -> Self {
-        Self { by_prefix: [(b"/".to_vec(), policy)].into() }
+        Self { rules: [(b"/".to_vec(), policy)].into() }
     }
 
     /// The policy for a path.
     #[must_use]
-    pub fn of(&self, path: &[u8]) -> Policy {
-        let covers = |prefix: &[u8]| {
-            let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
-            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-        };
-        let best = self.by_prefix.iter().filter(|(p, _)| covers(p)).max_by_key(|(p, _)| p.len());
-        best.map(|(_, policy)| policy.clone()).unwrap_or_default()
+    pub fn policy(&self, path: &[u8]) -> Policy {
+        self.of(path).map(|(_, policy)| policy.clone()).unwrap_or_default()
+    }
+
+    /// Does one policy hold wherever a file lies?
+    fn is_uniform(&self) -> bool {
+        match self.rules.get(&b"/"[..]) {
+            Some(all) => self.rules.values().all(|policy| policy == all),
+            None => self.rules.values().all(|policy| *policy == Policy::default()),
+        }
     }
 }
 
@@ -122,33 +122,23 @@ impl Policy {
 
 /// Versions of one object in the order in which they were made, each ended by the next: the same on every store that has
 /// them, whichever came first.
-fn one_after_the_other(versions: &mut [(Lsn, VersionId, Life)]) {
-    versions.sort_by_key(|(_, id, life)| (life.created_ns, *id));
-    let made: Vec<u64> = versions.iter().map(|v| v.2.created_ns).collect();
+fn one_after_the_other(versions: &mut [Held]) {
+    versions.sort_by_key(|v| (v.life.created_ns, v.id));
+    let made: Vec<u64> = versions.iter().map(|v| v.life.created_ns).collect();
     for (n, v) in versions.iter_mut().enumerate() {
-        v.2.ended_ns = made.get(n + 1).copied();
+        v.life.ended_ns = made.get(n + 1).copied();
     }
 }
 
 impl Store {
-    /// Sets what is kept from now on. Not written to disk: whoever opens the store says it.
-    pub fn set_retention(&self, retention: Retention) {
-        self.retention.lock().0 = retention;
-    }
-
-    /// What is kept of the files below a path.
-    #[must_use]
-    pub fn retention_for(&self, path: &[u8]) -> Policy {
-        self.retention.lock().0.of(path)
-    }
-
     /// One step of letting go what no policy keeps: looks at some objects from `from` on and removes versions. Returns how many went,
     /// and where to go on; `None` at the end.
     ///
     /// # Errors
     /// What log and index say.
     pub fn expire(&self, from: Ino, now_ns: u64) -> Result<(u64, Option<Ino>)> {
-        let retention = self.retention.lock().0.clone();
+        let settings = Arc::clone(&self.settings.read());
+        let retention = &settings.retention;
         let mut doomed = Vec::new();
         let (mut at, mut seen) = (from, 0);
         for _ in 0..OBJECTS {
@@ -157,7 +147,7 @@ impl Store {
             let Some(ino) = first.first().and_then(|(k, _)| key::ino_of(k)) else {
                 return Ok((self.remove_versions(&doomed, now_ns)?, None));
             };
-            seen += self.doom(ino, &retention, now_ns, &mut doomed)?;
+            seen += self.doom(ino, retention, now_ns, &mut doomed)?;
             at = ino.next();
             if seen >= VERSIONS || doomed.len() >= VERSIONS {
                 break;
@@ -170,7 +160,7 @@ impl Store {
     /// object the newest version up to there, on which edits may rest that have not come yet, is kept whatever a policy says.
     /// Not written to disk.
     pub fn set_acknowledged(&self, upto: Lsn) {
-        self.retention.lock().1 = upto;
+        *self.acknowledged.lock() = upto;
     }
 
     /// Which of these versions, of an object that has others here, would be kept; as if they came now.
@@ -182,32 +172,39 @@ impl Store {
         now_ns: u64,
     ) -> Result<Vec<bool>> {
         let mut lives = self.version_lives(ino, object)?;
-        lives.extend(
-            of.iter()
-                .map(|(id, created_ns)| (Lsn::MAX, *id, Life { created_ns: *created_ns, ended_ns: None })),
-        );
+        let came = |(id, created_ns): &(VersionId, u64)| Held {
+            at: self.log.last_lsn(),
+            id: *id,
+            stamp_ns: *created_ns,
+            life: Life { created_ns: *created_ns, ended_ns: None },
+        };
+        lives.extend(of.iter().map(came));
         one_after_the_other(&mut lives);
-        let retention = self.retention.lock().0.clone();
-        let keep = self.kept(ino, object, &retention, &lives, now_ns)?;
-        let kept = |id: &VersionId| lives.iter().zip(&keep).any(|(v, keep)| v.1 == *id && *keep);
+        let settings = Arc::clone(&self.settings.read());
+        let keep = self.kept(ino, object, &settings.retention, &lives, now_ns)?;
+        let kept = |id: &VersionId| lives.iter().zip(&keep).any(|(v, keep)| v.id == *id && *keep);
         Ok(of.iter().map(|(id, _)| kept(id)).collect())
     }
 
-    /// Which of an object's versions some policy for a path of it keeps.
+    /// Which of an object's versions some rule for a path of it keeps.
     fn kept(
         &self,
         ino: Ino,
         object: &ObjectRow,
         retention: &Retention,
-        versions: &[(Lsn, VersionId, Life)],
+        versions: &[Held],
         now_ns: u64,
     ) -> Result<Vec<bool>> {
-        let lives: Vec<Life> = versions.iter().map(|v| v.2).collect();
+        let lives: Vec<Life> = versions.iter().map(|v| v.life).collect();
+        let mut keeping = Keeping { retention, lives: &lives, now_ns, by_rule: BTreeMap::new() };
         let mut keep = vec![false; lives.len()];
         for path in self.paths_of(ino, object)? {
-            for (k, more) in keep.iter_mut().zip(retention.of(&path).keeps(&lives, now_ns)) {
+            for (k, more) in keep.iter_mut().zip(keeping.at(&path)) {
                 *k |= more;
             }
+        }
+        if !retention.is_uniform() {
+            self.keep_where_made(ino, versions, &mut keeping, &mut keep)?;
         }
         Ok(keep)
     }
@@ -238,76 +235,99 @@ impl Store {
         let Some(object) = self.object_row(ino, None)? else { return Ok(0) };
         let versions = self.version_lives(ino, &object)?;
         self.doom_lacking(ino, &object, now_ns, doomed)?;
-        if versions.len() == 1 && versions[0].2.ended_ns.is_none() {
+        if versions.len() == 1 && versions[0].life.ended_ns.is_none() {
             return Ok(1);
         }
-        let keep = self.kept(ino, &object, retention, &versions, now_ns)?;
-        let acknowledged = self.retention.lock().1;
-        let common = versions.iter().filter(|v| v.0 <= acknowledged).map(|v| (v.2.created_ns, v.1)).max();
-        for ((_, id, life), keep) in versions.iter().zip(keep) {
-            if !keep && Some((life.created_ns, *id)) != common {
-                doomed.push(Doomed { ino, id: *id });
-            }
+        let mut keep = self.kept(ino, &object, retention, &versions, now_ns)?;
+        let acknowledged = *self.acknowledged.lock();
+        if let Some(common) = versions.iter().rposition(|v| v.at <= acknowledged) {
+            keep[common] = true;
         }
+        let gone = versions.iter().zip(keep).filter(|(_, keep)| !keep);
+        doomed.extend(gone.map(|(version, _)| Doomed { ino, id: version.id }));
         Ok(versions.len())
     }
 
-    fn version_lives(&self, ino: Ino, object: &ObjectRow) -> Result<Vec<(Lsn, VersionId, Life)>> {
-        let mut found: Vec<(Lsn, VersionId, Life)> = Vec::new();
-        let (start, end) = (key::version(ino, Lsn::new(0)), key::version(ino, Lsn::MAX));
-        for (k, bytes) in self.index.scan(&start, &end, usize::MAX)? {
-            let v: VersionRow = row(&k, &bytes)?;
-            let at = Lsn::new(key::last_number(&k).unwrap_or(0));
-            found.push((at, v.id, Life { created_ns: v.created_ns, ended_ns: None }));
+    /// Of the versions that no present path keeps, those stay that are kept where they were made. Looked at from the newest
+    /// on, so that a path is looked up once for all versions that were made while the file lay there.
+    fn keep_where_made(
+        &self,
+        ino: Ino,
+        versions: &[Held],
+        keeping: &mut Keeping<'_>,
+        keep: &mut [bool],
+    ) -> Result<()> {
+        let mut lay: Option<(Lay, Lsn)> = None;
+        for (n, version) in versions.iter().enumerate().rev().filter(|(n, _)| !keep[*n]).collect::<Vec<_>>() {
+            let there = match lay.take() {
+                // Versions may have come in another order than that in which they were made.
+                Some((lay, upto)) if lay.since <= version.at && version.at <= upto => lay,
+                _ => self.paths_at(ino, version.at, version.stamp_ns)?,
+            };
+            keep[n] = there.paths.iter().any(|path| keeping.at(path)[n])
+                || there.elsewhere && keeping.retention.rules.keys().any(|path| keeping.at(path)[n]);
+            lay = Some((there, version.at));
+        }
+        Ok(())
+    }
+
+    /// The versions of an object, oldest first.
+    fn version_lives(&self, ino: Ino, object: &ObjectRow) -> Result<Vec<Held>> {
+        let mut found: Vec<Held> = Vec::new();
+        let (mut start, end) = (key::version(ino, Lsn::new(0)), key::version(ino, Lsn::MAX));
+        loop {
+            // Rows are many times larger than what is kept of them here.
+            let page = self.index.scan(&start, &end, VERSIONS)?;
+            let Some((last, _)) = page.last() else { break };
+            start = last.to_vec();
+            start.push(0);
+            for (k, bytes) in &page {
+                let v: VersionRow = row(k, bytes)?;
+                let at = Lsn::new(key::last_number(k).unwrap_or(0));
+                let life = Life { created_ns: v.created_ns, ended_ns: None };
+                found.push(Held { at, id: v.id, stamp_ns: v.stamp.hlc, life });
+            }
+            if page.len() < VERSIONS {
+                break;
+            }
         }
         one_after_the_other(&mut found);
         // What no name shows ended when it lost the last one.
         if object.attributes.links == 0
             && let Some(last) = found.last_mut()
         {
-            last.2.ended_ns = Some(object.attributes.changed);
+            last.life.ended_ns = Some(object.attributes.changed);
         }
         Ok(found)
     }
+}
 
-    /// Every path at which a name shows an object; of one that has no name any more, the last.
-    fn paths_of(&self, ino: Ino, object: &ObjectRow) -> Result<Vec<Vec<u8>>> {
-        let mut links = Vec::new();
-        if let Some(link) = &object.attributes.link {
-            links.push(link.clone());
-        }
-        for slot in 0..object.attributes.further {
-            let k = key::object_links(ino, slot);
-            if let Some(bytes) = self.index.get(&k)? {
-                let k = key::register(row(&k, &bytes)?);
-                if let Some(bytes) = self.index.get(&k)? {
-                    links.push(row(&k, &bytes)?);
-                }
-            }
-        }
-        let shown = links.iter().any(|l| l.placed.is_some());
-        let mut paths = Vec::new();
-        for link in links.iter().filter(|l| l.placed.is_some() == shown) {
-            let mut parts = vec![link.name.clone()];
-            let mut dir = link.placed.unwrap_or(link.parent);
-            while dir != Ino::FIRST && parts.len() < DEPTH {
-                let Some(above) = self.object_row(dir, None)?.and_then(|o| o.attributes.link) else { break };
-                debug_assert!(parts.len() < DEPTH);
-                parts.push(above.name);
-                dir = above.placed.unwrap_or(above.parent);
-            }
-            parts.reverse();
-            let mut path = Vec::new();
-            for part in parts {
-                path.push(b'/');
-                path.extend(part);
-            }
-            paths.push(path);
-        }
-        if paths.is_empty() {
-            paths.push(b"/".to_vec());
-        }
-        Ok(paths)
+/// A version that an object has.
+struct Held {
+    at: Lsn,
+    id: VersionId,
+    stamp_ns: u64,
+    life: Life,
+}
+
+/// What the policies keep of one object, each asked once.
+struct Keeping<'a> {
+    retention: &'a Retention,
+    lives: &'a [Life],
+    now_ns: u64,
+    /// By the path that a rule is for; none: the default.
+    by_rule: BTreeMap<Option<Vec<u8>>, Vec<bool>>,
+}
+
+impl Keeping<'_> {
+    /// What is kept of the object by the rule for a path.
+    fn at(&mut self, path: &[u8]) -> &[bool] {
+        let rule = self.retention.of(path);
+        let keeps = || match rule {
+            Some((_, policy)) => policy.keeps(self.lives, self.now_ns),
+            None => Policy::default().keeps(self.lives, self.now_ns),
+        };
+        self.by_rule.entry(rule.map(|(prefix, _)| prefix.to_vec())).or_insert_with(keeps)
     }
 }
 
@@ -346,20 +366,16 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_counts_and_only_whole_components() {
-        let r = Retention {
-            by_prefix: [
-                (b"/".to_vec(), Policy::All),
-                (b"/a".to_vec(), Policy::Last(3)),
-                (b"/a/b/".to_vec(), Policy::Never),
-            ]
-            .into(),
+    fn one_policy_is_one_however_often_it_is_said() {
+        let say = |rules: &[(&str, Policy)]| Retention {
+            rules: rules.iter().map(|(p, policy)| (p.as_bytes().to_vec(), policy.clone())).collect(),
         };
-        assert_eq!(r.of(b"/x"), Policy::All);
-        assert_eq!(r.of(b"/a/x"), Policy::Last(3));
-        assert_eq!(r.of(b"/ab"), Policy::All);
-        assert_eq!(r.of(b"/a/b/c"), Policy::Never);
-        assert_eq!(r.of(b"/a/b"), Policy::Never);
-        assert_eq!(Retention::default().of(b"/q"), Policy::default());
+        assert!(say(&[]).is_uniform());
+        assert!(say(&[("/", Policy::All), ("/a", Policy::All)]).is_uniform());
+        assert!(say(&[("/a", Policy::default())]).is_uniform());
+        assert!(!say(&[("/a", Policy::All)]).is_uniform());
+        assert!(!say(&[("/", Policy::All), ("/a", Policy::Never)]).is_uniform());
+        assert_eq!(say(&[("/", Policy::All), ("/a", Policy::Never)]).policy(b"/a/b"), Policy::Never);
+        assert_eq!(say(&[]).policy(b"/q"), Policy::default());
     }
 }

@@ -7,8 +7,9 @@ use crate::{
     base::{Error, FsError, Ino, LinkId, Lsn, ObjectId, Result, StoreId, VersionId, limits},
     format::{
         code,
-        facts::{Changes, Fact, Lineage, Marked, ObjectKind, Stretch, Told, Version},
+        facts::{Changes, Fact, Lineage, Marked, ObjectKind, Told, Version},
         rows::{LineageRow, LinkRegister, LockRow, MarkerRow, ObjectRow, Stamp, TagRow, XattrRow, key},
+        wire::Stretch,
     },
 };
 
@@ -226,7 +227,7 @@ impl Store {
 
     /// Notes whose effects come, before they do: should who tells them lose its disk, it is known what has nobody to hold it.
     fn note_owed(&self, page: &ToldPage) -> Result<()> {
-        let owed = page.known.without(&self.knowledge()?).without(&self.owed()?);
+        let owed = page.known.minus(&self.knowledge()?).minus(&self.owed()?);
         let these: Vec<Stretch> = owed.stretches().collect();
         let mut state = self.apply.lock();
         self.check_usable()?;

@@ -63,6 +63,11 @@ pub struct Keeping {
 }
 
 impl Keeping {
+    /// Everything everywhere.
+    pub fn everything() -> Self {
+        Self { policies: [Policy::All, Policy::All, Policy::All], made: BTreeMap::new() }
+    }
+
     /// In every third world everything is kept everywhere; in the others each host has its own policy.
     pub fn new(seed: u64) -> Self {
         let mut policies = [Policy::All, Policy::All, Policy::All];

@@ -51,15 +51,15 @@ impl Random for SeededRandom {
     }
 }
 
-struct Host {
-    disk: SimDisk,
-    store: Option<Store>,
+pub struct Host {
+    pub disk: SimDisk,
+    pub store: Option<Store>,
     clock_skew: i64,
     lives: u64,
     /// Versions made here that nobody made durable yet.
     pending: Vec<VersionId>,
     /// The disk as somebody copied it away at some time.
-    backup: Option<SimDisk>,
+    pub backup: Option<SimDisk>,
 }
 
 /// A parcel on a long way: from which life of which host, to which, what.
@@ -69,11 +69,11 @@ struct Late {
     parcel: Parcel,
 }
 
-struct World {
-    seed: u64,
-    rng: Rng,
-    truth: Arc<AtomicU64>,
-    hosts: Vec<Host>,
+pub struct World {
+    pub seed: u64,
+    pub rng: Rng,
+    pub truth: Arc<AtomicU64>,
+    pub hosts: Vec<Host>,
     acknowledged: BTreeSet<VersionId>,
     late: Vec<Late>,
     keeping: Keeping,
@@ -86,7 +86,7 @@ fn options() -> Options {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let truth = Arc::new(AtomicU64::new(1_790_000_000_000_000_000));
         let hosts = (0..3_u64)
@@ -103,7 +103,7 @@ impl World {
                 backup: None,
             })
             .collect();
-        let (acknowledged, late, keeping) = (BTreeSet::new(), Vec::new(), Keeping::new(seed));
+        let (acknowledged, late, keeping) = (BTreeSet::new(), Vec::new(), Keeping::everything());
         let unfinished = BTreeMap::new();
         let mut world = Self { seed, rng, truth, hosts, acknowledged, late, keeping, unfinished };
         for i in 0..3 {
@@ -137,18 +137,18 @@ impl World {
         self.set_policy(i);
     }
 
-    fn store(&self, i: usize) -> &Store {
+    pub fn store(&self, i: usize) -> &Store {
         self.hosts[i].store.as_ref().unwrap()
     }
 
-    fn sync(&mut self, i: usize) {
+    pub fn sync(&mut self, i: usize) {
         self.store(i).sync_all().unwrap();
         let pending = std::mem::take(&mut self.hosts[i].pending);
         self.acknowledged.extend(pending);
     }
 
     /// Power is cut: some of what was not synced is gone.
-    fn crash(&mut self, i: usize) {
+    pub fn crash(&mut self, i: usize) {
         let image = self.hosts[i].disk.crash_image(self.rng.next());
         self.hosts[i].store = None;
         self.hosts[i].disk = image;
@@ -156,8 +156,14 @@ impl World {
         self.open(i);
     }
 
+    /// Somebody copies the disk away.
+    pub fn copy_away(&mut self, i: usize) {
+        self.sync(i);
+        self.hosts[i].backup = Some(self.hosts[i].disk.crash_image(self.rng.next()));
+    }
+
     /// The disk is what it was when it was copied away, and the store, which can't know, goes on from there.
-    fn set_back(&mut self, i: usize) {
+    pub fn set_back(&mut self, i: usize) {
         // What others took in unsynced, their next crash may take too.
         (0..3).filter(|h| *h != i).for_each(|h| self.sync(h));
         let Some(image) = &self.hosts[i].backup else { return };
@@ -182,10 +188,7 @@ impl World {
             68..70 => self.expire(i),
             70..78 => self.sync(i),
             78..81 => self.crash(i),
-            81..83 => {
-                self.sync(i);
-                self.hosts[i].backup = Some(self.hosts[i].disk.crash_image(self.rng.next()));
-            }
+            81..83 => self.copy_away(i),
             83 => self.set_back(i),
             84..87 => self.duel(i, (i + 1) % 3),
             87..89 => self.deliver_late(),
@@ -268,6 +271,8 @@ fn holds_version(store: &Store, id: VersionId) -> bool {
 
 fn run(seed: u64, steps: u64) {
     let mut world = World::new(seed);
+    world.keeping = Keeping::new(seed);
+    (0..3).for_each(|i| world.set_policy(i));
     for _ in 0..steps {
         world.step();
     }
@@ -276,50 +281,54 @@ fn run(seed: u64, steps: u64) {
     }
     world.settle();
     (0..3).for_each(|i| world.expire(i));
-    let portraits: Vec<_> = (0..3).map(|i| portrait(world.store(i))).collect();
-    for i in 1..3 {
-        let keys: BTreeSet<_> = portraits[0].keys().chain(portraits[i].keys()).collect();
-        let both = |k: &str| portraits[0].contains_key(k) && portraits[i].contains_key(k);
-        let differ: Vec<_> = keys
-            .into_iter()
-            .filter(|k| portraits[0].get(*k) != portraits[i].get(*k))
-            .filter(|k| world.keeping.all() || !is_version(k) || both(k))
-            .collect();
-        if differ.is_empty() {
-            continue;
-        }
-        for h in [0, i] {
-            println!("host {h} {} {:?}", world.store(h).id(), world.store(h).knowledge().unwrap());
-            for k in &differ {
-                println!("{k}: {}", portraits[h].get(*k).map_or("-", |s| s));
-            }
-            if let Ok(object) = std::env::var("SEGFS_AGREE_OBJECT") {
-                trace(world.store(h), &object);
-            }
-        }
-        panic!(
-            "seed {seed}: hosts 0 and {i} differ\nreplay: SEGFS_AGREE_SEED={seed} cargo test --test it -- sim::agree --nocapture"
-        );
-    }
-    world.check_kept();
-    for id in world.acknowledged.iter().filter(|_| world.keeping.all()) {
-        for i in 0..3 {
-            let found = world.store(i).find_version(*id).unwrap();
-            assert!(found.is_some(), "seed {seed}: host {i} lacks acknowledged version {id}");
-        }
-    }
-    // What they hold survives: rebuilt from the log alone, each shows the same.
-    for (i, before) in portraits.iter().enumerate() {
-        world.sync(i);
-        world.hosts[i].store = None;
-        world.open(i);
-        assert_eq!(&portrait(world.store(i)), before, "seed {seed}: host {i} after reopening");
-    }
+    world.agree(&format!("SEGFS_AGREE_SEED={seed} cargo test --test it -- sim::agree --nocapture"));
 }
 
 impl World {
+    /// All hosts hold the same facts: they must show the same, lack nothing that was acknowledged, and do so after a replay too.
+    pub fn agree(&mut self, replay: &str) {
+        let seed = self.seed;
+        let portraits: Vec<_> = (0..3).map(|i| portrait(self.store(i))).collect();
+        for i in 1..3 {
+            let keys: BTreeSet<_> = portraits[0].keys().chain(portraits[i].keys()).collect();
+            let both = |k: &str| portraits[0].contains_key(k) && portraits[i].contains_key(k);
+            let differ: Vec<_> = keys
+                .into_iter()
+                .filter(|k| portraits[0].get(*k) != portraits[i].get(*k))
+                .filter(|k| self.keeping.all() || !is_version(k) || both(k))
+                .collect();
+            if differ.is_empty() {
+                continue;
+            }
+            for h in [0, i] {
+                println!("host {h} {} {:?}", self.store(h).id(), self.store(h).knowledge().unwrap());
+                for k in &differ {
+                    println!("{k}: {}", portraits[h].get(*k).map_or("-", |s| s));
+                }
+                if let Ok(object) = std::env::var("SEGFS_AGREE_OBJECT") {
+                    trace(self.store(h), &object);
+                }
+            }
+            panic!("seed {seed}: hosts 0 and {i} differ\nreplay: {replay}");
+        }
+        self.check_kept();
+        for id in self.acknowledged.iter().filter(|_| self.keeping.all()) {
+            for i in 0..3 {
+                let found = self.store(i).find_version(*id).unwrap();
+                assert!(found.is_some(), "seed {seed}: host {i} lacks acknowledged version {id}");
+            }
+        }
+        // What they hold survives: rebuilt from the log alone, each shows the same.
+        for (i, before) in portraits.iter().enumerate() {
+            self.sync(i);
+            self.hosts[i].store = None;
+            self.open(i);
+            assert_eq!(&portrait(self.store(i)), before, "seed {seed}: host {i} after reopening");
+        }
+    }
+
     /// Crashes leave drafts; they are made versions, so that all bytes can be compared.
-    fn finish_drafts(&mut self, i: usize) {
+    pub fn finish_drafts(&mut self, i: usize) {
         let store = self.hosts[i].store.as_ref().unwrap();
         let mut made = Vec::new();
         for dir in self.directories(i, usize::MAX) {
@@ -362,5 +371,55 @@ fn stores_with_the_same_facts_agree() {
     });
     if seeds >= 100 {
         STRUCK.check();
+    }
+}
+
+/// A store by itself, on a simulated disk.
+pub struct Solo {
+    pub disk: SimDisk,
+    pub store: Store,
+    pub clock: Arc<dyn Clock>,
+    seed: u64,
+    options: Options,
+}
+
+impl Solo {
+    pub fn new(seed: u64) -> Self {
+        Self::with(seed, options())
+    }
+
+    /// With segments that hold large extents.
+    pub fn large(seed: u64) -> Self {
+        Self::with(seed, Options { segment_bytes: 4 << 20, ..options() })
+    }
+
+    fn with(seed: u64, options: Options) -> Self {
+        let disk = SimDisk::new(seed);
+        let truth = Arc::new(AtomicU64::new(1_790_000_000_000_000_000));
+        let clock: Arc<dyn Clock> = Arc::new(SkewedClock { truth, skew_ns: 0 });
+        let random = SeededRandom(Mutex::new(Rng::new(seed)));
+        Store::format(&disk, &options, &*clock, &random, "".as_ref()).unwrap();
+        Self::open(disk, clock, seed + 1000, options)
+    }
+
+    fn open(disk: SimDisk, clock: Arc<dyn Clock>, seed: u64, options: Options) -> Self {
+        let parts = Parts {
+            disk: Arc::new(disk.clone()) as Arc<dyn Disk>,
+            clock: Arc::clone(&clock) as _,
+            random: Arc::new(SeededRandom(Mutex::new(Rng::new(seed)))),
+            index: Arc::new(MemoryIndex::new()),
+        };
+        let store = Store::open_parts(parts, options.clone()).unwrap();
+        Self { disk, store, clock, seed, options }
+    }
+
+    /// After a power cut.
+    pub fn crash(self, chance: u64) -> Self {
+        self.on(self.disk.crash_image(chance))
+    }
+
+    /// The same store, opened from another image of its disk.
+    pub fn on(&self, disk: SimDisk) -> Self {
+        Self::open(disk, Arc::clone(&self.clock), self.seed + 1000, self.options.clone())
     }
 }

@@ -4,7 +4,8 @@ use segfs::{
     base::{Incarnation, LinkId, ObjectId, StoreId},
     format::{
         BodyHeader, Kind,
-        facts::{Fact, Lineage, LocalRange, ObjectKind, Owner, Stretch, Time, Version, VersionVector},
+        facts::{Fact, Lineage, LocalRange, ObjectKind, Owner, Time, Version, VersionVector},
+        wire::Stretch,
     },
 };
 use serde_json::{Map, Value, json};
@@ -204,6 +205,7 @@ fn local_fact(f: &Fact) -> Value {
         Fact::Supplied(v, ..) => {
             json!({"fact": "supplied", "object": id(v.object), "version": v.id.to_string()})
         }
+        Fact::Clock(ns) => json!({"fact": "clock", "time": time(*ns), "time_ns": ns}),
         _ => Value::Null,
     }
 }
@@ -222,7 +224,9 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         Fact::Continued(_) | Fact::Filled(_) | Fact::Owed(_) | Fact::Adopted(_) => Vec::new(),
         Fact::Changes(c) => vec![c.object],
         Fact::Alias(a, b) => vec![*a, *b],
-        Fact::Tag(..) | Fact::StoreNumber(..) | Fact::Cleaned(_) | Fact::Unnamed(_) => Vec::new(),
+        Fact::Tag(..) | Fact::StoreNumber(..) | Fact::Cleaned(_) | Fact::Unnamed(_) | Fact::Clock(_) => {
+            Vec::new()
+        }
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
         | Fact::Modified(o, _)
