@@ -2,6 +2,7 @@
 
 mod badinput;
 mod bounds;
+mod catchup;
 mod cli;
 mod disk;
 mod exchange;

@@ -7,7 +7,7 @@ use bincode::{Decode, Encode};
 
 use crate::base::{Incarnation, Ino, LineageId, LinkId, Lsn, ObjectId, StoreId, VersionId};
 
-use super::{Location, code, hash};
+use super::{Location, code, hash, wire::Stretch};
 
 /// What kind of thing an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -396,6 +396,60 @@ pub enum Fact {
     Removed(ObjectId, VersionId),
     /// Local: the clock by which things expire has got to this, ns since 1970.
     Clock(u64),
+    /// Local, beside a version of another store: it comes without its content, which may follow; or, with true, which
+    /// retention here would not keep.
+    Without(ObjectId, VersionId, bool),
+    /// Local: a version that came without its content: that is noted now. With its stamp, ns since 1970, and who made it.
+    Supplied(Box<Version>, u64, StoreId),
+    /// Local: a value that another store's index has, under the stamp with which it was made.
+    Told(Box<Told>),
+    /// Only told: some fact that names this object has this stamp.
+    Touched(ObjectId),
+    /// Only told: what left a name last.
+    Marked(Box<Marked>),
+    /// Only told: a state of the history of a name that some link continues.
+    Continued(Lineage),
+    /// Local: everything that these facts batches come to was told.
+    Filled(Vec<Stretch>),
+    /// Local: effects of these facts batches may be here from now on, since a telling began that takes them in.
+    Owed(Vec<Stretch>),
+    /// Nobody holds these facts batches any more, but what some of them came to is here: from now on it counts as said by this
+    /// store. Others learn it from this store's index, as what makes up this batch.
+    Adopted(Vec<Stretch>),
+    /// Local: rows of a draft that truncations hide are gone: some, or all, and then the truncations need not be known any more.
+    Trimmed(ObjectId),
+}
+
+/// A fact as another store's index has it: who made it when.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Told {
+    /// Its stamp, ns since 1970.
+    pub hlc: u64,
+    /// The store that made it.
+    pub store: StoreId,
+    /// In which incarnation, if that matters (moves of directories); else 0.
+    pub incarnation: Incarnation,
+    /// Number of the fact in its record, if that matters; else 0.
+    pub part: u32,
+    /// The fact, encoded; never one that was told itself.
+    pub fact: Vec<u8>,
+}
+
+/// What left a name last.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Marked {
+    /// The directory.
+    pub dir: ObjectId,
+    /// The name.
+    pub name: Vec<u8>,
+    /// Id of the delete marker; 0: it left none.
+    pub id: VersionId,
+    /// What left.
+    pub child: ObjectId,
+    /// The history that the name ends with.
+    pub lineage: Lineage,
+    /// Nothing was deleted: what stood here was given another name.
+    pub moved: bool,
 }
 
 impl Fact {
@@ -419,6 +473,15 @@ impl Fact {
                 | Self::Unnamed(..)
                 | Self::Removed(..)
                 | Self::Clock(..)
+                | Self::Without(..)
+                | Self::Supplied(..)
+                | Self::Told(..)
+                | Self::Touched(..)
+                | Self::Marked(..)
+                | Self::Continued(..)
+                | Self::Filled(..)
+                | Self::Owed(..)
+                | Self::Trimmed(..)
         )
     }
 }

@@ -5,6 +5,7 @@
 //! are bounded before memory is allocated, and nothing panics.
 
 mod attribute_code;
+mod base_piece;
 pub mod checksum;
 pub mod code;
 pub mod compress;
@@ -18,10 +19,12 @@ mod layout;
 mod location;
 mod markers;
 pub mod moments;
+mod move_rows;
 pub mod payload;
 pub mod rows;
 pub mod segment_header;
 pub mod superblock;
+mod to_come;
 pub mod wire;
 
 pub use checksum::Seed;

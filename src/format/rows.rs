@@ -10,13 +10,16 @@ use crate::base::{Ino, LinkId, Lsn, ObjectId, VersionId};
 
 use super::{
     Location,
-    facts::{Lineage, LocalRange, ObjectKind, Owner, Time, VersionVector, version_flags},
+    facts::{Lineage, ObjectKind, Owner, Time, VersionVector, version_flags},
     moments::Moments,
 };
 pub use super::{
+    base_piece::BasePiece,
     hash_tree::{HashGroupRow, HashTreeRow},
     markers::{Departure, LineageRow, MarkerRow},
     moments::MomentsRow,
+    move_rows::{MoveAsk, MoveRow},
+    to_come::{ChangesRow, LackingRow, WaitingRow},
 };
 
 /// First bytes of keys.
@@ -84,6 +87,12 @@ pub mod kind {
     pub const MOMENTS: u8 = 0x2b;
     /// version id -> [`super::LockRow`].
     pub const LOCK: u8 = 0x2d;
+    /// inode, version id -> [`super::LackingRow`]: versions whose facts are here and whose content is not.
+    pub const LACKING: u8 = 0x31;
+    /// store, incarnation -> facts batches of it whose effects may be here, as intervals of sequences.
+    pub const OWED: u8 = 0x2a;
+    /// The LSN up to which what came here can be told from the index only.
+    pub const FILLED: u8 = 0x32;
     /// lineage -> [`super::LineageRow`], of those that a link continues.
     pub const LINEAGE: u8 = 0x2e;
     /// inode, number, version id -> LSN of the version, of objects whose versions did not come in the order of their numbers.
@@ -308,6 +317,25 @@ pub mod key {
     pub fn changes(ino: Ino, version: VersionId, part: u32) -> Vec<u8> {
         Key::new(kind::CHANGES).u64(ino.get()).u128(version.get()).u32(part).done()
     }
+    /// Facts batches of an incarnation whose effects may be here.
+    #[must_use]
+    pub fn owed(store: StoreId, incarnation: Incarnation) -> Vec<u8> {
+        Key::new(kind::OWED).u128(store.get()).u64(incarnation.get()).done()
+    }
+    /// The one FILLED row.
+    #[must_use]
+    pub fn filled() -> Vec<u8> {
+        Key::new(kind::FILLED).done()
+    }
+    /// A version whose content is not here; none gives the prefix of all of an object.
+    #[must_use]
+    pub fn lacking(ino: Ino, version: Option<VersionId>) -> Vec<u8> {
+        let key = Key::new(kind::LACKING).u64(ino.get());
+        match version {
+            Some(v) => key.u128(v.get()).done(),
+            None => key.done(),
+        }
+    }
     /// The content hash of a branch in parts: which version it is of.
     #[must_use]
     pub fn hash_tree(ino: Ino, branch: u32) -> Vec<u8> {
@@ -375,10 +403,23 @@ pub mod key {
         let o = held_origin(key)?;
         Some(crate::format::facts::ExtentId { store: o.store, incarnation: o.incarnation, sequence: o.seq })
     }
+    /// Stamp, store, incarnation and part in a key of [`moved_dir`].
+    #[must_use]
+    pub fn moved_by(key: &[u8]) -> Option<(u64, StoreId, Incarnation, u32)> {
+        let hlc = u64::from_be_bytes(key.get(1..9)?.try_into().ok()?);
+        let store = StoreId::new(u128::from_be_bytes(key.get(9..25)?.try_into().ok()?));
+        let incarnation = Incarnation::new(u64::from_be_bytes(key.get(25..33)?.try_into().ok()?));
+        Some((hlc, store, incarnation, u32::from_be_bytes(key.get(33..37)?.try_into().ok()?)))
+    }
     /// The missing version in a key of [`waiting`].
     #[must_use]
     pub fn waited_for(key: &[u8]) -> Option<VersionId> {
         Some(VersionId::new(u128::from_be_bytes(key.get(1..17)?.try_into().ok()?)))
+    }
+    /// The version in a key of [`lacking`].
+    #[must_use]
+    pub fn lacking_version(key: &[u8]) -> Option<VersionId> {
+        Some(VersionId::new(u128::from_be_bytes(key.last_chunk::<16>().copied()?)))
     }
     /// The number that ends a key: an LSN or a chunk.
     #[must_use]
@@ -697,25 +738,6 @@ pub struct BranchRow {
     pub tip: Lsn,
 }
 
-/// How a version that is still to come differs from one that is here: a [`super::facts::Changes`] whose
-/// extents are already in this log.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct ChangesRow {
-    /// The version to start from; none: an empty file.
-    pub base: Option<VersionId>,
-    /// What differs, to be applied in this order.
-    pub ranges: Vec<LocalRange>,
-}
-
-/// A version that waits for the one on which its changes rest.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct WaitingRow {
-    /// The version.
-    pub version: super::facts::Version,
-    /// Stamp of its record.
-    pub stamp: Stamp,
-}
-
 /// Where a version is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct VersionPlace {
@@ -742,6 +764,14 @@ pub struct LockRow {
     pub hold_stamp: Stamp,
 }
 
+impl LockRow {
+    /// Does it keep its version at this time, ns since 1970?
+    #[must_use]
+    pub const fn locks(&self, now_ns: u64) -> bool {
+        self.hold || (self.mode > 0 && self.until > now_ns)
+    }
+}
+
 /// An extent of another store in this one's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct ExtentRow {
@@ -749,28 +779,6 @@ pub struct ExtentRow {
     pub extent: Lsn,
     /// Where that lies.
     pub location: Location,
-}
-
-/// A move of a directory, or an alias: what was decided, and what was there before, to take it back.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct MoveRow {
-    /// The directory.
-    pub dir: Ino,
-    /// What is asked for.
-    pub ask: MoveAsk,
-    /// Where the directory hung before; none: nowhere.
-    pub before: Option<LinkRegister>,
-    /// Took effect: it would not have closed a cycle, and was the newest of its register.
-    pub done: bool,
-}
-
-/// What a [`MoveRow`] asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum MoveAsk {
-    /// Hang here (or be gone from here).
-    Hang(Box<LinkRegister>),
-    /// Be another name for this one.
-    Alias(Ino),
 }
 
 /// A tag.
@@ -782,18 +790,4 @@ pub struct TagRow {
     pub stamp: Stamp,
     /// The moment, ns since 1970; none: removed.
     pub moment: Option<u64>,
-}
-
-/// A piece of a base: rows of the index as of an LSN, in the order of their keys. All pieces of one base
-/// together are the index as it was then; see `docs/FORMAT.md` section 7.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct BasePiece {
-    /// The LSN that the rows are as of; names the base.
-    pub as_of: Lsn,
-    /// Number of this piece, from 0.
-    pub part: u32,
-    /// Nothing comes after it.
-    pub last: bool,
-    /// Keys and rows.
-    pub rows: Vec<(Vec<u8>, Vec<u8>)>,
 }

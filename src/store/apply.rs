@@ -72,14 +72,14 @@ impl Apply<'_, '_> {
 
     /// Notes where in the log the stamp of this record is, if it is the highest of any facts so far. Local facts
     /// change nothing that a moment shows, and would put late what another store made early.
-    fn rise(&mut self) -> Result<()> {
+    pub(super) fn rise(&mut self) -> Result<()> {
         match self.state.meta.moments.rise(self.stamp.hlc, self.txn.lsn()) {
             Some((first, full)) => self.txn.put(key::moments(first), &full, Keep::Amend),
             None => Ok(()),
         }
     }
 
-    fn fact(&mut self, fact: &Fact) -> Result<()> {
+    pub(super) fn fact(&mut self, fact: &Fact) -> Result<()> {
         match fact {
             Fact::Create(create) => self.create(create),
             Fact::Link(link) => self.link(link),
@@ -126,6 +126,16 @@ impl Apply<'_, '_> {
                 self.state.meta.clock_ns = *ns;
                 Ok(())
             }
+            Fact::Without(object, version, declined) => self.without(*object, *version, *declined),
+            Fact::Trimmed(object) => self.trimmed(*object),
+            Fact::Supplied(version, hlc, maker) => self.supplied(version, *hlc, *maker),
+            Fact::Told(_)
+            | Fact::Touched(_)
+            | Fact::Marked(_)
+            | Fact::Continued(_)
+            | Fact::Filled(_)
+            | Fact::Owed(_)
+            | Fact::Adopted(_) => self.of_a_telling(fact),
         }
     }
 

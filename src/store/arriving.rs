@@ -17,7 +17,7 @@ use super::{
     Store,
     content::BranchView,
     exchange::Parcel,
-    import::extents_in,
+    lacking::extents_in,
     pieces::{chunks_of, splice},
     txn::row,
 };
@@ -35,7 +35,7 @@ impl Store {
     /// What reading the index says.
     pub fn lacking_extents(&self, parcel: &Parcel) -> Result<Vec<ExtentId>> {
         let mut lacking = Vec::new();
-        for id in extents_in(parcel) {
+        for id in extents_in(&parcel.contents) {
             if self.index.get(&key::extent(id))?.is_none() {
                 lacking.push(*id);
             }

@@ -34,6 +34,15 @@ impl Knowledge {
         self.add_range((o.store, o.incarnation), o.seq, o.seq);
     }
 
+    /// Is everything in the other in this one too?
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        other.stretches().all(|s| {
+            let held = self.0.get(&(s.store, s.incarnation));
+            held.is_some_and(|h| h.iter().any(|(first, last)| *first <= s.first && s.last <= *last))
+        })
+    }
+
     /// Adds a stretch of batches. A stretch that ends before it begins is none.
     pub fn add_stretch(&mut self, s: &Stretch) {
         if s.first <= s.last {
@@ -117,6 +126,40 @@ impl Store {
         Ok(known)
     }
 
+    /// Facts batches of which something may be here that was told, and which this store does not hold: those of a telling that
+    /// is not finished. If nobody else holds them either, since who told them lost its disk, this store has to
+    /// [adopt](Self::adopt) them.
+    ///
+    /// # Errors
+    /// What reading the index says.
+    pub fn owed(&self) -> Result<Knowledge> {
+        let mut owed = Knowledge::default();
+        for (k, bytes) in self.index.scan(&[kind::OWED], &after_prefix(&[kind::OWED]), usize::MAX)? {
+            let Some(store) = k.get(1..17).and_then(|b| b.try_into().ok()).map(u128::from_be_bytes) else {
+                continue;
+            };
+            let of = (StoreId::new(store), Incarnation::new(key::last_number(&k).unwrap_or(0)));
+            for (first, last) in row::<Vec<(u64, u64)>>(&k, &bytes)? {
+                owed.add_range(of, first, last);
+            }
+        }
+        if owed.is_empty() { Ok(owed) } else { Ok(owed.minus(&self.knowledge()?)) }
+    }
+
+    /// Makes what is [owed](Self::owed) a facts batch of this store's own: whoever lacks it has to be told this store's
+    /// index. For when it is known that no other store holds what is owed. Says whether anything was.
+    ///
+    /// # Errors
+    /// What log and index say.
+    pub fn adopt(&self) -> Result<bool> {
+        let these: Vec<Stretch> = self.owed()?.stretches().collect();
+        if these.is_empty() {
+            return Ok(false);
+        }
+        self.run(|op| op.fact(crate::format::facts::Fact::Adopted(these)))?;
+        Ok(true)
+    }
+
     /// Does this store hold a facts batch?
     pub(super) fn holds(&self, state: &State, o: &Origin) -> Result<bool> {
         if o.store == self.id && o.incarnation.get() == state.meta.incarnation && o.seq <= state.meta.sequence
@@ -157,9 +200,46 @@ pub(super) fn note_held(txn: &mut Txn<'_>, o: &Origin, last: u64) -> Result<()> 
     txn.put(key::held_to(o.store, o.incarnation, last), &first, Keep::Amend)
 }
 
+/// Notes that a stretch of facts batches is held, some of which may have been before.
+pub(super) fn hold(txn: &mut Txn<'_>, s: &Stretch) -> Result<()> {
+    let (mut first, mut last) = (s.first, s.last);
+    let of = |seq| key::held(s.store, s.incarnation, seq);
+    // Stretches begin in order, and end in order: back from the last that begins within or right behind this one.
+    let mut end = of(last.saturating_add(2));
+    while let Some((k, bytes)) = txn.scan_back_range(&of(0), &end, 1)?.pop() {
+        let (begin, to) = (key::last_number(&k).unwrap_or(0), row::<u64>(&k, &bytes)?);
+        if to.saturating_add(1) < first {
+            break;
+        }
+        (first, last) = (first.min(begin), last.max(to));
+        txn.delete(key::held_to(s.store, s.incarnation, to), Keep::Amend)?;
+        txn.delete(k.clone(), Keep::Amend)?;
+        end = k;
+    }
+    txn.put(of(first), &last, Keep::Amend)?;
+    txn.put(key::held_to(s.store, s.incarnation, last), &first, Keep::Amend)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_without_another_is_the_rest() {
+        let of = |ranges: &[(u64, u64)]| {
+            let mut k = Knowledge::default();
+            for (first, last) in ranges {
+                k.add_range((StoreId::new(1), Incarnation::new(1)), *first, *last);
+            }
+            k
+        };
+        let all = of(&[(3, 10), (20, 22)]);
+        assert_eq!(all.minus(&of(&[])), all);
+        assert_eq!(all.minus(&of(&[(1, 30)])), of(&[]));
+        assert_eq!(all.minus(&of(&[(1, 3), (5, 6), (10, 21)])), of(&[(4, 4), (7, 9), (22, 22)]));
+        assert_eq!(of(&[(1, 2)]).minus(&all), of(&[(1, 2)]));
+        assert!(all.includes(&of(&[(4, 9)])) && !all.includes(&of(&[(4, 11)])) && all.includes(&of(&[])));
+    }
 
     #[test]
     fn knowledge_joins_what_touches() {

@@ -9,15 +9,18 @@ mod alive;
 mod apply;
 mod arriving;
 mod base;
+mod catchup;
 mod cleaner;
 mod clock;
 mod content;
+mod differences;
 mod exchange;
 mod hash_trees;
 mod hashes;
 mod import;
 pub mod inspect;
 mod knowledge;
+mod lacking;
 mod lineage;
 mod missing;
 mod moments;
@@ -35,6 +38,7 @@ mod settings;
 mod space;
 mod state;
 mod superblock;
+mod told;
 mod txn;
 mod versions;
 pub mod words;
@@ -66,11 +70,14 @@ use crate::{
 use activity::Activity;
 pub use activity::Work;
 use apply::Apply;
+pub use catchup::{CatchUp, Mark, ToldPage};
 pub use cleaner::{Cleaned, Goal};
 pub use clock::Expiry;
-pub use exchange::Parcel;
+pub use differences::Onward;
+pub use exchange::{Parcel, Sources, Supply};
 pub use import::Fetch;
 pub use knowledge::Knowledge;
+pub use lacking::{Lacking, Supplier};
 pub use lineage::{Gone, History, Past, Paused};
 pub use missing::Missing;
 pub use moments::Tag;
@@ -154,6 +161,8 @@ pub struct Store {
     cleaner: Mutex<cleaner::Cleaner>,
     /// The newest base that this opening wrote, all of it durable.
     base: Mutex<Option<base::Base>>,
+    /// Up to where every two-way member has acknowledged the log.
+    acknowledged: Mutex<Lsn>,
     /// When it was made, ns since 1970.
     created_ns: u64,
     /// What the clock by which things expire goes by.

@@ -147,7 +147,7 @@ impl Apply<'_, '_> {
 
     /// Something left a name. The newest of such facts says whose history the name ends with, while nothing stands there;
     /// whether the link itself hangs where this fact says does not matter.
-    fn depart(
+    pub(super) fn depart(
         &mut self,
         object: ObjectId,
         parent: ObjectId,

@@ -286,6 +286,7 @@ impl Store {
             anchor: Mutex::new(anchor),
             settings: RwLock::new(Arc::new(options.settings.clone())),
             options,
+            acknowledged: Mutex::default(),
             keeper: Mutex::default(),
             trees: Mutex::default(),
             rounds: (Mutex::new(0), Condvar::new()),

@@ -44,7 +44,10 @@ impl Apply<'_, '_> {
     pub(super) fn removed(&mut self, object: ObjectId, id: VersionId) -> Result<()> {
         let (ino, mut row) = self.object_or_new(object)?;
         let place_key = key::version_id(id);
-        let Some(mut place) = self.txn.get::<VersionPlace>(&place_key)? else { return Ok(()) };
+        let Some(mut place) = self.txn.get::<VersionPlace>(&place_key)? else {
+            let lacking = self.txn.has(&key::lacking(ino, id.into()))?;
+            return if lacking { self.forgo(ino, id) } else { Ok(()) };
+        };
         let k = key::version(ino, place.at);
         let Some(v) = self.txn.get::<VersionRow>(&k)? else { return Ok(()) };
         let (before, next) = self.kept_around(ino, place.at, v.branch)?;
@@ -72,6 +75,15 @@ impl Apply<'_, '_> {
             if before.is_none() && next.is_none() {
                 self.drop_rest(ino, v.branch)?;
             }
+        }
+        if row.content.branch != v.branch && before.is_none() && next.is_none() {
+            // The last version of a line that does not show: nothing rests any more on where that began.
+            self.drop_rest(ino, v.branch)?;
+            self.txn.put(
+                key::branch(ino, v.branch),
+                &BranchRow { base: None, tip: place.at },
+                Keep::Amend,
+            )?;
         }
         self.txn.put_object(ino, row, Keep::Amend)
     }
@@ -118,9 +130,12 @@ impl Apply<'_, '_> {
         let window = |from: Lsn, to: Lsn| {
             (key::dirty(ino, branch, from.next(), 0), key::dirty(ino, branch, to.next(), 0))
         };
+        // What follows is described by the version before, or by that where the branch began.
+        let began = self.txn.get::<BranchRow>(&key::branch(ino, branch))?.and_then(|b| b.base);
+        let rests_on = before.or(began.map(|b| b.at));
         let mut changed_before = BTreeSet::new();
-        if let Some(before) = before {
-            let (start, end) = window(before, at);
+        if let Some(rests_on) = rests_on {
+            let (start, end) = window(rests_on, at);
             for (k, _) in self.txn.scan_range(&start, &end, usize::MAX)? {
                 changed_before.extend(key::last_number(&k));
             }
@@ -140,7 +155,7 @@ impl Apply<'_, '_> {
                 }
             }
             // That it changed since the version before is noted already.
-            if before.is_none() || changed_before.contains(&chunk) {
+            if rests_on.is_none() || changed_before.contains(&chunk) {
                 self.txn.delete(k, Keep::Amend)?;
             }
         }
@@ -229,15 +244,19 @@ impl Op<'_, '_> {
         let Doomed { ino, id } = *doomed;
         let txn = &mut *self.apply.txn;
         let place = txn.get::<VersionPlace>(&key::version_id(id))?;
-        let Some(place) = place.filter(|p| p.ino == ino && !p.removed) else {
+        let lacking = place.is_none() && txn.has(&key::lacking(ino, id.into()))?;
+        let place = place.filter(|p| p.ino == ino && !p.removed);
+        if place.is_none() && !lacking {
             return Ok(Some(Kept::NotThere));
-        };
-        let object = txn.object(ino)?;
-        let c = &object.content;
+        }
         let lock = txn.get::<LockRow>(&key::lock(id))?.unwrap_or_default();
-        if lock.hold || (lock.mode > 0 && lock.until > now_ns) {
+        if lock.locks(now_ns) {
             return Ok(Some(Kept::Locked));
         }
+        // What only its facts are here of shows nothing, and nothing rests on it.
+        let Some(place) = place else { return Ok(None) };
+        let object = txn.object(ino)?;
+        let c = &object.content;
         // Of what is gone for good nothing has to stay; but while there are other stores, one may bring it back.
         let over = object.attributes.links == 0
             && !c.draft
@@ -254,7 +273,7 @@ impl Op<'_, '_> {
             let prefix = &prefix[..prefix.len() - 4];
             for (k, bytes) in txn.scan(prefix, prefix, usize::MAX)? {
                 let b: BranchRow = row(&k, &bytes)?;
-                if b.tip == place.at || b.base.is_some_and(|b| b.at == place.at) {
+                if b.base.is_some_and(|b| b.at == place.at) {
                     return Ok(Some(Kept::Base));
                 }
             }

@@ -10,7 +10,7 @@ use crate::{
     format::rows::{ObjectRow, VersionRow, after_prefix, key, kind},
 };
 
-use super::{Store, paths::Lay, remove::Doomed, settings::ByPath, txn::row};
+use super::{Store, ops::created_of, paths::Lay, remove::Doomed, settings::ByPath, txn::row};
 
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 24 * 3600 * SECOND;
@@ -120,6 +120,16 @@ impl Policy {
     }
 }
 
+/// Versions of one object in the order in which they were made, each ended by the next: the same on every store that has
+/// them, whichever came first.
+fn one_after_the_other(versions: &mut [Held]) {
+    versions.sort_by_key(|v| (v.life.created_ns, v.id));
+    let made: Vec<u64> = versions.iter().map(|v| v.life.created_ns).collect();
+    for (n, v) in versions.iter_mut().enumerate() {
+        v.life.ended_ns = made.get(n + 1).copied();
+    }
+}
+
 impl Store {
     /// One step of letting go what no policy keeps: looks at some objects from `from` on and removes versions. Returns how many went,
     /// and where to go on; `None` at the end.
@@ -146,23 +156,92 @@ impl Store {
         Ok((self.remove_versions(&doomed, now_ns)?, Some(at)))
     }
 
-    /// Adds what may go of one object; says how many versions it has.
-    fn doom(&self, ino: Ino, retention: &Retention, now_ns: u64, doomed: &mut Vec<Doomed>) -> Result<usize> {
-        let Some(object) = self.object_row(ino, None)? else { return Ok(0) };
-        let versions = self.version_lives(ino, &object)?;
-        if versions.len() == 1 && versions[0].life.ended_ns.is_none() {
-            return Ok(1);
-        }
+    /// Says up to which LSN every member of a two-way group has acknowledged this store's log; 0: there are no members. Of each
+    /// object the newest version up to there, on which edits may rest that have not come yet, is kept whatever a policy says.
+    /// Not written to disk.
+    pub fn set_acknowledged(&self, upto: Lsn) {
+        *self.acknowledged.lock() = upto;
+    }
+
+    /// Which of these versions, of an object that has others here, would be kept; as if they came now.
+    pub(super) fn wanted(
+        &self,
+        ino: Ino,
+        object: &ObjectRow,
+        of: &[(VersionId, u64)],
+        now_ns: u64,
+    ) -> Result<Vec<bool>> {
+        let mut lives = self.version_lives(ino, object)?;
+        let came = |(id, created_ns): &(VersionId, u64)| Held {
+            at: self.log.last_lsn(),
+            id: *id,
+            stamp_ns: *created_ns,
+            life: Life { created_ns: *created_ns, ended_ns: None },
+        };
+        lives.extend(of.iter().map(came));
+        one_after_the_other(&mut lives);
+        let settings = Arc::clone(&self.settings.read());
+        let keep = self.kept(ino, object, &settings.retention, &lives, now_ns)?;
+        let kept = |id: &VersionId| lives.iter().zip(&keep).any(|(v, keep)| v.id == *id && *keep);
+        Ok(of.iter().map(|(id, _)| kept(id)).collect())
+    }
+
+    /// Which of an object's versions some rule for a path of it keeps.
+    fn kept(
+        &self,
+        ino: Ino,
+        object: &ObjectRow,
+        retention: &Retention,
+        versions: &[Held],
+        now_ns: u64,
+    ) -> Result<Vec<bool>> {
         let lives: Vec<Life> = versions.iter().map(|v| v.life).collect();
         let mut keeping = Keeping { retention, lives: &lives, now_ns, by_rule: BTreeMap::new() };
         let mut keep = vec![false; lives.len()];
-        for path in self.paths_of(ino, &object)? {
+        for path in self.paths_of(ino, object)? {
             for (k, more) in keep.iter_mut().zip(keeping.at(&path)) {
                 *k |= more;
             }
         }
         if !retention.is_uniform() {
-            self.keep_where_made(ino, &versions, &mut keeping, &mut keep)?;
+            self.keep_where_made(ino, versions, &mut keeping, &mut keep)?;
+        }
+        Ok(keep)
+    }
+
+    /// Adds those versions of an object that lack their content and are not wanted any more.
+    fn doom_lacking(
+        &self,
+        ino: Ino,
+        object: &ObjectRow,
+        now_ns: u64,
+        doomed: &mut Vec<Doomed>,
+    ) -> Result<()> {
+        let prefix = key::lacking(ino, None);
+        let rows = self.index.scan(&prefix, &after_prefix(&prefix), VERSIONS)?;
+        let ids = rows.iter().filter_map(|(k, _)| key::lacking_version(k));
+        let of: Vec<_> = ids.map(|id| (id, created_of(id).unwrap_or(0))).collect();
+        if of.is_empty() {
+            return Ok(());
+        }
+        let wanted = self.wanted(ino, object, &of, now_ns)?;
+        let unwanted = of.iter().zip(wanted).filter(|(_, wanted)| !wanted);
+        doomed.extend(unwanted.map(|((id, _), _)| Doomed { ino, id: *id }));
+        Ok(())
+    }
+
+    /// Adds what may go of one object; says how many versions it has.
+    fn doom(&self, ino: Ino, retention: &Retention, now_ns: u64, doomed: &mut Vec<Doomed>) -> Result<usize> {
+        let Some(object) = self.object_row(ino, None)? else { return Ok(0) };
+        let versions = self.version_lives(ino, &object)?;
+        self.doom_lacking(ino, &object, now_ns, doomed)?;
+        if versions.len() == 1 && versions[0].life.ended_ns.is_none() {
+            return Ok(1);
+        }
+        let mut keep = self.kept(ino, &object, retention, &versions, now_ns)?;
+        let acknowledged = *self.acknowledged.lock();
+        if let Some(common) = versions.iter().rposition(|v| v.at <= acknowledged) {
+            keep[common] = true;
         }
         let gone = versions.iter().zip(keep).filter(|(_, keep)| !keep);
         doomed.extend(gone.map(|(version, _)| Doomed { ino, id: version.id }));
@@ -178,15 +257,16 @@ impl Store {
         keeping: &mut Keeping<'_>,
         keep: &mut [bool],
     ) -> Result<()> {
-        let mut lay: Option<Lay> = None;
+        let mut lay: Option<(Lay, Lsn)> = None;
         for (n, version) in versions.iter().enumerate().rev().filter(|(n, _)| !keep[*n]).collect::<Vec<_>>() {
             let there = match lay.take() {
-                Some(lay) if lay.since <= version.at => lay,
+                // Versions may have come in another order than that in which they were made.
+                Some((lay, upto)) if lay.since <= version.at && version.at <= upto => lay,
                 _ => self.paths_at(ino, version.at, version.stamp_ns)?,
             };
             keep[n] = there.paths.iter().any(|path| keeping.at(path)[n])
                 || there.elsewhere && keeping.retention.rules.keys().any(|path| keeping.at(path)[n]);
-            lay = Some(there);
+            lay = Some((there, version.at));
         }
         Ok(())
     }
@@ -203,9 +283,6 @@ impl Store {
             start.push(0);
             for (k, bytes) in &page {
                 let v: VersionRow = row(k, bytes)?;
-                if let Some(last) = found.last_mut() {
-                    last.life.ended_ns = Some(v.created_ns.max(last.life.created_ns));
-                }
                 let at = Lsn::new(key::last_number(k).unwrap_or(0));
                 let life = Life { created_ns: v.created_ns, ended_ns: None };
                 found.push(Held { at, id: v.id, stamp_ns: v.stamp.hlc, life });
@@ -214,6 +291,7 @@ impl Store {
                 break;
             }
         }
+        one_after_the_other(&mut found);
         // What no name shows ended when it lost the last one.
         if object.attributes.links == 0
             && let Some(last) = found.last_mut()

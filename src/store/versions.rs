@@ -23,20 +23,22 @@ use super::{
 impl Apply<'_, '_> {
     /// A version: of the draft here, or of the changes that came before it.
     pub(super) fn version(&mut self, v: &facts::Version, stamp: Stamp) -> Result<()> {
-        if self.txn.has(&key::version_id(v.id))? {
+        let (ino, mut row) = self.object_or_new(v.object)?;
+        if self.txn.has(&key::version_id(v.id))? || self.comes_without(ino, v, stamp)? {
             return Ok(());
         }
-        let (ino, mut row) = self.object_or_new(v.object)?;
         let changes = self.changes_of(ino, v.id)?;
         let content = if let Some((base, parts)) = changes {
             let base = match base {
                 None => None,
                 Some(id) => match self.txn.get::<VersionPlace>(&key::version_id(id))? {
                     Some(place) if place.ino == ino && !place.removed => Some(place.at),
-                    _ => return self.wait(id, v, stamp),
+                    Some(_) => return self.lacks(ino, v, stamp),
+                    None if self.txn.has(&key::lacking(ino, id.into()))? => return self.lacks(ino, v, stamp),
+                    None => return self.wait(id, v, stamp),
                 },
             };
-            let mut on_branch = self.branch_for(ino, &mut row.content, base)?;
+            let mut on_branch = self.branch_for(ino, &mut row.content, base, v)?;
             self.apply_changes(ino, &row, &mut on_branch, v, &parts)?;
             on_branch
         } else {
@@ -195,6 +197,9 @@ impl Apply<'_, '_> {
             self.txn.put_object(ino, row, Keep::History)?;
         }
         self.state.meta.foreign = true;
+        if changes.part == 0 {
+            self.drop_changes(ino, changes.version)?;
+        }
         let ranges = changes.ranges.clone();
         let k = key::changes(ino, changes.version, changes.part);
         self.txn.put(k, &ChangesRow { base: changes.base, ranges }, Keep::Amend)
@@ -218,9 +223,15 @@ impl Apply<'_, '_> {
         Ok(parts.first().map(|p| p.base).map(|base| (base, parts)))
     }
 
-    /// The branch on which a version with this base goes: the base's own if nothing follows it there, else a
-    /// new one. Returned as the content that it has now.
-    fn branch_for(&mut self, ino: Ino, content: &mut Content, base: Option<Lsn>) -> Result<Content> {
+    /// The branch on which a version with this base goes: the base's own if nothing follows it there and the version
+    /// descends from it, else a new one. Returned as the content that it has now.
+    fn branch_for(
+        &mut self,
+        ino: Ino,
+        content: &mut Content,
+        base: Option<Lsn>,
+        made: &facts::Version,
+    ) -> Result<Content> {
         let Some(at) = base else {
             if content.ordinal == 0 && !content.draft && content.branches <= 1 {
                 content.branches = content.branches.max(1);
@@ -239,7 +250,7 @@ impl Apply<'_, '_> {
         } else {
             self.txn.get::<BranchRow>(&key::branch(ino, v.branch))?.map_or(Lsn::default(), |b| b.tip)
         };
-        let continues = tip == at && !(here && content.draft);
+        let continues = tip == at && !(here && content.draft) && v.vector.within(&made.vector);
         let branch = if continues {
             v.branch
         } else {
@@ -248,7 +259,8 @@ impl Apply<'_, '_> {
         Ok(Content {
             branch,
             size: v.size,
-            cuts: v.cuts,
+            // Rows that older cuts hide may be gone by now, and these cuts with them.
+            cuts: if continues && here { content.cuts.clone() } else { v.cuts },
             allocated: v.allocated,
             tip: at,
             branches: content.branches,

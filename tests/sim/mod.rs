@@ -1,6 +1,6 @@
 //! The simulated world: what the engine runs on when one seed is to decide everything.
 
-mod agree;
+pub mod agree;
 mod bitrot;
 mod compare;
 pub mod content;

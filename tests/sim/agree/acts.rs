@@ -47,8 +47,8 @@ impl World {
             // A removal against a file made below.
             (4, Some((x, x2)), _) if x.kind == ObjectKind::Directory => {
                 let removed = s.rmdir(Ino::FIRST, a).map(drop);
-                let made = write(t, x2.ino, b"below", bytes);
-                [removed, made.map(|id| written.extend(id))]
+                let made = write(t, x2.ino, b"below", bytes, &mut written);
+                [removed, made]
             }
             // A directory made twice, with something in each.
             _ => [s, t].map(|s| {
@@ -56,6 +56,7 @@ impl World {
                 s.create_object(dir, b"same", &new_dir).map(drop)
             }),
         };
+        self.note_made(j, &written);
         self.hosts[j].pending.extend(written);
         for e in done.into_iter().filter_map(Result::err) {
             assert!(matches!(e, Error::Fs(_)), "seed {}: {e}", self.seed);
@@ -86,12 +87,13 @@ impl World {
         let (what, bytes) = (self.rng.below(100), self.rng.next());
         let store = self.hosts[i].store.as_ref().unwrap();
         let there = store.view().lookup(dir, &a).ok();
+        let mut made = Vec::new();
         let result: Result<(), Error> = match what {
             0..18 => store.create_object(dir, &a, &NewObject::directory(0o755, Owner::default())).map(drop),
             18..22 => {
                 store.create_object(dir, &a, &NewObject::symlink(b.clone(), Owner::default())).map(drop)
             }
-            22..50 => write(store, dir, &a, bytes).map(|id| self.hosts[i].pending.extend(id)),
+            22..50 => write(store, dir, &a, bytes, &mut made),
             50..58 => store.unlink(dir, &a).map(drop),
             58..64 => store.rmdir(dir, &a).map(drop),
             64..84 => {
@@ -111,6 +113,8 @@ impl World {
             }),
             _ => store.tag(&a, bytes % 3 != 0).map(drop),
         };
+        self.note_made(i, &made);
+        self.hosts[i].pending.extend(made);
         if let Err(e) = result {
             assert!(matches!(e, Error::Fs(_)), "seed {}: {e}", self.seed);
         }
@@ -118,7 +122,7 @@ impl World {
 }
 
 /// Writes a file as an editor would: in place, or a new one renamed over the old.
-fn write(store: &Store, dir: Ino, name: &[u8], bytes: u64) -> Result<Option<VersionId>, Error> {
+fn write(store: &Store, dir: Ino, name: &[u8], bytes: u64, made: &mut Vec<VersionId>) -> Result<(), Error> {
     let by_rename = bytes.is_multiple_of(3);
     let target: &[u8] = if by_rename { b"tmp" } else { name };
     let ino = match store.view().lookup(dir, target) {
@@ -132,9 +136,9 @@ fn write(store: &Store, dir: Ino, name: &[u8], bytes: u64) -> Result<Option<Vers
     if !data.is_empty() {
         store.write(ino, (bytes >> 24) % 150_000, &data)?;
     }
-    let (_, id) = store.commit_version(ino)?;
+    made.extend(store.commit_version(ino)?.1);
     if by_rename {
         store.rename((dir, b"tmp"), (dir, name), Rename::Replace)?;
     }
-    Ok(id)
+    Ok(())
 }

@@ -6,9 +6,9 @@ use std::{
 };
 
 use segfs::{
-    base::{Ino, Lsn},
+    base::{Ino, Lsn, VersionId},
     format::facts::ObjectKind,
-    store::Store,
+    store::{Store, VersionInfo},
 };
 
 /// Everything that hosts with the same facts must show alike.
@@ -23,7 +23,10 @@ pub fn portrait(store: &Store) -> BTreeMap<String, String> {
         names.extend(store.view().entries(dir, None, usize::MAX).unwrap().into_iter().map(|e| e.name));
         names.extend(store.view().gone(dir, None, usize::MAX).unwrap().into_iter().map(|g| g.name));
         for name in names {
-            all.insert(format!("{path}/{} history", name.escape_ascii()), history(store, dir, &name));
+            let of = format!("{path}/{} history", name.escape_ascii());
+            let (whole, versions) = history(store, dir, &name);
+            all.insert(of.clone(), whole);
+            all.extend(versions.into_iter().map(|(id, says)| (format!("{VERSION}{id} in {of}"), says)));
         }
         for e in store.view().entries(dir, None, usize::MAX).unwrap() {
             let at = format!("{path}/{}", e.name.escape_ascii());
@@ -32,6 +35,7 @@ pub fn portrait(store: &Store) -> BTreeMap<String, String> {
                     open.push((at.clone(), c.ino));
                 } else {
                     all.insert(format!("{at} #{n}"), describe(store, c.ino));
+                    all.extend(versions(store, c.ino, c.kind));
                 }
             }
         }
@@ -55,19 +59,16 @@ fn deleted(store: &Store, dir: Ino) -> String {
 }
 
 /// The history of a name: numbers, objects and versions, whichever way it is asked.
-fn history(store: &Store, dir: Ino, name: &[u8]) -> String {
+fn history(store: &Store, dir: Ino, name: &[u8]) -> (String, Vec<(VersionId, String)>) {
     let v = store.view();
-    let Some(mut found) = v.history(dir, name).unwrap() else { return "none".into() };
-    let mut s = format!("{} before {}", found.newest(), found.before_own());
+    let Some(mut found) = v.history(dir, name).unwrap() else { return ("none".into(), Vec::new()) };
+    let s = format!("{} before {}", found.newest(), found.before_own());
     let forth = found.from(0, usize::MAX).unwrap();
     let mut back = v.history(dir, name).unwrap().unwrap().before(None, usize::MAX).unwrap();
     back.reverse();
     assert_eq!(forth, back, "the history of {} is not the same from its end", name.escape_ascii());
-    for past in forth {
-        let object = v.attributes(past.ino).unwrap().object;
-        let _ = write!(s, "\n  {} {object} {}", past.ordinal, past.version.id);
-    }
-    s
+    let object = |ino| v.attributes(ino).unwrap().object;
+    (s, forth.into_iter().map(|p| (p.version.id, format!("{} {}", p.ordinal, object(p.ino)))).collect())
 }
 
 fn describe(store: &Store, ino: Ino) -> String {
@@ -92,25 +93,11 @@ fn describe(store: &Store, ino: Ino) -> String {
     if a.kind == ObjectKind::Symlink {
         let _ = write!(s, "\n  -> {}", v.read_link(ino).unwrap().escape_ascii());
     }
-    let versions = v.versions(ino, None, usize::MAX).unwrap();
+    let of = v.versions(ino, None, usize::MAX).unwrap();
     let heads = v.heads(ino).unwrap();
-    let mut lines: Vec<_> = versions
-        .iter()
-        .map(|i| {
-            let mut bytes = vec![0; i.size as usize];
-            if a.kind == ObjectKind::File {
-                assert_eq!(store.read_version(ino, i.lsn, 0, &mut bytes).unwrap(), bytes.len());
-            }
-            let mut sum = 0_u64;
-            for b in &bytes {
-                sum = sum.wrapping_mul(0x0100_0000_01b3) ^ u64::from(*b);
-            }
-            let head = if heads.contains(&i.lsn) { "head" } else { "" };
-            format!("\n  {} {} {} {} {:?} {sum:x} {head}", i.ordinal, i.id, i.created_ns, i.size, i.parents)
-        })
-        .collect();
-    lines.sort();
-    s.extend(lines);
+    let mut heads: Vec<_> = of.iter().filter(|i| heads.contains(&i.lsn)).map(|i| i.id).collect();
+    heads.sort();
+    let _ = write!(s, "\n  heads {heads:?}");
     if a.kind == ObjectKind::File {
         let mut bytes = vec![0; a.size as usize];
         v.read(ino, 0, &mut bytes).unwrap();
@@ -118,6 +105,32 @@ fn describe(store: &Store, ino: Ino) -> String {
         let _ = write!(s, "\n  shows {sum:x}");
     }
     s
+}
+
+/// What begins the name of a version in a portrait.
+const VERSION: &str = "version ";
+
+/// Is this a version's place in a portrait?
+pub fn is_version(key: &str) -> bool {
+    key.starts_with(VERSION)
+}
+
+/// Each version of an object, with its content.
+fn versions(store: &Store, ino: Ino, kind: ObjectKind) -> Vec<(String, String)> {
+    let found = store.view().versions(ino, None, usize::MAX).unwrap();
+    let line = |i: &VersionInfo| {
+        let mut bytes = vec![0; i.size as usize];
+        if kind == ObjectKind::File {
+            assert_eq!(store.read_version(ino, i.lsn, 0, &mut bytes).unwrap(), bytes.len());
+        }
+        let sum = bytes.iter().fold(0_u64, |s, b| s.wrapping_mul(0x0100_0000_01b3) ^ u64::from(*b));
+        let of = store.view().attributes(ino).unwrap().object;
+        (
+            format!("{VERSION}{}", i.id),
+            format!("{of} {} {} {} {:?} {sum:x}", i.ordinal, i.created_ns, i.size, i.parents),
+        )
+    };
+    found.iter().map(line).collect()
 }
 
 /// For whoever hunts a difference: what a host's log says of an object.

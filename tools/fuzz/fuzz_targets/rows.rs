@@ -36,6 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
         14 => check::<MoveRow>(bytes),
         15 => check::<TagRow>(bytes),
         16 => check::<LineageRow>(bytes),
+        17 => check::<LackingRow>(bytes),
         _ => {
             check::<BasePiece>(bytes);
             // As it stands in a frame.

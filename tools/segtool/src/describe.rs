@@ -5,6 +5,7 @@ use segfs::{
     format::{
         BodyHeader, Kind,
         facts::{Fact, Lineage, LocalRange, ObjectKind, Owner, Time, Version, VersionVector},
+        wire::Stretch,
     },
 };
 use serde_json::{Map, Value, json};
@@ -115,6 +116,7 @@ pub fn fact(f: &Fact) -> Value {
         }),
         Fact::Version(v) => version(v),
         Fact::Alias(from, to) => json!({"fact": "alias", "object": id(*from), "to": id(*to)}),
+        Fact::Adopted(these) => stretches("adopted", these),
         Fact::Tag(n, moment) => json!({"fact": "tag", "name": name(n), "moment_ns": moment}),
         Fact::Retain(o, v, mode, until) => json!({
             "fact": "retain", "object": id(*o), "version": v.to_string(), "mode": mode, "until_ns": until,
@@ -135,6 +137,13 @@ fn version(v: &Version) -> Value {
         "hash": v.hash.map(|h| hex(&h)), "flags": v.flags,
         "links": v.links.iter().map(|l| link(*l)).collect::<Vec<_>>(),
     })
+}
+
+fn stretches(fact: &str, these: &[Stretch]) -> Value {
+    let each = these.iter().map(|s| {
+        json!({"store": s.store.to_string(), "incarnation": s.incarnation.get(), "first": s.first, "last": s.last})
+    });
+    json!({"fact": fact, "batches": each.collect::<Vec<_>>()})
 }
 
 fn local_fact(f: &Fact) -> Value {
@@ -177,6 +186,25 @@ fn local_fact(f: &Fact) -> Value {
             })).collect::<Vec<_>>(),
         }),
         Fact::Removed(o, v) => json!({"fact": "removed", "object": id(*o), "version": v.to_string()}),
+        Fact::Without(o, v, declined) => json!({
+            "fact": "without content", "object": id(*o), "version": v.to_string(), "declined": declined,
+        }),
+        Fact::Told(t) => json!({
+            "fact": "told", "stamp": time(t.hlc), "stamp_ns": t.hlc, "store": t.store.to_string(),
+            "what": segfs::format::code::decode::<Fact>(&t.fact).map_or(Value::Null, |f| fact(&f)),
+        }),
+        Fact::Trimmed(o) => json!({"fact": "trimmed", "object": id(*o)}),
+        Fact::Touched(o) => json!({"fact": "touched", "object": id(*o)}),
+        Fact::Marked(m) => json!({
+            "fact": "marked", "directory": id(m.dir), "name": name(&m.name), "object": id(m.child),
+            "marker": m.id.to_string(), "moved": m.moved,
+        }),
+        Fact::Continued(l) => json!({"fact": "continued", "history": lineage(Some(*l))}),
+        Fact::Filled(these) => stretches("filled", these),
+        Fact::Owed(these) => stretches("owed", these),
+        Fact::Supplied(v, ..) => {
+            json!({"fact": "supplied", "object": id(v.object), "version": v.id.to_string()})
+        }
         Fact::Clock(ns) => json!({"fact": "clock", "time": time(*ns), "time_ns": ns}),
         _ => Value::Null,
     }
@@ -189,6 +217,11 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         Fact::Link(l) => vec![l.parent, l.object],
         Fact::Gone(g) => vec![g.parent, g.object],
         Fact::Version(v) => vec![v.object],
+        Fact::Supplied(v, ..) => vec![v.object],
+        Fact::Told(t) => segfs::format::code::decode::<Fact>(&t.fact).map_or(Vec::new(), |f| objects(&f)),
+        Fact::Touched(o) | Fact::Trimmed(o) => vec![*o],
+        Fact::Marked(m) => vec![m.dir, m.child],
+        Fact::Continued(_) | Fact::Filled(_) | Fact::Owed(_) | Fact::Adopted(_) => Vec::new(),
         Fact::Changes(c) => vec![c.object],
         Fact::Alias(a, b) => vec![*a, *b],
         Fact::Tag(..) | Fact::StoreNumber(..) | Fact::Cleaned(_) | Fact::Unnamed(_) | Fact::Clock(_) => {
@@ -209,7 +242,8 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         | Fact::NoTwin(o)
         | Fact::Reap(o)
         | Fact::Hash(o, ..)
-        | Fact::Removed(o, _) => vec![*o],
+        | Fact::Removed(o, _)
+        | Fact::Without(o, ..) => vec![*o],
     }
 }
 
