@@ -676,19 +676,29 @@ pub struct VersionPlace {
     pub removed: bool,
 }
 
-/// What keeps a version from being removed: Object Lock and legal hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+/// What keeps a version from being removed: Object Lock and legal hold. Of each there may be several, said by stores that did not
+/// know of each other.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub struct LockRow {
-    /// 0 none, 1 governance, 2 compliance.
+    /// Locks that nothing took the place of.
+    pub locks: Vec<LockEntry>,
+    /// What was seen by those who set locks: of each store its facts up to this stamp.
+    pub locks_saw: Vec<Stamp>,
+    /// Holds that nobody took off.
+    pub holds: Vec<Stamp>,
+    /// What was seen by those who set holds, or took them off.
+    pub holds_saw: Vec<Stamp>,
+}
+
+/// A lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct LockEntry {
+    /// Of its fact.
+    pub stamp: Stamp,
+    /// 1 governance, 2 compliance.
     pub mode: u8,
     /// Until when, ns since 1970.
     pub until: u64,
-    /// Newest stamp of the two.
-    pub stamp: Stamp,
-    /// Held.
-    pub hold: bool,
-    /// Newest stamp of that.
-    pub hold_stamp: Stamp,
 }
 
 /// An extent of another store in this one's log.

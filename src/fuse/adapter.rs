@@ -49,7 +49,8 @@ thread_local! {
 }
 
 /// Capabilities that are used where the kernel has them. Not FUSE_ATOMIC_O_TRUNC: with it, opening a running
-/// program with O_TRUNC cuts it off before the kernel finds that it may not be written to.
+/// program with O_TRUNC cuts it off before the kernel finds that it may not be written to. Nor FUSE_CACHE_SYMLINKS: the kernel
+/// would go on showing where `.segfs/at/now` or a tag led when it was asked for first.
 const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
@@ -62,7 +63,6 @@ const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_EXPLICIT_INVAL_DATA,
 ];
 
@@ -81,7 +81,10 @@ impl Adapter {
 
     fn run<T>(&self, request: impl FnOnce(&Front) -> Result<T>) -> Result<T, Code> {
         self.requests.begun.fetch_add(1, Relaxed);
-        let answer = caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why));
+        let answer = caught(
+            || request(&self.vfs).inspect_err(|e| self.vfs.failed(e)),
+            |why| self.vfs.stop_writing(why),
+        );
         self.requests.ended.fetch_add(1, Relaxed);
         answer
     }

@@ -395,6 +395,7 @@ fn objects_in(fact: &Fact) -> Vec<ObjectId> {
 fn stores_in(fact: &Fact) -> Vec<StoreId> {
     match fact {
         Fact::Version(v) => v.knew_gone.iter().map(|(_, _, store)| *store).collect(),
+        Fact::Retain(.., saw) | Fact::Hold(.., saw) => saw.iter().map(|(store, _)| *store).collect(),
         _ => Vec::new(),
     }
 }

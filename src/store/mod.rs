@@ -17,6 +17,7 @@ mod import;
 pub mod inspect;
 mod knowledge;
 mod lineage;
+mod locks;
 mod missing;
 mod moments;
 mod moves;
@@ -38,7 +39,13 @@ mod versions;
 pub mod words;
 mod write;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -66,6 +73,7 @@ pub use exchange::Parcel;
 pub use import::Fetch;
 pub use knowledge::Knowledge;
 pub use lineage::{Gone, History, Past, Paused};
+pub use locks::{LockMode, Protection};
 pub use missing::Missing;
 pub use moments::Tag;
 pub use open::{Parts, Recovered};
@@ -154,6 +162,8 @@ pub struct Store {
     anchor: Mutex<clock::Anchor>,
     /// What a person sets.
     settings: RwLock<Arc<Settings>>,
+    /// Versions that made room on a short disk.
+    yielded: AtomicU64,
     /// What keeping space bounded remembers.
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
@@ -302,6 +312,18 @@ impl Store {
     #[must_use]
     pub fn subscribe(&self, from: Lsn) -> crate::log::Subscription {
         self.log.subscribe(from)
+    }
+
+    /// Why nothing is written any more, if that is so.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        self.broken.lock().clone().or_else(|| self.log.status().poisoned)
+    }
+
+    /// How many old versions made room on a short disk since it was opened.
+    #[must_use]
+    pub fn versions_yielded(&self) -> u64 {
+        self.yielded.load(Relaxed)
     }
 
     /// How it stands.

@@ -281,6 +281,7 @@ impl Store {
             anchor: Mutex::new(anchor),
             settings: RwLock::new(Arc::new(options.settings.clone())),
             options,
+            yielded: std::sync::atomic::AtomicU64::new(0),
             keeper: Mutex::default(),
             rounds: (Mutex::new(0), Condvar::new()),
             recovered,

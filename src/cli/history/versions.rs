@@ -40,13 +40,19 @@ pub struct Version {
     pub lsn: u64,
     /// Lost against another version made elsewhere at the same time.
     pub conflict: bool,
+    /// Its lock, if it has one: mode, and until when, ns since 1970.
+    pub lock: Option<(String, u64)>,
+    /// A legal hold is on.
+    pub hold: bool,
 }
 
 impl Version {
     /// From a line of the page attribute.
     fn parse(line: &str) -> Option<Self> {
         let f: Vec<&str> = line.split('\t').collect();
-        let &[ordinal, id, created, size, mode, uid, gid, hash, flags, origin, lsn, conflict] = &f[..] else {
+        let &[ordinal, id, created, size, mode, uid, gid, hash, flags, origin, lsn, conflict, lock, hold] =
+            &f[..]
+        else {
             return None;
         };
         Some(Self {
@@ -61,6 +67,8 @@ impl Version {
             origin: origin.to_owned(),
             lsn: lsn.parse().ok()?,
             conflict: conflict == "1",
+            lock: lock.split_once(':').and_then(|(mode, until)| Some((mode.to_owned(), until.parse().ok()?))),
+            hold: hold == "1",
         })
     }
 }
