@@ -89,10 +89,20 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
     let closed = store.close();
     // It answers to the end, and is gone before the store's lock is.
     drop(control);
+    if let Some(why) = store.stopped() {
+        return Err(stopped(&args.mountpoint, &args.store, why));
+    }
     closed.map_err(|e| Failure::of_store(&e, &args.store))?;
     waited.map_err(|e| Failure::system("the mount ended", &e))?;
     note(json, &format!("unmounted; everything is in {}", args.store.display()));
     Ok(())
+}
+
+/// How a mount ends that had stopped writing.
+pub(super) fn stopped(dir: &Path, store: &Path, why: impl Into<String>) -> Failure {
+    let (dir, store) = (dir.display(), store.display());
+    let next = format!("segtool verify {store}, then segfs mount {store} {dir}");
+    Failure::new(FAILED, format!("{dir} is unmounted; it had stopped writing"), why, next)
 }
 
 fn options(args: &MountArgs) -> Outcome<fuse::Options> {

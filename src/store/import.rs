@@ -145,11 +145,11 @@ impl Store {
     fn introduce(&self, state: &mut State, parcel: &Parcel, facts: &[Fact]) -> Result<()> {
         let mut new = Vec::new();
         let stores = std::iter::once(parcel.origin.store).chain(facts.iter().flat_map(stores_in));
-        let mut known: Vec<StoreId> = state.stores.to_vec();
-        for store in stores {
-            if !known.contains(&store) {
-                new.push(Fact::StoreNumber(known.len() as u32, store));
-                known.push(store);
+        let mut number = state.stores.len() as u32;
+        for store in stores.collect::<BTreeSet<_>>() {
+            if !state.stores.contains(&store) {
+                new.push(Fact::StoreNumber(number, store));
+                number += 1;
             }
         }
         let mut next = state.meta.next_ino;
@@ -175,24 +175,30 @@ impl Store {
             if bytes.is_empty() || bytes.len() > limits::EXTENT_BYTES {
                 return Err(Error::BadRequest(format!("{id:?} has {} bytes", bytes.len())));
             }
-            let payload = Prepared::extent(bytes, false);
-            let mut record = Record::new(Kind::Extent, &payload);
-            record.flags = flags::DETACHED | flags::FOREIGN;
-            record.origin = Some(Origin { store: id.store, incarnation: id.incarnation, seq: id.sequence });
-            let mut state = self.apply.lock();
-            self.check_usable()?;
-            if self.index.get(&k)?.is_some() {
-                continue; // Another parcel brought it meanwhile.
-            }
-            let apart = self.until_applied();
-            let (lsn, location) = self.log.append(&[record])?[0];
-            let found = ExtentRow { extent: lsn, location: location.into() };
-            let mut txn = Txn::new(&*self.index, lsn);
-            txn.put(k, &found, Keep::Amend)?;
-            let next = state.clone();
-            self.land(&mut state, next, lsn, &txn.finish()?)?;
-            apart.done();
+            self.bring_extent(id, &Prepared::extent(bytes, false))?;
         }
+        Ok(())
+    }
+
+    /// Appends an extent of another store, if nobody has meanwhile.
+    pub(super) fn bring_extent(&self, id: &ExtentId, payload: &Prepared) -> Result<()> {
+        let k = key::extent(id);
+        let mut record = Record::new(Kind::Extent, payload);
+        record.flags = flags::DETACHED | flags::FOREIGN;
+        record.origin = Some(Origin { store: id.store, incarnation: id.incarnation, seq: id.sequence });
+        let mut state = self.apply.lock();
+        self.check_usable()?;
+        if self.index.get(&k)?.is_some() {
+            return Ok(()); // Another parcel brought it.
+        }
+        let apart = self.until_applied();
+        let (lsn, location) = self.log.append(&[record])?[0];
+        let found = ExtentRow { extent: lsn, location: location.into() };
+        let mut txn = Txn::new(&*self.index, lsn);
+        txn.put(k, &found, Keep::Amend)?;
+        let next = state.clone();
+        self.land(&mut state, next, lsn, &txn.finish()?)?;
+        apart.done();
         Ok(())
     }
 
@@ -370,7 +376,7 @@ impl Store {
 }
 
 /// The extents that a parcel names, each once.
-fn extents_in(parcel: &Parcel) -> BTreeSet<&ExtentId> {
+pub(super) fn extents_in(parcel: &Parcel) -> BTreeSet<&ExtentId> {
     let ranges = parcel.contents.iter().flat_map(|c| &c.ranges);
     ranges.filter_map(|r| if let Source::Extent(id, _) = &r.source { Some(id) } else { None }).collect()
 }
@@ -378,7 +384,10 @@ fn extents_in(parcel: &Parcel) -> BTreeSet<&ExtentId> {
 fn objects_in(fact: &Fact) -> Vec<ObjectId> {
     match fact {
         Fact::Create(c) => vec![c.object],
-        Fact::Link(l) => vec![l.parent, l.object],
+        Fact::Link(l) => {
+            let left = l.left.as_ref().map(|left| left.parent);
+            [l.parent, l.object].into_iter().chain(left).collect()
+        }
         Fact::Gone(g) => vec![g.parent, g.object],
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
@@ -392,9 +401,9 @@ fn objects_in(fact: &Fact) -> Vec<ObjectId> {
     }
 }
 
+/// The stores that a fact names beside its own.
 fn stores_in(fact: &Fact) -> Vec<StoreId> {
     match fact {
-        Fact::Version(v) => v.knew_gone.iter().map(|(_, _, store)| *store).collect(),
         Fact::Retain(.., saw) | Fact::Hold(.., saw) => saw.iter().map(|(store, _)| *store).collect(),
         _ => Vec::new(),
     }

@@ -7,11 +7,13 @@
 mod activity;
 mod alive;
 mod apply;
+mod arriving;
 mod base;
 mod cleaner;
 mod clock;
 mod content;
 mod exchange;
+mod hash_trees;
 mod hashes;
 mod import;
 pub mod inspect;
@@ -40,6 +42,7 @@ pub mod words;
 mod write;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc,
@@ -51,8 +54,8 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
     base::{
-        Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits,
-        planted::{Bug, planted},
+        Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits, panic_text,
+        planted::{Bug, planted, strike},
     },
     disk::Disk,
     format::{
@@ -168,6 +171,8 @@ pub struct Store {
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
     rounds: (Mutex<u64>, Condvar),
+    /// Where the look for hash trees of versions that are gone goes on.
+    trees: Mutex<Option<Vec<u8>>>,
     /// What goes on beside answering.
     activity: Activity,
     recovered: Recovered,
@@ -314,12 +319,6 @@ impl Store {
         self.log.subscribe(from)
     }
 
-    /// Why nothing is written any more, if that is so.
-    #[must_use]
-    pub fn stopped(&self) -> Option<String> {
-        self.broken.lock().clone().or_else(|| self.log.status().poisoned)
-    }
-
     /// How many old versions made room on a short disk since it was opened.
     #[must_use]
     pub fn versions_yielded(&self) -> u64 {
@@ -346,7 +345,7 @@ impl Store {
 
     fn status_with(&self, counts: Option<(u64, u64)>) -> Status {
         let log = self.log.status();
-        let stopped = self.broken.lock().clone().or_else(|| log.poisoned.clone());
+        let stopped = self.stopped();
         let (objects, versions) = counts.unwrap_or_default();
         Status {
             id: self.id,
@@ -382,6 +381,12 @@ impl Store {
     #[must_use]
     pub fn segments(&self) -> Vec<crate::log::SegmentInfo> {
         self.log.segments()
+    }
+
+    /// Why nothing is written any more, if that is so.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        self.broken.lock().clone().or_else(|| self.log.status().poisoned)
     }
 
     fn check_usable(&self) -> Result<()> {
@@ -449,6 +454,7 @@ impl Store {
                 return Err(e);
             }
         }
+        strike("apply");
         self.land(&mut state, next, lsn, &changes)?;
         apart.done();
         Ok((lsn, out))
@@ -637,12 +643,31 @@ impl Store {
         self.repeat("segfs-space", Self::keep_space)
     }
 
+    /// A thread of this store panicked. Nothing is written any more, and what was written until then is made durable, since
+    /// nobody may come by to do that.
+    fn panicked(&self, thread: &str, why: &str) {
+        self.stop_writing(&format!("the thread {thread} panicked: {why}"));
+        // Whoever was not stopped by that has appended once this lock is free.
+        drop(self.apply.lock());
+        if let Ok(Err(e)) = catch_unwind(AssertUnwindSafe(|| self.log.commit())) {
+            tracing::error!("{e}");
+        }
+    }
+
     /// Does something again and again on a thread; at once where it says that there is more.
-    fn repeat(self: &Arc<Self>, name: &str, work: fn(&Self) -> Result<bool>) -> Result<()> {
+    fn repeat(self: &Arc<Self>, name: &'static str, work: fn(&Self) -> Result<bool>) -> Result<()> {
         let weak = Arc::downgrade(self);
         let run = move || {
             while let Some(store) = weak.upgrade() {
-                let busy = match work(&store) {
+                let done = catch_unwind(AssertUnwindSafe(|| {
+                    strike(name);
+                    work(&store)
+                }));
+                let done = match done {
+                    Ok(done) => done,
+                    Err(panic) => return store.panicked(name, &panic_text(&*panic)),
+                };
+                let busy = match done {
                     Ok(busy) => busy,
                     // Space comes back when something is deleted.
                     Err(e @ Error::NoSpace { .. }) => {

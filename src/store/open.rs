@@ -112,7 +112,12 @@ impl Store {
         let index_path = path.join(INDEX);
         let aside = path.join(INDEX_ASIDE);
         let had_index = index_path.exists();
-        let opened = SortedIndex::open(&index_path, options.cache_bytes);
+        let opened = SortedIndex::open(&index_path, options.cache_bytes).and_then(|index| {
+            if base::is_half_filled(&index)? {
+                return Err(Damage::file(INDEX, 0, "it was not filled to the end").into());
+            }
+            Ok(index)
+        });
         let (index, unusable) = match opened {
             Ok(index) => (index, None),
             // Only what is damaged is replaced; no right to read it, say, is not its fault.
@@ -216,7 +221,7 @@ impl Store {
         let log_options =
             LogOptions { segment_bytes: found.superblock.superblock.segment_bytes, ..options.log() };
         if base::wanted(&*parts.index, &*parts.disk) {
-            base::load(&parts, id, log_options)?;
+            base::load(&parts, id, log_options, options.memtable_bytes)?;
         }
         let flushed = parts.index.flushed_lsn();
         let fault = |parts, found, why| Assembly::Index(Box::new(IndexFault { parts, found, why }));
@@ -283,6 +288,7 @@ impl Store {
             options,
             yielded: std::sync::atomic::AtomicU64::new(0),
             keeper: Mutex::default(),
+            trees: Mutex::default(),
             rounds: (Mutex::new(0), Condvar::new()),
             recovered,
             activity: super::Activity::default(),

@@ -53,6 +53,9 @@ impl Apply<'_, '_> {
         }
         self.note_gap(ino, &mut row, place.at)?;
         self.txn.delete(k, Keep::Amend)?;
+        if row.content.disordered {
+            self.txn.delete(key::numbered(ino, v.ordinal, v.id), Keep::Amend)?;
+        }
         self.txn.delete(key::unhashed(ino, place.at), Keep::Amend)?;
         place.removed = true;
         self.txn.put(place_key, &place, Keep::Amend)?;

@@ -50,6 +50,8 @@ struct Opened {
     last: (u64, u32),
     /// Its next version holds what an older one did.
     restored: bool,
+    /// Some of what was written through it is gone, and nobody who wrote it was told.
+    lost: bool,
     /// Where versions are made while it is open: when the last one was, or its first change came (monotonic, ns).
     timed_ns: Option<u64>,
 }
@@ -301,15 +303,22 @@ impl Vfs {
         Ok(())
     }
 
-    /// As fsync(2): everything done so far survives a crash, and where that is wanted, the file gets a version first.
+    /// As fsync(2): everything done so far survives a crash, and where that is wanted, the file gets a version first. Once
+    /// something of the file was [`lost`](Self::lost), this fails for as long as anybody has it open: the kernel reports it to each
+    /// descriptor once and then takes the file for clean.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] if it can't be made so.
+    /// As of [`sync`](Self::sync), and [`Error::Io`] for what was lost.
     pub fn fsync(&self, ino: Ino) -> Result<()> {
         if self.store.making_of(ino)? == Making::Fsync {
             self.mint_now(ino)?;
         }
-        self.sync()
+        self.sync()?;
+        if self.files.lock().inodes.get(&ino).is_some_and(|o| o.lost) {
+            let why = std::io::Error::other("something that was written to it before could not be kept");
+            return Err(Error::Io { what: format!("syncing inode {ino}"), source: why });
+        }
+        Ok(())
     }
 
     /// Makes a version of a file that is open, and will go on to be.
@@ -380,6 +389,13 @@ impl Vfs {
         match self.store.reap(ino) {
             Ok(_) | Err(Error::Fs(FsError::NotFound)) => Ok(()),
             Err(e) => Err(e),
+        }
+    }
+
+    /// Content that the kernel had collected for a file, through a map or its writeback cache, could not be taken over.
+    pub fn lost(&self, ino: Ino) {
+        if let Some(opened) = self.files.lock().inodes.get_mut(&ino) {
+            opened.lost = true;
         }
     }
 

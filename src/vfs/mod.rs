@@ -193,9 +193,11 @@ impl Vfs {
     /// Makes everything done so far survive a crash.
     ///
     /// # Errors
-    /// [`crate::base::Error::Poisoned`] if it can't be made so.
+    /// [`Error::Poisoned`] if it can't be made so, and whenever the store has stopped writing: something may have been
+    /// refused since, and whoever syncs must not take it for safe.
     pub fn sync(&self) -> Result<()> {
-        self.store.sync(self.store.last_lsn())
+        self.store.sync(self.store.last_lsn())?;
+        self.store.stopped().map_or(Ok(()), |why| Err(Error::Poisoned { why }))
     }
 
     /// Stops all writing until the store is opened anew: something in here is not as it should be.
