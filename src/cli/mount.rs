@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use segfs::{
     base::{Damage, Error},
     config, fuse,
-    serve::{Beat, Control, SOCKET, Served},
+    serve::{Beat, Control, Events, SOCKET, Served},
     store::{Options, Recovered, Store},
     vfs::Vfs,
 };
@@ -78,9 +78,10 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
         }
     });
     let (store, made_store, vfs, mount) = opened.inspect_err(|_| made_dir.undo())?;
-    let control = control(&store, &vfs, &mount, args);
-    let beat =
-        Beat::start(&vfs).inspect_err(|e| eprintln!("segfs: no versions are made while files are open: {e}"));
+    let events = events(&store, args);
+    let control = control(&store, &vfs, &mount, events.as_ref(), args);
+    let beat = Beat::start(&vfs, &store, events.as_ref())
+        .inspect_err(|e| eprintln!("segfs: no versions are made while files are open: {e}"));
     announce(args, &store, made_store.0.is_some(), made_dir.any(), json);
     let waited = wait(mount, signals, &mounts::absolute(&args.mountpoint), json);
     drop(beat);
@@ -213,14 +214,31 @@ fn serve(store: &Arc<Store>, args: &MountArgs, options: &fuse::Options) -> Outco
     Ok((vfs, mount))
 }
 
+/// Opens the file of events. Without one the mount works all the same, but what happens is not written down.
+fn events(store: &Store, args: &MountArgs) -> Option<Arc<Events>> {
+    if store.is_read_only() {
+        return None;
+    }
+    Events::open(&args.store)
+        .inspect_err(|e| eprintln!("segfs: no events are written down: {e}"))
+        .map(Arc::new)
+        .ok()
+}
+
 /// Opens the control socket. Without one the mount works all the same, but can't be asked.
-fn control(store: &Arc<Store>, vfs: &Arc<Vfs>, mount: &fuse::Mount, args: &MountArgs) -> Option<Control> {
+fn control(
+    store: &Arc<Store>,
+    vfs: &Arc<Vfs>,
+    mount: &fuse::Mount,
+    events: Option<&Arc<Events>>,
+    args: &MountArgs,
+) -> Option<Control> {
     if store.is_read_only() {
         // Nothing in its directory changes, and several may look at it at once.
         return None;
     }
     let served = Served::new(Arc::clone(store), Arc::clone(vfs), mount.requests(), &args.mountpoint);
-    Control::start(served)
+    Control::start(served.with_events(events.cloned()))
         .inspect_err(|e| {
             let place = args.store.join(SOCKET);
             eprintln!(

@@ -337,6 +337,15 @@ pub struct LocalChanges {
     pub ranges: Vec<LocalRange>,
 }
 
+/// Until when a version is kept, whatever else says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Lock {
+    /// 0 none, 1 governance, 2 compliance.
+    pub mode: u8,
+    /// Until when, ns since 1970.
+    pub until_ns: u64,
+}
+
 /// A fact.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Fact {
@@ -360,10 +369,10 @@ pub enum Fact {
     Alias(ObjectId, ObjectId),
     /// A tag on a moment: the stamp (ns since 1970) that it names, or removed.
     Tag(Vec<u8>, Option<u64>),
-    /// Object Lock of a version: mode (1 governance, 2 compliance) and the time, ns since 1970, until which.
-    Retain(ObjectId, VersionId, u8, u64),
-    /// Legal hold of a version, on or off.
-    Hold(ObjectId, VersionId, bool),
+    /// Object Lock of a version, in the place of those that its maker saw: for each store, its facts up to this stamp.
+    Retain(ObjectId, VersionId, Lock, Vec<(StoreId, u64)>),
+    /// Legal hold of a version, on, or taken off by one who saw these.
+    Hold(ObjectId, VersionId, bool, Vec<(StoreId, u64)>),
 
     /// Local: the inode number given to an object of another store.
     Inode(ObjectId, Ino),

@@ -17,6 +17,7 @@ pub mod hash_tree;
 mod id_code;
 mod layout;
 mod location;
+mod locks;
 mod markers;
 pub mod moments;
 mod move_rows;

@@ -8,6 +8,7 @@ use bincode::{Decode, Encode};
 
 use crate::base::{Ino, LinkId, Lsn, ObjectId, VersionId};
 
+pub use super::locks::{LockEntry, LockRow};
 use super::{
     Location,
     facts::{Lineage, ObjectKind, Owner, Time, VersionVector, version_flags},
@@ -747,29 +748,6 @@ pub struct VersionPlace {
     pub at: Lsn,
     /// It was removed here, and is not to come again.
     pub removed: bool,
-}
-
-/// What keeps a version from being removed: Object Lock and legal hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
-pub struct LockRow {
-    /// 0 none, 1 governance, 2 compliance.
-    pub mode: u8,
-    /// Until when, ns since 1970.
-    pub until: u64,
-    /// Newest stamp of the two.
-    pub stamp: Stamp,
-    /// Held.
-    pub hold: bool,
-    /// Newest stamp of that.
-    pub hold_stamp: Stamp,
-}
-
-impl LockRow {
-    /// Does it keep its version at this time, ns since 1970?
-    #[must_use]
-    pub const fn locks(&self, now_ns: u64) -> bool {
-        self.hold || (self.mode > 0 && self.until > now_ns)
-    }
 }
 
 /// An extent of another store in this one's log.

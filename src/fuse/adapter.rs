@@ -46,7 +46,8 @@ const STATFS_BYTES: u64 = 4096;
 const COPY_BYTES: u64 = 1 << 30;
 
 /// Capabilities that are used where the kernel has them. Not FUSE_ATOMIC_O_TRUNC: with it, opening a running
-/// program with O_TRUNC cuts it off before the kernel finds that it may not be written to.
+/// program with O_TRUNC cuts it off before the kernel finds that it may not be written to. Nor FUSE_CACHE_SYMLINKS: the kernel
+/// would go on showing where `.segfs/at/now` or a tag led when it was asked for first.
 const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
@@ -59,7 +60,6 @@ const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_EXPLICIT_INVAL_DATA,
 ];
 
@@ -79,7 +79,7 @@ impl Adapter {
 
     fn run<T>(&self, request: impl FnOnce(&Front) -> Result<T>) -> Result<T, Code> {
         let _counted = Requests::begin(&self.requests);
-        caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why))
+        caught(|| request(&self.vfs).inspect_err(|e| self.vfs.failed(e)), |why| self.vfs.stop_writing(why))
     }
 
     fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Front) -> Result<crate::vfs::Attributes>) {

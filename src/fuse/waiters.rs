@@ -22,7 +22,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     base::{
-        Ino,
+        Ino, Result,
         limits::{JOBS_WAITING, WAITERS},
     },
     vfs::Front,
@@ -59,16 +59,18 @@ impl Read {
 
     /// Reads and answers, also if that means waiting.
     pub(super) fn answer(&self, vfs: &Front, reply: ReplyData) {
-        self.buffered(|buffer| match caught(|| vfs.read(self.ino, self.offset, buffer), stop(vfs)) {
-            Ok(n) => reply.data(&buffer[..n]),
-            Err(e) => reply.error(e),
+        self.buffered(|buffer| {
+            match caught(|| told(vfs, vfs.read(self.ino, self.offset, buffer)), stop(vfs)) {
+                Ok(n) => reply.data(&buffer[..n]),
+                Err(e) => reply.error(e),
+            }
         });
     }
 
     /// Answers if that takes no waiting; else the reply is still to be used.
     pub(super) fn answer_at_once(&self, vfs: &Front, reply: ReplyData) -> Option<ReplyData> {
         self.buffered(|buffer| {
-            match caught(|| vfs.read_at_once(self.ino, self.offset, buffer), stop(vfs)) {
+            match caught(|| told(vfs, vfs.read_at_once(self.ino, self.offset, buffer)), stop(vfs)) {
                 Ok(Some(n)) => reply.data(&buffer[..n]),
                 Ok(None) => return Some(reply),
                 Err(e) => reply.error(e),
@@ -76,6 +78,11 @@ impl Read {
             None
         })
     }
+}
+
+/// Tells of a read that failed.
+fn told<T>(vfs: &Front, read: Result<T>) -> Result<T> {
+    read.inspect_err(|e| vfs.failed(e))
 }
 
 fn stop(vfs: &Front) -> impl FnOnce(&str) {

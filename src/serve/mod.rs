@@ -9,14 +9,17 @@ mod beat;
 mod client;
 mod control;
 mod count;
+mod events;
 mod lines;
 mod requests;
 mod settings;
 mod status;
+mod watch;
 
 pub use beat::Beat;
 pub use client::{Client, Unanswered};
 pub use control::Control;
+pub use events::{EVENTS, Events, newest_event};
 pub use settings::{edit_value, expiry_value, settings_value};
 pub use status::Served;
 

@@ -42,6 +42,9 @@ pub(super) const TABLE: &[Row] = &[
         about: "what is kept, by path; with \"reload\": true config.toml is read again, with \"change\" it is changed",
         answer: |s, asked, _| {
             let told = s.config.answer(&s.store, asked)?;
+            if let Some(events) = &s.events {
+                super::watch::settings(events, &s.store.settings());
+            }
             // What lay where no versions were made may lie elsewhere by the new rules.
             s.vfs.look_at_drafts();
             Ok(told)

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     count::{Counted, Counter},
+    events::Events,
     requests::bytes,
     settings::Config,
 };
@@ -31,6 +32,7 @@ pub struct Served {
     since_ns: u64,
     pub(super) counter: Arc<Counter>,
     pub(super) config: Config,
+    pub(super) events: Option<Arc<Events>>,
 }
 
 impl Served {
@@ -41,7 +43,23 @@ impl Served {
         let path = mounts::absolute(store.path());
         let mountpoint = mounts::absolute(mountpoint);
         let config = Config::of(path.clone());
-        Self { store, vfs, requests, path, mountpoint, since_ns, counter: Arc::default(), config }
+        Self {
+            store,
+            vfs,
+            requests,
+            path,
+            mountpoint,
+            since_ns,
+            counter: Arc::default(),
+            config,
+            events: None,
+        }
+    }
+
+    /// With the events that its status names.
+    #[must_use]
+    pub fn with_events(self, events: Option<Arc<Events>>) -> Self {
+        Self { events, ..self }
     }
 
     /// The state of everything that can be told without waiting long.
@@ -101,6 +119,7 @@ impl Served {
                 "work": working,
             },
             "expiry": super::expiry_value(self.store.expiry()),
+            "event": self.events.as_ref().and_then(|events| events.newest()),
             "recovered": {
                 "records": recovered.log.replayed,
                 "interrupted_versions": recovered.minted,

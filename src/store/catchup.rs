@@ -9,7 +9,7 @@ use crate::{
     base::{Incarnation, LinkId, Lsn, ObjectId, Result, StoreId, VersionId},
     format::{
         code,
-        facts::{Changes, Create, Fact, Gone, Link, Marked, ObjectKind, Told, Version},
+        facts::{Changes, Create, Fact, Gone, Link, Lock, Marked, ObjectKind, Told, Version},
         rows::{
             Attributes, LackingRow, LineageRow, LinkRegister, LockRow, MarkerRow, MoveAsk, MoveRow,
             ObjectRow, Stamp, TagRow, VersionPlace, VersionRow, WaitingRow, XattrRow, after_prefix, key,
@@ -337,6 +337,12 @@ impl Store {
         Ok(())
     }
 
+    /// What was seen of each store, as facts say it.
+    fn saw(&self, stamps: &[Stamp]) -> Vec<(StoreId, u64)> {
+        let saw = stamps.iter().map(|s| self.rank(*s));
+        saw.map(|(hlc, store)| (store, hlc)).collect()
+    }
+
     fn tell_lock(&self, k: &[u8], l: &LockRow, page: &mut ToldPage) -> Result<()> {
         let id = k.get(1..17).and_then(|b| b.try_into().ok()).map_or(0, u128::from_be_bytes);
         let id = VersionId::new(id);
@@ -349,14 +355,29 @@ impl Store {
         };
         // Of a version that never came, nobody knows here whose it is; the lock is found by the version alone.
         let object = object.unwrap_or(ObjectId::ROOT);
-        if l.stamp != Stamp::default() {
-            page.add(self.said(l.stamp), &Fact::Retain(object, id, l.mode, l.until));
+        // What is left of all that was said, and what that was said in the place of.
+        let saw = self.saw(&l.locks_saw);
+        for e in &l.locks {
+            let lock = Lock { mode: e.mode, until_ns: e.until };
+            page.add(self.said(e.stamp), &Fact::Retain(object, id, lock, saw.clone()));
         }
-        if l.hold_stamp != Stamp::default() {
-            page.add(self.said(l.hold_stamp), &Fact::Hold(object, id, l.hold));
+        if let Some(last) = newest(&l.locks_saw).filter(|_| l.locks.is_empty()) {
+            let none = Lock { mode: 0, until_ns: 0 };
+            page.add(self.said(last), &Fact::Retain(object, id, none, saw));
+        }
+        let saw = self.saw(&l.holds_saw);
+        for stamp in &l.holds {
+            page.add(self.said(*stamp), &Fact::Hold(object, id, true, saw.clone()));
+        }
+        if let Some(last) = newest(&l.holds_saw).filter(|_| l.holds.is_empty()) {
+            page.add(self.said(last), &Fact::Hold(object, id, false, saw));
         }
         Ok(())
     }
+}
+
+fn newest(stamps: &[Stamp]) -> Option<Stamp> {
+    stamps.iter().copied().max_by_key(|s| s.hlc)
 }
 
 /// The stamp of an object's creation: of which store, a register says that still has its first value. Where none does, it does

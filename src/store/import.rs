@@ -198,11 +198,12 @@ impl Store {
         facts: &[Fact],
     ) -> Result<()> {
         let mut new = Vec::new();
-        let mut known: Vec<StoreId> = state.stores.to_vec();
-        for store in makers {
-            if !known.contains(&store) {
-                new.push(Fact::StoreNumber(known.len() as u32, store));
-                known.push(store);
+        let stores = makers.into_iter().chain(facts.iter().flat_map(stores_in));
+        let mut number = state.stores.len() as u32;
+        for store in stores.collect::<BTreeSet<_>>() {
+            if !state.stores.contains(&store) {
+                new.push(Fact::StoreNumber(number, store));
+                number += 1;
             }
         }
         let mut next = state.meta.next_ino;
@@ -468,6 +469,14 @@ pub(super) fn objects_in(fact: &Fact) -> Vec<ObjectId> {
         Fact::Alias(from, to) => vec![*from, *to],
         Fact::Without(o, ..) | Fact::Touched(o) => vec![*o],
         Fact::Marked(m) => vec![m.dir, m.child],
+        _ => Vec::new(),
+    }
+}
+
+/// The stores that a fact names beside its own.
+fn stores_in(fact: &Fact) -> Vec<StoreId> {
+    match fact {
+        Fact::Retain(.., saw) | Fact::Hold(.., saw) => saw.iter().map(|(store, _)| *store).collect(),
         _ => Vec::new(),
     }
 }

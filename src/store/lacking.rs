@@ -312,7 +312,7 @@ impl Store {
         }
         let k = key::lock(v.id);
         let lock: Option<LockRow> = self.index.get(&k)?.map(|bytes| row(&k, &bytes)).transpose()?;
-        if !included || lock.is_some_and(|l| l.locks(now_ns)) {
+        if !included || lock.is_some_and(|l| l.protection(now_ns).protects(now_ns)) {
             return Ok(false);
         }
         let wanted = self.wanted(ino, &object, &[(v.id, v.created_ns)], now_ns)?;

@@ -22,6 +22,7 @@ pub mod inspect;
 mod knowledge;
 mod lacking;
 mod lineage;
+mod locks;
 mod missing;
 mod moments;
 mod moves;
@@ -47,7 +48,10 @@ mod write;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -79,6 +83,7 @@ pub use import::Fetch;
 pub use knowledge::Knowledge;
 pub use lacking::{Lacking, Supplier};
 pub use lineage::{Gone, History, Past, Paused};
+pub use locks::{LockMode, Protection};
 pub use missing::Missing;
 pub use moments::Tag;
 pub use open::{Parts, Recovered};
@@ -169,6 +174,8 @@ pub struct Store {
     anchor: Mutex<clock::Anchor>,
     /// What a person sets.
     settings: RwLock<Arc<Settings>>,
+    /// Versions that made room on a short disk.
+    yielded: AtomicU64,
     /// What keeping space bounded remembers.
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
@@ -319,6 +326,12 @@ impl Store {
     #[must_use]
     pub fn subscribe(&self, from: Lsn) -> crate::log::Subscription {
         self.log.subscribe(from)
+    }
+
+    /// How many old versions made room on a short disk since it was opened.
+    #[must_use]
+    pub fn versions_yielded(&self) -> u64 {
+        self.yielded.load(Relaxed)
     }
 
     /// How it stands.

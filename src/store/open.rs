@@ -287,6 +287,7 @@ impl Store {
             settings: RwLock::new(Arc::new(options.settings.clone())),
             options,
             acknowledged: Mutex::default(),
+            yielded: std::sync::atomic::AtomicU64::new(0),
             keeper: Mutex::default(),
             trees: Mutex::default(),
             rounds: (Mutex::new(0), Condvar::new()),

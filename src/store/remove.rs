@@ -191,36 +191,6 @@ impl Apply<'_, '_> {
             }
         }
     }
-
-    /// A lock of a version: the later time and the stricter mode.
-    pub(super) fn retain(&mut self, id: VersionId, mode: u8, until: u64) -> Result<()> {
-        let k = key::lock(id);
-        let mut lock = self.txn.get::<LockRow>(&k)?.unwrap_or_default();
-        let mode = mode.min(2);
-        let newer = self.state.wins((self.stamp, (mode, until)), (lock.stamp, (lock.mode, lock.until)));
-        if lock.mode == 2 || mode == 2 {
-            // What complies is only ever extended.
-            let (was, is) = (if lock.mode == 2 { lock.until } else { 0 }, if mode == 2 { until } else { 0 });
-            lock.until = was.max(is);
-            lock.mode = 2;
-        } else if newer {
-            (lock.mode, lock.until) = (mode, until);
-        }
-        if newer {
-            lock.stamp = self.stamp;
-        }
-        self.txn.put(k, &lock, Keep::Amend)
-    }
-
-    /// A legal hold, put on or taken off.
-    pub(super) fn hold(&mut self, id: VersionId, on: bool) -> Result<()> {
-        let k = key::lock(id);
-        let mut lock = self.txn.get::<LockRow>(&k)?.unwrap_or_default();
-        if self.state.wins((self.stamp, on), (lock.hold_stamp, lock.hold)) {
-            (lock.hold, lock.hold_stamp) = (on, self.stamp);
-        }
-        self.txn.put(k, &lock, Keep::Amend)
-    }
 }
 
 /// Why a version may not be removed.
@@ -250,7 +220,7 @@ impl Op<'_, '_> {
             return Ok(Some(Kept::NotThere));
         }
         let lock = txn.get::<LockRow>(&key::lock(id))?.unwrap_or_default();
-        if lock.locks(now_ns) {
+        if lock.protection(now_ns).protects(now_ns) {
             return Ok(Some(Kept::Locked));
         }
         // What only its facts are here of shows nothing, and nothing rests on it.
@@ -337,37 +307,5 @@ impl Store {
             Ok(kept)
         })?;
         Ok(kept)
-    }
-
-    /// Locks a version until a time (ns since 1970): `compliance` can't be shortened or taken back.
-    ///
-    /// # Errors
-    /// [`FsError::NotFound`], [`FsError::NotPermitted`] if it would weaken a lock in compliance mode.
-    pub fn lock_version(&self, id: VersionId, compliance: bool, until_ns: u64) -> Result<Lsn> {
-        let (ino, _) = self.find_version(id)?.ok_or(FsError::NotFound)?;
-        let (lsn, ()) = self.run(|op| {
-            let old = op.apply.txn.get::<LockRow>(&key::lock(id))?.unwrap_or_default();
-            if old.mode == 2 && (!compliance || until_ns < old.until) {
-                return Err(FsError::NotPermitted.into());
-            }
-            let object = op.apply.txn.object(ino)?.object;
-            op.subject = (object, ino);
-            op.fact(Fact::Retain(object, id, 1 + u8::from(compliance), until_ns))
-        })?;
-        Ok(lsn)
-    }
-
-    /// Puts a legal hold on a version, or takes it off.
-    ///
-    /// # Errors
-    /// [`FsError::NotFound`].
-    pub fn hold_version(&self, id: VersionId, on: bool) -> Result<Lsn> {
-        let (ino, _) = self.find_version(id)?.ok_or(FsError::NotFound)?;
-        let (lsn, ()) = self.run(|op| {
-            let object = op.apply.txn.object(ino)?.object;
-            op.subject = (object, ino);
-            op.fact(Fact::Hold(object, id, on))
-        })?;
-        Ok(lsn)
     }
 }

@@ -151,6 +151,7 @@ impl Store {
                 keeper.yielded = last;
                 gone += self.remove_versions(&doomed, now_ns)?;
                 if gone > 0 {
+                    self.yielded.fetch_add(gone, std::sync::atomic::Ordering::Relaxed);
                     tracing::warn!("the disk is short of space: {gone} old versions made room");
                     return Ok(gone);
                 }

@@ -363,12 +363,15 @@ impl Store {
             Fact::Gone(g) => self.is_news_of_link(told, g.link, (g.object, g.parent, &g.name), true)?,
             Fact::Version(v) => !self.is_decided(v.id)? && self.index.get(&key::claimed(v.id))?.is_none(),
             Fact::Alias(..) => self.index.get(&told.move_key())?.is_none(),
-            Fact::Retain(_, id, mode, until) => self
-                .row_if(&key::lock(*id))?
-                .is_none_or(|l: LockRow| (l.mode, l.until) != (*mode, *until) || older(self, l.stamp, told)),
-            Fact::Hold(_, id, on) => self
-                .row_if(&key::lock(*id))?
-                .is_none_or(|l: LockRow| l.hold != *on || older(self, l.hold_stamp, told)),
+            Fact::Retain(_, id, lock, saw) => {
+                let here: LockRow = self.row_if(&key::lock(*id))?.unwrap_or_default();
+                let locks: Vec<Stamp> = here.locks.iter().map(|l| l.stamp).collect();
+                self.is_news_of_lock(told, lock.mode > 0, saw, (&locks, &here.locks_saw))
+            }
+            Fact::Hold(_, id, on, saw) => {
+                let here: LockRow = self.row_if(&key::lock(*id))?.unwrap_or_default();
+                self.is_news_of_lock(told, *on, saw, (&here.holds, &here.holds_saw))
+            }
             Fact::Tag(name, moment) => self
                 .row_if(&key::tag(name))?
                 .is_none_or(|t: TagRow| newer(t.stamp) && t.moment != *moment || older(self, t.stamp, told)),
@@ -376,6 +379,26 @@ impl Store {
             Fact::Marked(m) => self.is_news_of_marker(told, m)?,
             _ => true,
         })
+    }
+
+    /// Of a lock or hold that is set, or taken off, in the place of what was seen: `here` are those that are set here, and what
+    /// was seen of them.
+    fn is_news_of_lock(
+        &self,
+        told: &Told,
+        set: bool,
+        saw: &[(StoreId, u64)],
+        here: (&[Stamp], &[Stamp]),
+    ) -> bool {
+        let was_seen = |store: StoreId, hlc: u64| {
+            here.1.iter().any(|s| {
+                let (seen, of) = self.rank(*s);
+                of == store && seen >= hlc
+            })
+        };
+        let is_set = || here.0.iter().any(|s| self.rank(*s) == (told.hlc, told.store));
+        saw.iter().any(|(store, hlc)| !was_seen(*store, *hlc))
+            || set && !was_seen(told.store, told.hlc) && !is_set()
     }
 
     fn is_news_of_marker(&self, told: &Told, m: &Marked) -> Result<bool> {

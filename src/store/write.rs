@@ -328,7 +328,11 @@ impl Store {
         self.commit_flagged(ino, 0)
     }
 
-    pub(super) fn commit_flagged(&self, ino: Ino, flags: u32) -> Result<(Lsn, Option<VersionId>)> {
+    /// As [`commit_version`](Self::commit_version), with [flags](crate::format::facts::version_flags).
+    ///
+    /// # Errors
+    /// As of that.
+    pub fn commit_flagged(&self, ino: Ino, flags: u32) -> Result<(Lsn, Option<VersionId>)> {
         let early = self.hash_early(ino);
         self.run_freeing(|op| {
             let row = op.apply.txn.object_if_any(ino)?.ok_or(FsError::NotFound)?;

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use crate::{
     base::{Error, FsError, Ino, Result},
+    format::facts::version_flags,
     store::Making,
 };
 
@@ -47,6 +48,8 @@ struct Opened {
     due: Option<u64>,
     /// The handle that was opened last, and the thread that did it.
     last: (u64, u32),
+    /// Its next version holds what an older one did.
+    restored: bool,
     /// Some of what was written through it is gone, and nobody who wrote it was told.
     lost: bool,
     /// Where versions are made while it is open: when the last one was, or its first change came (monotonic, ns).
@@ -270,7 +273,34 @@ impl Vfs {
 
     /// Makes a version of what was changed, unless the file lies where none are made. Says whether it did.
     pub(super) fn mint(&self, ino: Ino) -> Result<bool> {
-        Ok(self.store.making_of(ino)? != Making::Never && self.store.commit_version(ino)?.1.is_some())
+        if self.store.making_of(ino)? == Making::Never {
+            return Ok(false);
+        }
+        let restored = self.files.lock().inodes.get(&ino).is_some_and(|o| o.restored);
+        let flags = if restored { version_flags::RESTORED } else { 0 };
+        let made = self.store.commit_flagged(ino, flags)?.1.is_some();
+        if made
+            && restored
+            && let Some(opened) = self.files.lock().inodes.get_mut(&ino)
+        {
+            opened.restored = false;
+        }
+        Ok(made)
+    }
+
+    /// The next version of a file that is open is the content of an older one.
+    ///
+    /// # Errors
+    /// [`FsError::NotPermitted`] for whoever is not its owner, and where nobody has it open for writing.
+    pub(super) fn expect_restored(&self, caller: Caller, ino: Ino) -> Result<()> {
+        let owner = self.attributes(ino)?.owner.uid;
+        let mut files = self.files.lock();
+        let writes = files.handles.values().any(|h| h.ino == ino && h.writes);
+        match files.inodes.get_mut(&ino) {
+            Some(opened) if writes && (caller.uid == 0 || caller.uid == owner) => opened.restored = true,
+            _ => return Err(FsError::NotPermitted.into()),
+        }
+        Ok(())
     }
 
     /// As fsync(2): everything done so far survives a crash, and where that is wanted, the file gets a version first. Once

@@ -397,7 +397,8 @@ impl Front {
     /// As [`Vfs::set_xattr`].
     ///
     /// # Errors
-    /// [`FsError::ReadOnly`] for history, [`FsError::NotPermitted`] for what it answers to.
+    /// [`FsError::ReadOnly`] for history, [`FsError::NotPermitted`] for what it answers to; but locks and holds of versions are
+    /// set so.
     pub fn set_xattr(
         &self,
         caller: Caller,
@@ -406,10 +407,10 @@ impl Front {
         value: &[u8],
         create: Option<bool>,
     ) -> Result<()> {
-        self.writable(ino)?;
-        if name.starts_with(history::PREFIX) {
-            return Err(FsError::NotPermitted.into());
+        if let Some(what) = name.strip_prefix(history::PREFIX) {
+            return self.history.set_virtual(caller, self.of(ino), what, value);
         }
+        self.writable(ino)?;
         self.vfs.set_xattr(caller, ino, name, value, create)
     }
 

@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use crate::{
-    base::{Clock, Error, Ino, Result, SystemClock},
+    base::{Clock, Damage, Error, Ino, Result, SystemClock},
     store::Store,
 };
 
@@ -59,6 +59,7 @@ pub struct Space {
 }
 
 type Listener = Box<dyn Fn(Ino) + Send + Sync>;
+type OnDamage = Box<dyn Fn(&Damage) + Send + Sync>;
 type Groups = Box<dyn Fn(u32) -> Vec<u32> + Send + Sync>;
 
 /// The filesystem over one store.
@@ -75,6 +76,8 @@ pub struct Vfs {
     changed: OnceLock<Listener>,
     /// Knows the further groups of a thread.
     groups_of: OnceLock<Groups>,
+    /// Is told of bytes on disk that are not what was written.
+    damaged: OnceLock<OnDamage>,
 }
 
 impl Vfs {
@@ -90,6 +93,7 @@ impl Vfs {
             drafts_from: Mutex::default(),
             changed: OnceLock::new(),
             groups_of: OnceLock::new(),
+            damaged: OnceLock::new(),
         }
     }
 
@@ -121,6 +125,18 @@ impl Vfs {
     /// Sets who is asked for the further groups of a thread; once. That is seldom needed.
     pub fn ask_groups(&self, groups_of: impl Fn(u32) -> Vec<u32> + Send + Sync + 'static) {
         let _ = self.groups_of.set(Box::new(groups_of));
+    }
+
+    /// Sets who is told when somebody asks for bytes that are damaged; once.
+    pub fn on_damage(&self, listener: impl Fn(&Damage) + Send + Sync + 'static) {
+        let _ = self.damaged.set(Box::new(listener));
+    }
+
+    /// A request ends with this error.
+    pub fn failed(&self, e: &Error) {
+        if let (Error::Damaged(damage), Some(listener)) = (e, self.damaged.get()) {
+            listener(damage);
+        }
     }
 
     fn tell_changed(&self, ino: Ino) {

@@ -11,13 +11,13 @@ use std::{
 use super::{Mounted, is_root};
 
 /// A filesystem in a file, mounted; it goes away with this.
-struct SmallDisk {
-    dir: PathBuf,
+pub(crate) struct SmallDisk {
+    pub(crate) dir: PathBuf,
     _root: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    fn new(mib: u64) -> Self {
+    pub(crate) fn new(mib: u64) -> Self {
         let root = tempfile::tempdir().unwrap();
         let (image, dir) = (root.path().join("disk.img"), root.path().join("disk"));
         File::create(&image).unwrap().set_len(mib << 20).unwrap();

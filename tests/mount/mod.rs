@@ -6,7 +6,7 @@ mod basics;
 mod command;
 mod crash;
 mod dirs;
-mod full;
+pub(crate) mod full;
 mod kernel;
 #[cfg(feature = "planted-bugs")]
 mod panics;

@@ -13,6 +13,8 @@ use segfs::{
     store::{NewObject, Options, Parts, Policy, Retention, Store},
 };
 
+use serde_json::Value;
+
 use super::{json, ok, text};
 use crate::{
     mount::{Mounted, segfs},
@@ -198,10 +200,14 @@ fn a_person_is_told_and_confirms() {
     let confirmed = json(&["retain", "confirm", text(&dir)]);
     let then = json(&["status", text(&dir)]);
     ok(&["umount", text(&dir)]);
+    let told = std::fs::read_to_string(store.join("events.jsonl")).unwrap();
+    let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<&str> = told.iter().map(|e| e["event"].as_str().unwrap()).collect();
     assert!(said.contains("waits: the clock is 50 days ahead"), "{said}");
     assert_eq!(status["expiry"]["suspended"], true);
     assert_eq!(status["expiry"]["ahead_seconds"].as_u64().unwrap() / (24 * 3600), 50);
     assert!(shown.contains("retain confirm"), "{shown}");
+    assert!(told.contains(&"expiry_suspended") && told.last() == Some(&"expiry_resumed"), "{told:?}");
     assert_eq!((&confirmed["suspended"], &then["expiry"]["suspended"]), (&false.into(), &false.into()));
     let again = json(&["retain", "confirm", "--store", text(&store)]);
     assert_eq!(again["suspended"], false);

@@ -3,6 +3,8 @@
 
 mod clock;
 mod config;
+mod events;
+mod locks;
 mod making;
 mod retention;
 

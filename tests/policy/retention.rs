@@ -6,6 +6,9 @@ use segfs::{
     store::{NewObject, Options, Policy, Rename, Retention, Store},
 };
 
+use super::{json, ok, text};
+use crate::mount::{Mounted, write};
+
 const FAR_ON: u64 = 5_000_000_000_000_000_000;
 
 struct World {
@@ -161,4 +164,57 @@ fn a_long_history_is_looked_up_once_for_each_place() {
     assert_eq!((gone, next), (2, Some(f.next())), "all of one object's versions in one step");
     let left = w.store.view().versions(f, None, 9000).unwrap();
     assert_eq!((left.len() as u64, left.last().unwrap().ordinal), (many + 1, many + 3));
+}
+
+#[test]
+fn a_moment_says_whether_it_shows_what_was_there() {
+    let m = Mounted::new();
+    let mut moments = Vec::new();
+    for n in 0..3 {
+        write(&m.path("f"), format!("{n}"));
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        moments.push(m.sh("readlink .segfs/at/now").trim().to_owned());
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+    }
+    let mut m = m;
+    m.unmount();
+    let store = Store::open(&m.store(), Options::default()).unwrap();
+    let f = store.view().lookup(Ino::FIRST, b"f").unwrap().ino;
+    let second = store.view().versions(f, None, 10).unwrap()[1].id;
+    assert_eq!(store.remove_version(second).unwrap(), None);
+    store.close().unwrap();
+    drop(store);
+    m.mount(&[]);
+    let exact = |at: &str| {
+        m.sh(&format!("cat .segfs/at/{at}/f; getfattr --only-values -n user.segfs.exact .segfs/at/{at}/f"))
+    };
+    assert_eq!(exact(&moments[0]), "01");
+    assert_eq!(exact(&moments[1]), "00", "the one before it stands for it");
+    assert_eq!(exact(&moments[2]), "21");
+    assert_eq!(m.sh("getfattr --only-values -n user.segfs.exact f"), "1");
+}
+
+#[test]
+fn a_restored_version_says_so() {
+    let m = Mounted::new();
+    write(&m.path("f"), "one");
+    write(&m.path("f"), "two");
+    let f = m.path("f");
+    ok(&["restore", &format!("{}@1", text(&f))]);
+    write(&m.path("g"), "three");
+    m.sh("rm g");
+    ok(&["undelete", text(&m.path("g"))]);
+    write(&f, "four");
+    let restored = |name: &str| -> Vec<bool> {
+        let log = json(&["log", text(&m.path(name))]);
+        log["versions"].as_array().unwrap().iter().map(|v| v["restored"].as_bool().unwrap()).collect()
+    };
+    assert_eq!(restored("f"), [false, false, true, false]);
+    assert_eq!(restored("g"), [false, true]);
+    assert!(ok(&["log", text(&f)]).lines().nth(3).unwrap().contains("restored"));
+    // Nobody says so of what is not open, and a copy to elsewhere has no attributes of ours.
+    m.sh("if setfattr -n user.segfs.restored -v 1 f 2> /dev/null; then exit 1; fi");
+    let out = m.root.path().join("out");
+    ok(&["restore", &format!("{}@2", text(&f)), "--to", text(&out)]);
+    assert_eq!(m.sh(&format!("cat {0}; getfattr -d -m - {0}", text(&out))), "two");
 }

@@ -154,6 +154,10 @@ fn copy_content(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     target.set_len(size)?;
+    // Only a mount of ours knows this one; and only there it may be set.
+    if rustix::fs::fgetxattr(&target, "user.segfs.birth_time", &mut [0; 64][..]).is_ok() {
+        let _ = rustix::fs::fsetxattr(&target, "user.segfs.restored", b"1", XattrFlags::empty());
+    }
     target.sync_all()
 }
 

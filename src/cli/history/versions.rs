@@ -40,6 +40,10 @@ pub struct Version {
     pub lsn: u64,
     /// Lost against another version made elsewhere at the same time.
     pub conflict: bool,
+    /// Its lock, if it has one: mode, and until when, ns since 1970.
+    pub lock: Option<(String, u64)>,
+    /// A legal hold is on.
+    pub hold: bool,
     /// Another version of this history has the same number.
     pub shared: bool,
 }
@@ -48,7 +52,9 @@ impl Version {
     /// From a line of the page attribute.
     fn parse(line: &str) -> Option<Self> {
         let f: Vec<&str> = line.split('\t').collect();
-        let &[ordinal, id, created, size, mode, uid, gid, hash, flags, origin, lsn, conflict] = &f[..] else {
+        let &[ordinal, id, created, size, mode, uid, gid, hash, flags, origin, lsn, conflict, lock, hold] =
+            &f[..]
+        else {
             return None;
         };
         Some(Self {
@@ -63,6 +69,8 @@ impl Version {
             origin: origin.to_owned(),
             lsn: lsn.parse().ok()?,
             conflict: conflict == "1",
+            lock: lock.split_once(':').and_then(|(mode, until)| Some((mode.to_owned(), until.parse().ok()?))),
+            hold: hold == "1",
             shared: false,
         })
     }

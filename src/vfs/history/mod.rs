@@ -7,6 +7,7 @@
 
 mod access;
 mod lists;
+mod locks;
 mod moments;
 mod names;
 mod nodes;

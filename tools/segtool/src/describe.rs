@@ -118,14 +118,19 @@ pub fn fact(f: &Fact) -> Value {
         Fact::Alias(from, to) => json!({"fact": "alias", "object": id(*from), "to": id(*to)}),
         Fact::Adopted(these) => stretches("adopted", these),
         Fact::Tag(n, moment) => json!({"fact": "tag", "name": name(n), "moment_ns": moment}),
-        Fact::Retain(o, v, mode, until) => json!({
-            "fact": "retain", "object": id(*o), "version": v.to_string(), "mode": mode, "until_ns": until,
+        Fact::Retain(o, v, lock, saw) => json!({
+            "fact": "retain", "object": id(*o), "version": v.to_string(), "mode": lock.mode,
+            "until_ns": lock.until_ns, "saw": seen(saw),
         }),
-        Fact::Hold(o, v, on) => {
-            json!({"fact": "hold", "object": id(*o), "version": v.to_string(), "on": on})
+        Fact::Hold(o, v, on, saw) => {
+            json!({"fact": "hold", "object": id(*o), "version": v.to_string(), "on": on, "saw": seen(saw)})
         }
         local => local_fact(local),
     }
+}
+
+fn seen(saw: &[(segfs::base::StoreId, u64)]) -> Value {
+    saw.iter().map(|(store, stamp)| json!({"store": store.to_string(), "stamp_ns": stamp})).collect()
 }
 
 fn version(v: &Version) -> Value {
