@@ -394,6 +394,8 @@ pub enum Fact {
     Unnamed(Vec<ExtentId>),
     /// Local: retention gave this version up.
     Removed(ObjectId, VersionId),
+    /// Local: moves of directories stamped before this (ns since 1970) need not be kept; some of them go.
+    MovesForgotten(u64),
 }
 
 impl Fact {
@@ -416,6 +418,7 @@ impl Fact {
                 | Self::Cleaned(..)
                 | Self::Unnamed(..)
                 | Self::Removed(..)
+                | Self::MovesForgotten(..)
         )
     }
 }

@@ -120,6 +120,7 @@ impl Apply<'_, '_> {
             Fact::Cleaned(gone) => self.cleaned(gone),
             Fact::Unnamed(names) => self.unnamed(names),
             Fact::Removed(object, version) => self.removed(*object, *version),
+            Fact::MovesForgotten(before_ns) => self.forget_moves(*before_ns),
         }
     }
 

@@ -128,6 +128,7 @@ impl Store {
         let (Some(now_ns), true) = (now_ns, keeper.sweep.is_some() || mono >= due) else { return Ok(()) };
         let (_, next) = self.expire(keeper.sweep.unwrap_or(Ino::FIRST), now_ns)?;
         if next.is_none() {
+            self.forget_lonely_moves(now_ns)?;
             keeper.next_sweep_ns = Some(mono + EXPIRY_NS);
         }
         keeper.sweep = next;

@@ -177,6 +177,7 @@ fn local_fact(f: &Fact) -> Value {
             })).collect::<Vec<_>>(),
         }),
         Fact::Removed(o, v) => json!({"fact": "removed", "object": id(*o), "version": v.to_string()}),
+        Fact::MovesForgotten(before) => json!({"fact": "moves_forgotten", "before_ns": before}),
         _ => Value::Null,
     }
 }
@@ -190,7 +191,11 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         Fact::Version(v) => vec![v.object],
         Fact::Changes(c) => vec![c.object],
         Fact::Alias(a, b) => vec![*a, *b],
-        Fact::Tag(..) | Fact::StoreNumber(..) | Fact::Cleaned(_) | Fact::Unnamed(_) => Vec::new(),
+        Fact::Tag(..)
+        | Fact::StoreNumber(..)
+        | Fact::Cleaned(_)
+        | Fact::Unnamed(_)
+        | Fact::MovesForgotten(_) => Vec::new(),
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
         | Fact::Modified(o, _)
