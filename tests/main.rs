@@ -11,6 +11,7 @@ mod index;
 mod kill;
 mod mount;
 mod names;
+mod policy;
 mod review;
 mod segtool;
 mod serve;

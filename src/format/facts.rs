@@ -394,6 +394,8 @@ pub enum Fact {
     Unnamed(Vec<ExtentId>),
     /// Local: retention gave this version up.
     Removed(ObjectId, VersionId),
+    /// Local: the clock by which things expire has got to this, ns since 1970.
+    Clock(u64),
     /// Local: moves of directories stamped before this (ns since 1970) need not be kept; some of them go.
     MovesForgotten(u64),
 }
@@ -418,6 +420,7 @@ impl Fact {
                 | Self::Cleaned(..)
                 | Self::Unnamed(..)
                 | Self::Removed(..)
+                | Self::Clock(..)
                 | Self::MovesForgotten(..)
         )
     }

@@ -12,6 +12,7 @@ pub mod facts;
 pub mod footer;
 pub mod frame;
 pub mod hash;
+pub mod hash_tree;
 mod id_code;
 mod layout;
 mod location;
@@ -21,6 +22,7 @@ pub mod payload;
 pub mod rows;
 pub mod segment_header;
 pub mod superblock;
+pub mod wire;
 
 pub use checksum::Seed;
 pub use compress::Codec;

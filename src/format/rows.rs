@@ -14,6 +14,7 @@ use super::{
     moments::Moments,
 };
 pub use super::{
+    hash_tree::{HashGroupRow, HashTreeRow},
     markers::{Departure, LineageRow, MarkerRow},
     moments::MomentsRow,
 };
@@ -89,6 +90,13 @@ pub mod kind {
     pub const NUMBERED: u8 = 0x2f;
     /// superseded row: key, LSN from which it held -> [`super::Superseded`].
     pub const HISTORY: u8 = 0x30;
+    /// From here on rows are only kept to spare work: the log does not make them, no base has them, and each may be
+    /// missing, or older than what it speaks of.
+    pub const SPARED: u8 = 0x40;
+    /// inode, branch -> [`super::HashTreeRow`].
+    pub const HASH_TREE: u8 = 0x40;
+    /// inode, branch, height, index -> [`super::HashGroupRow`].
+    pub const HASH_GROUP: u8 = 0x41;
 }
 
 /// Makes a key.
@@ -300,6 +308,21 @@ pub mod key {
     pub fn changes(ino: Ino, version: VersionId, part: u32) -> Vec<u8> {
         Key::new(kind::CHANGES).u64(ino.get()).u128(version.get()).u32(part).done()
     }
+    /// The content hash of a branch in parts: which version it is of.
+    #[must_use]
+    pub fn hash_tree(ino: Ino, branch: u32) -> Vec<u8> {
+        Key::new(kind::HASH_TREE).u64(ino.get()).u32(branch).done()
+    }
+    /// A group of nodes of that.
+    #[must_use]
+    pub fn hash_group(ino: Ino, branch: u32, height: u32, index: u64) -> Vec<u8> {
+        Key::new(kind::HASH_GROUP).u64(ino.get()).u32(branch).u32(height).u64(index).done()
+    }
+    /// The branch in a key of [`hash_tree`].
+    #[must_use]
+    pub fn branch_of(key: &[u8]) -> Option<u32> {
+        Some(u32::from_be_bytes(key.get(9..13)?.try_into().ok()?))
+    }
     /// When another version began to show.
     #[must_use]
     pub fn shown(ino: Ino, at: Lsn) -> Vec<u8> {
@@ -393,6 +416,8 @@ pub struct MetaRow {
     pub versions: u64,
     /// When the highest stamp of facts rose, as far as no row says so.
     pub moments: Moments,
+    /// The clock by which things expire, as far as it was written down, ns since 1970.
+    pub clock_ns: u64,
 }
 
 /// A row that was replaced or removed.

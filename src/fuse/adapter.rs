@@ -1,13 +1,12 @@
 //! Each request of the kernel, as fuser hands it over.
 
 use std::{
-    cell::RefCell,
     ffi::OsStr,
     io,
     os::unix::ffi::OsStrExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -19,14 +18,15 @@ use fuser::{
 };
 
 use crate::{
-    base::{FsError, Result},
+    base::{FsError, Result, panic_text, planted},
     vfs::{Allocate, Asker, Front, ObjectKind, Rename, Seek, Setting},
 };
 
 use super::{
-    REQUEST_BYTES, Requests,
+    REQUEST_BYTES, Requests, THREADS,
     convert::{attributes, caller, file_type, in_group, ino, kind, node, set_time},
     errno::{self, Code},
+    readers::{AT_ONCE_BYTES, Read, Readers},
 };
 
 /// How long the kernel may believe names and attributes: long, since every change goes through it or is told
@@ -42,11 +42,6 @@ const GENERATION: Generation = Generation(0);
 const STATFS_BYTES: u64 = 4096;
 /// The most that one copy request copies, in bytes: its answer has 32 bits.
 const COPY_BYTES: u64 = 1 << 30;
-
-thread_local! {
-    /// What reads read into: one for each thread that answers.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// Capabilities that are used where the kernel has them. Not FUSE_ATOMIC_O_TRUNC: with it, opening a running
 /// program with O_TRUNC cuts it off before the kernel finds that it may not be written to.
@@ -70,20 +65,19 @@ const WANTED: &[InitFlags] = &[
 pub(super) struct Adapter {
     vfs: Arc<Front>,
     requests: Arc<Requests>,
+    readers: Readers,
     /// The kernel collects writes and hands them over later: asked for, and after the handshake, so it is.
     writeback: bool,
 }
 
 impl Adapter {
     pub(super) fn new(vfs: Arc<Front>, requests: Arc<Requests>, writeback: bool) -> Self {
-        Self { vfs, requests, writeback }
+        Self { vfs, requests, readers: Readers::new(THREADS - 1), writeback }
     }
 
     fn run<T>(&self, request: impl FnOnce(&Front) -> Result<T>) -> Result<T, Code> {
-        self.requests.begun.fetch_add(1, Relaxed);
-        let answer = caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why));
-        self.requests.ended.fetch_add(1, Relaxed);
-        answer
+        let _counted = Requests::begin(&self.requests);
+        caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why))
     }
 
     fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Front) -> Result<crate::vfs::Attributes>) {
@@ -116,7 +110,7 @@ impl Adapter {
 }
 
 /// Runs a request. One that panics is answered with an I/O error, and nothing is written any more.
-fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Result<T, Code> {
+pub(super) fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Result<T, Code> {
     match catch_unwind(AssertUnwindSafe(request)) {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(e)) => {
@@ -127,9 +121,7 @@ fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Re
             Err(code)
         }
         Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-            let why = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            stop(&format!("a request panicked: {why}"));
+            stop(&format!("a request panicked: {}", panic_text(&*panic)));
             Err(errno::IO)
         }
     }
@@ -167,6 +159,10 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(place) = name.as_bytes().strip_prefix(b"planted-panic:") {
+            planted::arm(place);
+        }
         match self.vfs_lookup(req, parent, name) {
             Ok(Some(a)) => reply.entry(&self.lifetime(ino(a.ino)), &a, GENERATION),
             Ok(None) if self.vfs.is_past(ino(parent)) => reply.error(errno::NOT_FOUND),
@@ -179,7 +175,11 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &Request, node: INodeNo, times: u64) {
-        self.vfs.forget(ino(node), times);
+        // Nobody is answered.
+        let _ = self.run(|vfs| {
+            vfs.forget(ino(node), times);
+            Ok(())
+        });
     }
 
     fn getattr(&self, _req: &Request, node: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -332,16 +332,18 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        BUFFER.with_borrow_mut(|buffer| {
-            let size = size.min(REQUEST_BYTES) as usize;
-            if buffer.len() < size {
-                buffer.resize(size, 0);
+        let read = Read { ino: ino(node), offset, size: size.min(REQUEST_BYTES) as usize };
+        let counted = Requests::begin(&self.requests);
+        let Some(_may_wait) = self.readers.may_wait() else {
+            if read.size > AT_ONCE_BYTES {
+                return read.answer(&self.vfs, reply);
             }
-            match self.run(|vfs| vfs.read(ino(node), offset, &mut buffer[..size])) {
-                Ok(n) => reply.data(&buffer[..n]),
-                Err(e) => reply.error(e),
+            if let Some(reply) = read.answer_at_once(&self.vfs, reply) {
+                self.readers.hand_over(&self.vfs, read, reply, counted);
             }
-        });
+            return;
+        };
+        read.answer(&self.vfs, reply);
     }
 
     fn write(
@@ -357,9 +359,19 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let by = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| caller(req));
-        match self.run(|vfs| vfs.write(ino(node), fh.0, offset, data, by)) {
+        let write = |vfs: &Front| {
+            planted::strike("write");
+            vfs.write(ino(node), fh.0, offset, data, by)
+        };
+        match self.run(write) {
             Ok(()) => reply.written(data.len() as u32),
-            Err(e) => reply.error(e),
+            Err(e) => {
+                if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                    // Nobody waits for this answer, and the kernel lets go of the data.
+                    self.vfs.lost(ino(node));
+                }
+                reply.error(e);
+            }
         }
     }
 
@@ -386,8 +398,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn fsync(&self, _req: &Request, _node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
-        self.empty(reply, |vfs| vfs.sync());
+    fn fsync(&self, _req: &Request, node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
+        self.empty(reply, |vfs| vfs.fsync(ino(node)));
     }
 
     fn opendir(&self, req: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -497,7 +509,10 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, req: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let found = self.run(|vfs| vfs.xattr(asker(req, &in_group(req)), ino(node), name.as_bytes()));
+        let found = self.run(|vfs| {
+            planted::strike("xattr");
+            vfs.xattr(asker(req, &in_group(req)), ino(node), name.as_bytes())
+        });
         Self::xattr(reply, size, found);
     }
 

@@ -120,6 +120,10 @@ impl Apply<'_, '_> {
             Fact::Cleaned(gone) => self.cleaned(gone),
             Fact::Unnamed(names) => self.unnamed(names),
             Fact::Removed(object, version) => self.removed(*object, *version),
+            Fact::Clock(ns) => {
+                self.state.meta.clock_ns = *ns;
+                Ok(())
+            }
             Fact::MovesForgotten(before_ns) => self.forget_moves(*before_ns),
         }
     }

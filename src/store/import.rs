@@ -171,24 +171,30 @@ impl Store {
             if bytes.is_empty() || bytes.len() > limits::EXTENT_BYTES {
                 return Err(Error::BadRequest(format!("{id:?} has {} bytes", bytes.len())));
             }
-            let payload = Prepared::extent(bytes, false);
-            let mut record = Record::new(Kind::Extent, &payload);
-            record.flags = flags::DETACHED | flags::FOREIGN;
-            record.origin = Some(Origin { store: id.store, incarnation: id.incarnation, seq: id.sequence });
-            let mut state = self.apply.lock();
-            self.check_usable()?;
-            if self.index.get(&k)?.is_some() {
-                continue; // Another parcel brought it meanwhile.
-            }
-            let apart = self.until_applied();
-            let (lsn, location) = self.log.append(&[record])?[0];
-            let found = ExtentRow { extent: lsn, location: location.into() };
-            let mut txn = Txn::new(&*self.index, lsn);
-            txn.put(k, &found, Keep::Amend)?;
-            let next = state.clone();
-            self.land(&mut state, next, lsn, &txn.finish()?)?;
-            apart.done();
+            self.bring_extent(id, &Prepared::extent(bytes, false))?;
         }
+        Ok(())
+    }
+
+    /// Appends an extent of another store, if nobody has meanwhile.
+    pub(super) fn bring_extent(&self, id: &ExtentId, payload: &Prepared) -> Result<()> {
+        let k = key::extent(id);
+        let mut record = Record::new(Kind::Extent, payload);
+        record.flags = flags::DETACHED | flags::FOREIGN;
+        record.origin = Some(Origin { store: id.store, incarnation: id.incarnation, seq: id.sequence });
+        let mut state = self.apply.lock();
+        self.check_usable()?;
+        if self.index.get(&k)?.is_some() {
+            return Ok(()); // Another parcel brought it.
+        }
+        let apart = self.until_applied();
+        let (lsn, location) = self.log.append(&[record])?[0];
+        let found = ExtentRow { extent: lsn, location: location.into() };
+        let mut txn = Txn::new(&*self.index, lsn);
+        txn.put(k, &found, Keep::Amend)?;
+        let next = state.clone();
+        self.land(&mut state, next, lsn, &txn.finish()?)?;
+        apart.done();
         Ok(())
     }
 
@@ -366,7 +372,7 @@ impl Store {
 }
 
 /// The extents that a parcel names, each once.
-fn extents_in(parcel: &Parcel) -> BTreeSet<&ExtentId> {
+pub(super) fn extents_in(parcel: &Parcel) -> BTreeSet<&ExtentId> {
     let ranges = parcel.contents.iter().flat_map(|c| &c.ranges);
     ranges.filter_map(|r| if let Source::Extent(id, _) = &r.source { Some(id) } else { None }).collect()
 }

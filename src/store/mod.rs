@@ -7,10 +7,13 @@
 mod activity;
 mod alive;
 mod apply;
+mod arriving;
 mod base;
 mod cleaner;
+mod clock;
 mod content;
 mod exchange;
+mod hash_trees;
 mod hashes;
 mod import;
 pub mod inspect;
@@ -23,25 +26,32 @@ mod names;
 mod open;
 mod ops;
 mod parcels;
+mod paths;
 mod pieces;
 mod read;
 mod remove;
 mod retention;
+mod settings;
 mod space;
 mod state;
 mod superblock;
 mod txn;
 mod versions;
+pub mod words;
 mod write;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
     base::{
-        Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits,
-        planted::{Bug, planted},
+        Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits, panic_text,
+        planted::{Bug, planted, strike},
     },
     disk::Disk,
     format::{
@@ -57,6 +67,7 @@ use activity::Activity;
 pub use activity::Work;
 use apply::Apply;
 pub use cleaner::{Cleaned, Goal};
+pub use clock::Expiry;
 pub use exchange::Parcel;
 pub use import::Fetch;
 pub use knowledge::Knowledge;
@@ -68,6 +79,7 @@ pub use ops::{NewObject, Rename, SetAttributes, XattrChange};
 pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
 pub use remove::Kept;
 pub use retention::{Life, Policy, Retention, Thinning};
+pub use settings::{ByPath, Making, Settings};
 use state::State;
 use txn::Txn;
 
@@ -89,6 +101,8 @@ pub struct Options {
     /// Change nothing in the store's directory, which may be read-only itself, and be open beside others who only read.
     /// Every change is refused with [`FsError::ReadOnly`](crate::base::FsError::ReadOnly).
     pub read_only: bool,
+    /// What a person sets, to begin with.
+    pub settings: Settings,
 }
 
 impl Default for Options {
@@ -101,6 +115,7 @@ impl Default for Options {
             memtable_bytes: 8 << 20,
             mint_interrupted: true,
             read_only: false,
+            settings: Settings::default(),
         }
     }
 }
@@ -139,12 +154,18 @@ pub struct Store {
     cleaner: Mutex<cleaner::Cleaner>,
     /// The newest base that this opening wrote, all of it durable.
     base: Mutex<Option<base::Base>>,
-    /// Which versions are kept.
-    retention: Mutex<Retention>,
+    /// When it was made, ns since 1970.
+    created_ns: u64,
+    /// What the clock by which things expire goes by.
+    anchor: Mutex<clock::Anchor>,
+    /// What a person sets.
+    settings: RwLock<Arc<Settings>>,
     /// What keeping space bounded remembers.
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
     rounds: (Mutex<u64>, Condvar),
+    /// Where the look for hash trees of versions that are gone goes on.
+    trees: Mutex<Option<Vec<u8>>>,
     /// What goes on beside answering.
     activity: Activity,
     recovered: Recovered,
@@ -311,7 +332,7 @@ impl Store {
 
     fn status_with(&self, counts: Option<(u64, u64)>) -> Status {
         let log = self.log.status();
-        let stopped = self.broken.lock().clone().or_else(|| log.poisoned.clone());
+        let stopped = self.stopped();
         let (objects, versions) = counts.unwrap_or_default();
         Status {
             id: self.id,
@@ -347,6 +368,12 @@ impl Store {
     #[must_use]
     pub fn segments(&self) -> Vec<crate::log::SegmentInfo> {
         self.log.segments()
+    }
+
+    /// Why nothing is written any more, if that is so.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        self.broken.lock().clone().or_else(|| self.log.status().poisoned)
     }
 
     fn check_usable(&self) -> Result<()> {
@@ -414,6 +441,7 @@ impl Store {
                 return Err(e);
             }
         }
+        strike("apply");
         self.land(&mut state, next, lsn, &changes)?;
         apart.done();
         Ok((lsn, out))
@@ -564,6 +592,11 @@ impl Store {
         if self.options.read_only {
             return Ok(());
         }
+        if self.broken.lock().is_none()
+            && let Err(e) = self.note_expiry()
+        {
+            tracing::warn!("the clock by which things expire was not written down: {e}");
+        }
         self.log.commit()?;
         if self.broken.lock().is_none() && self.index.flushed_lsn() < self.log.last_lsn() {
             self.checkpoint()?;
@@ -597,12 +630,31 @@ impl Store {
         self.repeat("segfs-space", Self::keep_space)
     }
 
+    /// A thread of this store panicked. Nothing is written any more, and what was written until then is made durable, since
+    /// nobody may come by to do that.
+    fn panicked(&self, thread: &str, why: &str) {
+        self.stop_writing(&format!("the thread {thread} panicked: {why}"));
+        // Whoever was not stopped by that has appended once this lock is free.
+        drop(self.apply.lock());
+        if let Ok(Err(e)) = catch_unwind(AssertUnwindSafe(|| self.log.commit())) {
+            tracing::error!("{e}");
+        }
+    }
+
     /// Does something again and again on a thread; at once where it says that there is more.
-    fn repeat(self: &Arc<Self>, name: &str, work: fn(&Self) -> Result<bool>) -> Result<()> {
+    fn repeat(self: &Arc<Self>, name: &'static str, work: fn(&Self) -> Result<bool>) -> Result<()> {
         let weak = Arc::downgrade(self);
         let run = move || {
             while let Some(store) = weak.upgrade() {
-                let busy = match work(&store) {
+                let done = catch_unwind(AssertUnwindSafe(|| {
+                    strike(name);
+                    work(&store)
+                }));
+                let done = match done {
+                    Ok(done) => done,
+                    Err(panic) => return store.panicked(name, &panic_text(&*panic)),
+                };
+                let busy = match done {
                     Ok(busy) => busy,
                     // Space comes back when something is deleted.
                     Err(e @ Error::NoSpace { .. }) => {

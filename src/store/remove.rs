@@ -308,7 +308,7 @@ impl Store {
     /// [`FsError::NotFound`] for a version that is not here, or what the log says.
     pub fn remove_version(&self, id: VersionId) -> Result<Option<Kept>> {
         let (ino, _) = self.find_version(id)?.ok_or(FsError::NotFound)?;
-        let now_ns = self.clock.wall_ns();
+        let now_ns = self.expiry().time_ns;
         let (_, kept) = self.run_quiet(|op| {
             let kept = op.keeps(self, &Doomed { ino, id }, now_ns)?;
             if kept.is_none() {

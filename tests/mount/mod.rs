@@ -8,6 +8,8 @@ mod crash;
 mod dirs;
 mod full;
 mod kernel;
+#[cfg(feature = "planted-bugs")]
+mod panics;
 mod permissions;
 mod status;
 mod users;
@@ -26,6 +28,11 @@ use std::{
 pub(crate) const SEGFS: &str = env!("CARGO_BIN_EXE_segfs");
 /// Names mount options that every mount of these tests gets, so that another mode can be put through them.
 const OPTIONS: &str = "SEGFS_MOUNT_OPTIONS";
+
+/// Are the mounts such that the kernel collects writes?
+pub(crate) fn writes_are_collected() -> bool {
+    std::env::var(OPTIONS).is_ok_and(|options| options.split(',').any(|o| o == "writeback"))
+}
 
 pub(crate) fn segfs(args: &[&str]) -> Output {
     Command::new(SEGFS).args(args).output().unwrap()

@@ -1,7 +1,7 @@
 //! Three stores write at once, exchange facts in any order, and must agree once they hold the same ones.
 
 mod acts;
-mod portrait;
+pub mod portrait;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,15 +51,15 @@ impl Random for SeededRandom {
     }
 }
 
-struct Host {
-    disk: SimDisk,
-    store: Option<Store>,
+pub struct Host {
+    pub disk: SimDisk,
+    pub store: Option<Store>,
     clock_skew: i64,
     lives: u64,
     /// Versions made here that nobody made durable yet.
     pending: Vec<VersionId>,
     /// The disk as somebody copied it away at some time.
-    backup: Option<SimDisk>,
+    pub backup: Option<SimDisk>,
 }
 
 /// A parcel on a long way: from which life of which host, to which, what.
@@ -69,18 +69,18 @@ struct Late {
     parcel: Parcel,
 }
 
-struct World {
-    seed: u64,
-    rng: Rng,
-    truth: Arc<AtomicU64>,
-    hosts: Vec<Host>,
+pub struct World {
+    pub seed: u64,
+    pub rng: Rng,
+    pub truth: Arc<AtomicU64>,
+    pub hosts: Vec<Host>,
     acknowledged: BTreeSet<VersionId>,
     late: Vec<Late>,
     struck: Struck,
 }
 
 /// What got in whose way in a world, and how often.
-type Struck = BTreeMap<&'static str, u64>;
+pub type Struck = BTreeMap<&'static str, u64>;
 
 /// All that the rules of agreement are for: each has to strike in at least one of fifty worlds, or these tests prove less than they
 /// say.
@@ -110,7 +110,7 @@ fn options() -> Options {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let truth = Arc::new(AtomicU64::new(1_790_000_000_000_000_000));
         let hosts = (0..3_u64)
@@ -175,18 +175,18 @@ impl World {
         *self.struck.entry(what).or_default() += 1;
     }
 
-    fn store(&self, i: usize) -> &Store {
+    pub fn store(&self, i: usize) -> &Store {
         self.hosts[i].store.as_ref().unwrap()
     }
 
-    fn sync(&mut self, i: usize) {
+    pub fn sync(&mut self, i: usize) {
         self.store(i).sync_all().unwrap();
         let pending = std::mem::take(&mut self.hosts[i].pending);
         self.acknowledged.extend(pending);
     }
 
     /// Power is cut: some of what was not synced is gone.
-    fn crash(&mut self, i: usize) {
+    pub fn crash(&mut self, i: usize) {
         let image = self.hosts[i].disk.crash_image(self.rng.next());
         self.hosts[i].store = None;
         self.hosts[i].disk = image;
@@ -195,8 +195,14 @@ impl World {
         self.strike("a crash");
     }
 
+    /// Somebody copies the disk away.
+    pub fn copy_away(&mut self, i: usize) {
+        self.sync(i);
+        self.hosts[i].backup = Some(self.hosts[i].disk.crash_image(self.rng.next()));
+    }
+
     /// The disk is what it was when it was copied away, and the store, which can't know, goes on from there.
-    fn set_back(&mut self, i: usize) {
+    pub fn set_back(&mut self, i: usize) {
         // What others took in unsynced, their next crash may take too.
         (0..3).filter(|h| *h != i).for_each(|h| self.sync(h));
         let Some(image) = &self.hosts[i].backup else { return };
@@ -219,10 +225,7 @@ impl World {
             0..70 => self.operate(i),
             70..78 => self.sync(i),
             78..81 => self.crash(i),
-            81..83 => {
-                self.sync(i);
-                self.hosts[i].backup = Some(self.hosts[i].disk.crash_image(self.rng.next()));
-            }
+            81..83 => self.copy_away(i),
             83 => self.set_back(i),
             84..87 => self.duel(i, (i + 1) % 3),
             87..89 => self.deliver_late(),
@@ -306,40 +309,7 @@ fn run(seed: u64, steps: u64) -> Struck {
         world.finish_drafts(i);
     }
     world.settle();
-    let portraits: Vec<_> = (0..3).map(|i| portrait(world.store(i))).collect();
-    for i in 1..3 {
-        let keys: BTreeSet<_> = portraits[0].keys().chain(portraits[i].keys()).collect();
-        let differ: Vec<_> =
-            keys.into_iter().filter(|k| portraits[0].get(*k) != portraits[i].get(*k)).collect();
-        if differ.is_empty() {
-            continue;
-        }
-        for h in [0, i] {
-            println!("host {h} {}", world.store(h).id());
-            for k in &differ {
-                println!("{k}: {}", portraits[h].get(*k).map_or("-", |s| s));
-            }
-            if let Ok(object) = std::env::var("SEGFS_AGREE_OBJECT") {
-                trace(world.store(h), &object);
-            }
-        }
-        panic!(
-            "seed {seed}: hosts 0 and {i} differ\nreplay: SEGFS_AGREE_SEED={seed} cargo test --test it -- sim::agree --nocapture"
-        );
-    }
-    for id in &world.acknowledged {
-        for i in 0..3 {
-            let found = world.store(i).find_version(*id).unwrap();
-            assert!(found.is_some(), "seed {seed}: host {i} lacks acknowledged version {id}");
-        }
-    }
-    // What they hold survives: rebuilt from the log alone, each shows the same.
-    for (i, before) in portraits.iter().enumerate() {
-        world.sync(i);
-        world.hosts[i].store = None;
-        world.open(i);
-        assert_eq!(&portrait(world.store(i)), before, "seed {seed}: host {i} after reopening");
-    }
+    world.agree(&format!("SEGFS_AGREE_SEED={seed} cargo test --test it -- sim::agree --nocapture"));
     for what in showing(world.store(0)) {
         world.strike(what);
     }
@@ -347,8 +317,45 @@ fn run(seed: u64, steps: u64) -> Struck {
 }
 
 impl World {
+    /// All hosts hold the same facts: they must show the same, lack nothing that was acknowledged, and do so after a replay too.
+    pub fn agree(&mut self, replay: &str) {
+        let seed = self.seed;
+        let portraits: Vec<_> = (0..3).map(|i| portrait(self.store(i))).collect();
+        for i in 1..3 {
+            let keys: BTreeSet<_> = portraits[0].keys().chain(portraits[i].keys()).collect();
+            let differ: Vec<_> =
+                keys.into_iter().filter(|k| portraits[0].get(*k) != portraits[i].get(*k)).collect();
+            if differ.is_empty() {
+                continue;
+            }
+            for h in [0, i] {
+                println!("host {h} {}", self.store(h).id());
+                for k in &differ {
+                    println!("{k}: {}", portraits[h].get(*k).map_or("-", |s| s));
+                }
+                if let Ok(object) = std::env::var("SEGFS_AGREE_OBJECT") {
+                    trace(self.store(h), &object);
+                }
+            }
+            panic!("seed {seed}: hosts 0 and {i} differ\nreplay: {replay}");
+        }
+        for id in &self.acknowledged {
+            for i in 0..3 {
+                let found = self.store(i).find_version(*id).unwrap();
+                assert!(found.is_some(), "seed {seed}: host {i} lacks acknowledged version {id}");
+            }
+        }
+        // What they hold survives: rebuilt from the log alone, each shows the same.
+        for (i, before) in portraits.iter().enumerate() {
+            self.sync(i);
+            self.hosts[i].store = None;
+            self.open(i);
+            assert_eq!(&portrait(self.store(i)), before, "seed {seed}: host {i} after reopening");
+        }
+    }
+
     /// Crashes leave drafts; they are made versions, so that all bytes can be compared.
-    fn finish_drafts(&mut self, i: usize) {
+    pub fn finish_drafts(&mut self, i: usize) {
         let store = self.hosts[i].store.as_ref().unwrap();
         for dir in self.directories(i, usize::MAX) {
             for e in store.view().entries(dir, None, usize::MAX).unwrap() {
@@ -397,5 +404,55 @@ fn stores_with_the_same_facts_agree() {
     for what in STRIKES {
         let worlds = struck.get(what).copied().unwrap_or(0);
         assert!(worlds >= seeds / 50, "{what}: in {worlds} of {seeds} worlds");
+    }
+}
+
+/// A store by itself, on a simulated disk.
+pub struct Solo {
+    pub disk: SimDisk,
+    pub store: Store,
+    pub clock: Arc<dyn Clock>,
+    seed: u64,
+    options: Options,
+}
+
+impl Solo {
+    pub fn new(seed: u64) -> Self {
+        Self::with(seed, options())
+    }
+
+    /// With segments that hold large extents.
+    pub fn large(seed: u64) -> Self {
+        Self::with(seed, Options { segment_bytes: 4 << 20, ..options() })
+    }
+
+    fn with(seed: u64, options: Options) -> Self {
+        let disk = SimDisk::new(seed);
+        let truth = Arc::new(AtomicU64::new(1_790_000_000_000_000_000));
+        let clock: Arc<dyn Clock> = Arc::new(SkewedClock { truth, skew_ns: 0 });
+        let random = SeededRandom(Mutex::new(Rng::new(seed)));
+        Store::format(&disk, &options, &*clock, &random, "".as_ref()).unwrap();
+        Self::open(disk, clock, seed + 1000, options)
+    }
+
+    fn open(disk: SimDisk, clock: Arc<dyn Clock>, seed: u64, options: Options) -> Self {
+        let parts = Parts {
+            disk: Arc::new(disk.clone()) as Arc<dyn Disk>,
+            clock: Arc::clone(&clock) as _,
+            random: Arc::new(SeededRandom(Mutex::new(Rng::new(seed)))),
+            index: Arc::new(MemoryIndex::new()),
+        };
+        let store = Store::open_parts(parts, options.clone()).unwrap();
+        Self { disk, store, clock, seed, options }
+    }
+
+    /// After a power cut.
+    pub fn crash(self, chance: u64) -> Self {
+        self.on(self.disk.crash_image(chance))
+    }
+
+    /// The same store, opened from another image of its disk.
+    pub fn on(&self, disk: SimDisk) -> Self {
+        Self::open(disk, Arc::clone(&self.clock), self.seed + 1000, self.options.clone())
     }
 }

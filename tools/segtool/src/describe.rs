@@ -177,6 +177,7 @@ fn local_fact(f: &Fact) -> Value {
             })).collect::<Vec<_>>(),
         }),
         Fact::Removed(o, v) => json!({"fact": "removed", "object": id(*o), "version": v.to_string()}),
+        Fact::Clock(ns) => json!({"fact": "clock", "time": time(*ns), "time_ns": ns}),
         Fact::MovesForgotten(before) => json!({"fact": "moves_forgotten", "before_ns": before}),
         _ => Value::Null,
     }
@@ -195,6 +196,7 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         | Fact::StoreNumber(..)
         | Fact::Cleaned(_)
         | Fact::Unnamed(_)
+        | Fact::Clock(_)
         | Fact::MovesForgotten(_) => Vec::new(),
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
