@@ -92,6 +92,9 @@ fn fill(a: &Store) {
     let held = file(a, y, "held", b"1");
     let first = edit(a, held, b"2");
     a.hold_version(first, true).unwrap();
+    let second = edit(a, held, b"3");
+    a.hold_version(second, true).unwrap();
+    a.hold_version(second, false).unwrap();
     a.lock_version(first, false, 7).unwrap();
     a.tag(b"t", true).unwrap();
     a.tag(b"u", true).unwrap();
@@ -118,6 +121,17 @@ fn alike(a: &Store, b: &Store) {
     for k in a.keys().chain(b.keys()) {
         assert_eq!(a.get(k), b.get(k), "{k}");
     }
+}
+
+#[test]
+fn directories_whose_moves_were_forgotten_are_told_where_they_hang() {
+    let d = tempfile::tempdir().unwrap();
+    let (a, b) = (new(d.path(), "a"), new(d.path(), "b"));
+    fill(&a);
+    assert!(a.forget_moves_before(u64::MAX).unwrap() > 2);
+    clean(&a);
+    tell(&a, &b, a.catch_up(Lsn::new(0)).unwrap(), &mut |_| {});
+    alike(&a, &b);
 }
 
 #[test]

@@ -1,16 +1,21 @@
 //! Names that several stores change: what comes back, what stays gone, how versions are numbered, and what it all costs.
 
+use std::time::Duration;
+
 use segfs::{
-    base::{Ino, Lsn},
+    base::{Clock, Ino, Lsn, ObjectId, SystemClock},
     format::{
         Kind, code,
-        facts::{Fact, Version},
+        facts::{Fact, Owner, Version},
     },
     log::Next,
-    store::{Rename, Store},
+    store::{NewObject, Options, Rename, Store},
 };
 
-use crate::exchange::{Counted, file, give, names, two};
+use crate::{
+    exchange::{Counted, file, give, names, two},
+    sim::rng::Rng,
+};
 
 const ROOT: Ino = Ino::FIRST;
 
@@ -181,10 +186,7 @@ fn a_version_has_one_number_on_every_store_in_whatever_order_they_come() {
     file(&b, ROOT, "tmp", b"saved");
     b.rename((ROOT, b"tmp"), (ROOT, b"f"), Rename::Replace).unwrap();
     unlink(&b, "f");
-    let late = segfs::store::Store::create(
-        &_dir.path().join("late"),
-        segfs::store::Options { background: false, ..Default::default() },
-    );
+    let late = Store::create(&_dir.path().join("late"), Options { background: false, ..Default::default() });
     let late = late.unwrap();
     let parcels = crate::exchange::parcels(&b, &late);
     for p in parcels.iter().rev() {
@@ -199,4 +201,136 @@ fn a_version_has_one_number_on_every_store_in_whatever_order_they_come() {
         let gone: Vec<_> = gone.iter().map(|g| (&g.name[..], g.versions)).collect();
         assert_eq!(gone, [(&b"f"[..], 6)], "tmp was moved away, not deleted");
     }
+}
+
+fn directory(s: &Store, dir: Ino, name: &str) -> Ino {
+    let new = NewObject::directory(0o755, Owner::default());
+    s.create_object(dir, name.as_bytes(), &new).unwrap().1.ino
+}
+
+/// Directories with where they hang.
+fn tree(s: &Store) -> Vec<(ObjectId, ObjectId, Vec<u8>)> {
+    let v = s.view();
+    let mut open = vec![ROOT];
+    let mut found = Vec::new();
+    while let Some(dir) = open.pop() {
+        let above = v.attributes(dir).unwrap().object;
+        for e in v.entries(dir, None, usize::MAX).unwrap() {
+            open.push(e.ino);
+            found.push((v.attributes(e.ino).unwrap().object, above, e.name));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Moves one of `dirs` below another, as chance says; some would close a cycle, and are refused.
+fn wander(s: &Store, dirs: &[String], moves: usize, rng: &mut Rng) {
+    let mut inos: Vec<Ino> = Vec::new();
+    let mut at: std::collections::BTreeMap<Ino, Ino> = std::collections::BTreeMap::new();
+    for d in dirs {
+        let found = find(s, d);
+        inos.push(found.1);
+        at.insert(found.1, found.0);
+    }
+    let mut done = 0;
+    while done < moves {
+        let n = rng.below(dirs.len() as u64) as usize;
+        let to = inos.get(rng.below(inos.len() as u64 + 1) as usize).copied().unwrap_or(ROOT);
+        let name = dirs[n].as_bytes();
+        if s.rename((at[&inos[n]], name), (to, name), Rename::NoReplace).is_ok() {
+            at.insert(inos[n], to);
+            done += 1;
+        }
+    }
+}
+
+/// Where a directory of a tree with unique names hangs, and its number.
+fn find(s: &Store, name: &str) -> (Ino, Ino) {
+    let mut open = vec![ROOT];
+    while let Some(dir) = open.pop() {
+        for e in s.view().entries(dir, None, usize::MAX).unwrap() {
+            if e.name == name.as_bytes() {
+                return (dir, e.ino);
+            }
+            open.push(e.ino);
+        }
+    }
+    panic!("there is no directory {name}");
+}
+
+/// Two stores move the same directories: `early` on one, then `late` on the other. Returns the time in which the other takes
+/// in the early ones, all of which come late there.
+fn late_moves(dirs: usize, early: usize, late: usize) -> Duration {
+    let (_dir, a, b) = two();
+    let dirs: Vec<String> = (0..dirs).map(|n| format!("d{n}")).collect();
+    for d in &dirs {
+        directory(&a, ROOT, d);
+    }
+    meet(&a, &b);
+    let mut rng = Rng::new(7);
+    wander(&a, &dirs, early, &mut rng);
+    wander(&b, &dirs, late, &mut rng);
+    let parcels = crate::exchange::parcels(&a, &b);
+    let start = SystemClock.monotonic_ns();
+    crate::exchange::take(&a, &b, &parcels);
+    let took = Duration::from_nanos(SystemClock.monotonic_ns() - start);
+    meet(&a, &b);
+    assert_eq!(tree(&a), tree(&b));
+    assert_eq!(tree(&a).len(), dirs.len(), "none is lost in a cycle");
+    took
+}
+
+#[test]
+fn moves_that_come_late_take_their_place_among_those_that_are_here() {
+    for dirs in [2, 5, 40] {
+        let _ = late_moves(dirs, 60, 120);
+    }
+}
+
+#[test]
+fn moves_that_everybody_has_are_forgotten_and_later_ones_agree() {
+    let (_dir, a, b) = two();
+    let dirs: Vec<String> = (0..8).map(|n| format!("d{n}")).collect();
+    for d in &dirs {
+        directory(&a, ROOT, d);
+    }
+    let mut rng = Rng::new(3);
+    wander(&a, &dirs, 5000, &mut rng);
+    meet(&a, &b);
+    let here = tree(&a);
+    let horizon = SystemClock.wall_ns();
+    let all = a.last_lsn();
+    for s in [&a, &b] {
+        assert_eq!(s.forget_moves_before(1).unwrap(), 0);
+        assert!(s.forget_moves_before(horizon).unwrap() > 4096, "in more than one record");
+        assert_eq!(s.forget_moves_before(horizon).unwrap(), 0);
+        assert_eq!(tree(s), here);
+    }
+    assert!(a.last_lsn() > all);
+    for _ in 0..20 {
+        wander(&a, &dirs, 5, &mut rng);
+        wander(&b, &dirs, 5, &mut rng);
+        meet(&a, &b);
+        assert_eq!(tree(&a), tree(&b));
+        assert_eq!(tree(&a).len(), dirs.len());
+    }
+    // Forgotten is forgotten: also by a store that reads it all from its log again.
+    let before = tree(&a);
+    let path = _dir.path().join("a");
+    a.close().unwrap();
+    drop(a);
+    std::fs::remove_dir_all(path.join("index")).unwrap();
+    let a = Store::open(&path, Options { background: false, ..Options::default() }).unwrap();
+    assert_eq!(tree(&a), before);
+    assert_eq!(a.forget_moves_before(horizon).unwrap(), 0);
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn a_thousand_late_moves_among_ten_thousand() {
+    let took = late_moves(1000, 1000, 10_000);
+    println!("1000 late moves among 10,000, of 1000 directories: {took:?}");
+    let took = late_moves(100, 1000, 10_000);
+    println!("1000 late moves among 10,000, of 100 directories: {took:?}");
 }

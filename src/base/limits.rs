@@ -49,6 +49,8 @@ pub const AHEAD_NS: u64 = 24 * 3600 * 1_000_000_000;
 pub const VERSION_LINKS: usize = 64;
 /// Counters of a version vector, and inode numbers, stay below this: what is higher is a lie.
 pub const COUNTER: u64 = 1 << 48;
+/// A store that was not heard of for so long counts as absent for too long, in nanoseconds: 90 days.
+pub const ABSENT_NS: u64 = 90 * 24 * 3600 * 1_000_000_000;
 /// Steps from a directory up to the root; more are a cycle.
 pub const DEPTH: usize = 100_000;
 /// Changed ranges of a version in one record.

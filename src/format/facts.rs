@@ -427,6 +427,8 @@ pub enum Fact {
     Adopted(Vec<Stretch>),
     /// Local: rows of a draft that truncations hide are gone: some, or all, and then the truncations need not be known any more.
     Trimmed(ObjectId),
+    /// Local: moves of directories stamped before this (ns since 1970) need not be kept; some of them go.
+    MovesForgotten(u64),
 }
 
 /// A fact as another store's index has it: who made it when.
@@ -491,6 +493,7 @@ impl Fact {
                 | Self::Filled(..)
                 | Self::Owed(..)
                 | Self::Trimmed(..)
+                | Self::MovesForgotten(..)
         )
     }
 }

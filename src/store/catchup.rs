@@ -264,13 +264,31 @@ impl Store {
             page.add(self.said(a.modified_stamp), &Fact::Modified(object, a.modified));
         }
         page.add(Said { hlc: a.changed, ..born }, &Fact::Touched(object));
-        // Where a directory hangs now comes of its moves; only where it hung first is none.
-        let Some(link) = a.link.as_ref().filter(|l| a.kind != ObjectKind::Directory || l.stamp.hlc == a.born)
-        else {
+        let Some(link) = &a.link else { return Ok(()) };
+        let first = Said { incarnation: object.parts().0, part: 1, ..self.said(link.stamp) };
+        let said = if a.kind != ObjectKind::Directory || link.stamp.hlc == a.born {
+            first
+        } else if self.has_move(link)? {
+            // Where a directory hangs now comes of its moves; only where it hung first is none.
             return Ok(());
+        } else {
+            // They were forgotten.
+            self.said(link.stamp)
         };
-        let said = Said { incarnation: object.parts().0, part: 1, ..self.said(link.stamp) };
         self.tell_link(LinkId::primary(object), link, said, page)
+    }
+
+    /// Is the move kept that brought a directory where this register says?
+    fn has_move(&self, register: &LinkRegister) -> Result<bool> {
+        let (hlc, store) = self.rank(register.stamp);
+        let prefix = key::moved_dir(hlc, store, Incarnation::new(0), 0);
+        let prefix = &prefix[..prefix.len() - 12];
+        for (k, bytes) in self.index.scan(prefix, &after_prefix(prefix), usize::MAX)? {
+            if row::<MoveRow>(&k, &bytes)?.dir == register.child {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn tell_link(&self, link: LinkId, l: &LinkRegister, said: Said, page: &mut ToldPage) -> Result<()> {

@@ -3,7 +3,7 @@
 use segfs::{
     base::{Error, Ino, VersionId},
     format::facts::{ObjectKind, Owner, Time},
-    store::{NewObject, Rename, SetAttributes, Store},
+    store::{Attributes, NewObject, Rename, SetAttributes, Store},
 };
 
 use super::World;
@@ -24,7 +24,7 @@ impl World {
         let how = self.rng.below(6);
         let (s, t) = (self.store(i), self.store(j));
         let mut written = Vec::new();
-        let done: [Result<(), Error>; 2] = match (how, here, there) {
+        let done: [Result<(), Error>; 2] = match (how, here.clone(), there.clone()) {
             // Each into the other, if they are directories; else over each other.
             (0 | 1, Some((x, x2)), Some((y, _))) => {
                 let dirs = x.kind == ObjectKind::Directory && y.kind == ObjectKind::Directory;
@@ -58,6 +58,20 @@ impl World {
         };
         self.note_made(j, &written);
         self.hosts[j].pending.extend(written);
+        let both_dirs = |(x, y): (&Attributes, &Attributes)| {
+            x.kind == ObjectKind::Directory && y.kind == ObjectKind::Directory
+        };
+        let what = match (how, here.as_ref(), there.as_ref()) {
+            (0 | 1, Some((x, _)), Some((y, _))) if both_dirs((x, y)) => "directories moved into each other",
+            (0 | 1, Some(_), Some(_)) => "renames across each other",
+            (2, Some((x, _)), _) if x.kind == ObjectKind::File => "a delete against an edit",
+            (3, Some((x, _)), _) if x.kind == ObjectKind::File => "a delete against a link",
+            (4, Some((x, _)), _) if x.kind == ObjectKind::Directory => "a removal against a file made below",
+            _ => "a directory made twice",
+        };
+        if done.iter().all(Result::is_ok) {
+            self.strike(what);
+        }
         for e in done.into_iter().filter_map(Result::err) {
             assert!(matches!(e, Error::Fs(_)), "seed {}: {e}", self.seed);
         }
@@ -88,6 +102,7 @@ impl World {
         let store = self.hosts[i].store.as_ref().unwrap();
         let there = store.view().lookup(dir, &a).ok();
         let mut made = Vec::new();
+        let mut linked = false;
         let result: Result<(), Error> = match what {
             0..18 => store.create_object(dir, &a, &NewObject::directory(0o755, Owner::default())).map(drop),
             18..22 => {
@@ -100,7 +115,10 @@ impl World {
                 let how = [Rename::Replace, Rename::Replace, Rename::NoReplace, Rename::Exchange];
                 store.rename((dir, &a), (other, &b), how[bytes as usize % 4]).map(drop)
             }
-            84..90 => there.map_or(Ok(()), |t| store.link(t.ino, other, &b).map(drop)),
+            84..90 => there.map_or(Ok(()), |t| {
+                linked = t.kind != ObjectKind::Directory;
+                store.link(t.ino, other, &b).map(drop)
+            }),
             90..94 => there.map_or(Ok(()), |t| {
                 let mode = Some((bytes as u32) & 0o7777);
                 let modified = (bytes % 3 == 0).then_some(Time { seconds: -5, nanos: bytes as u32 % 1000 });
@@ -115,6 +133,9 @@ impl World {
         };
         self.note_made(i, &made);
         self.hosts[i].pending.extend(made);
+        if linked && result.is_ok() {
+            self.strike("a hard link");
+        }
         if let Err(e) = result {
             assert!(matches!(e, Error::Fs(_)), "seed {}: {e}", self.seed);
         }

@@ -23,7 +23,9 @@ use segfs::{
 
 use super::{disk::SimDisk, rng::Rng};
 use kept::{Keeping, STRUCK};
-use portrait::{is_version, portrait, trace};
+use portrait::{is_version, portrait, showing, trace};
+
+const HOUR_NS: u64 = 3_600_000_000_000;
 
 /// All stores of a world share the true time; each has its own idea of it.
 struct SkewedClock {
@@ -79,7 +81,34 @@ pub struct World {
     keeping: Keeping,
     /// Tellings of an index that were cut off: from which host to which, in which of their lives.
     unfinished: BTreeMap<(usize, usize), ([u64; 2], CatchUp)>,
+    struck: Struck,
 }
+
+/// What got in whose way in a world, and how often.
+pub type Struck = BTreeMap<&'static str, u64>;
+
+/// All that the rules of agreement are for: each has to strike in at least one of fifty worlds, or these tests prove less than they
+/// say.
+const STRIKES: &[&str] = &[
+    "a hard link",
+    "renames across each other",
+    "directories moved into each other",
+    "a delete against an edit",
+    "a delete against a link",
+    "a removal against a file made below",
+    "a directory made twice",
+    "clocks an hour and more apart",
+    "a disk set back",
+    "a crash",
+    "facts lost on the way",
+    "facts that came twice",
+    "facts that came late",
+    "several files at one name",
+    "several heads of one file",
+    "one number for two versions",
+    "a name that was deleted",
+    "a history of several objects",
+];
 
 fn options() -> Options {
     Options { segment_bytes: 64 << 10, background: false, mint_interrupted: false, ..Options::default() }
@@ -96,16 +125,28 @@ impl World {
                 clock_skew: if rng.percent(50) {
                     0
                 } else {
-                    rng.below(7_200_000_000_000) as i64 - 3_600_000_000_000
+                    rng.below(4 * HOUR_NS) as i64 - 2 * HOUR_NS as i64
                 },
                 lives: 0,
                 pending: Vec::new(),
                 backup: None,
             })
             .collect();
-        let (acknowledged, late, keeping) = (BTreeSet::new(), Vec::new(), Keeping::everything());
-        let unfinished = BTreeMap::new();
-        let mut world = Self { seed, rng, truth, hosts, acknowledged, late, keeping, unfinished };
+        let mut world = Self {
+            seed,
+            rng,
+            truth,
+            hosts,
+            acknowledged: BTreeSet::new(),
+            late: Vec::new(),
+            keeping: Keeping::everything(),
+            unfinished: BTreeMap::new(),
+            struck: Struck::new(),
+        };
+        let skews = || world.hosts.iter().map(|h| h.clock_skew);
+        if skews().max().zip(skews().min()).is_some_and(|(max, min)| max.abs_diff(min) >= HOUR_NS) {
+            world.strike("clocks an hour and more apart");
+        }
         for i in 0..3 {
             let (clock, random) = world.senses(i);
             let disk = world.hosts[i].disk.clone();
@@ -137,6 +178,11 @@ impl World {
         self.set_policy(i);
     }
 
+    fn strike(&mut self, what: &'static str) {
+        assert!(STRIKES.contains(&what), "{what} is on no list");
+        *self.struck.entry(what).or_default() += 1;
+    }
+
     pub fn store(&self, i: usize) -> &Store {
         self.hosts[i].store.as_ref().unwrap()
     }
@@ -154,6 +200,7 @@ impl World {
         self.hosts[i].disk = image;
         self.hosts[i].pending.clear();
         self.open(i);
+        self.strike("a crash");
     }
 
     /// Somebody copies the disk away.
@@ -177,6 +224,7 @@ impl World {
         let is_there = |id: &VersionId| stores.iter().any(|s| holds_version(s, *id));
         self.acknowledged.retain(is_there);
         self.forget_makers(i);
+        self.strike("a disk set back");
     }
 
     fn step(&mut self) {
@@ -210,6 +258,7 @@ impl World {
         }
         for parcel in &parcels {
             if self.rng.percent(loss) {
+                self.strike("facts lost on the way");
                 if self.rng.percent(20) {
                     let from = (from, self.hosts[from].lives);
                     self.late.push(Late { from, to, parcel: parcel.clone() });
@@ -218,6 +267,7 @@ impl World {
             }
             self.import(from, to, parcel);
             if self.rng.percent(10) {
+                self.strike("facts that came twice");
                 self.import(from, to, parcel);
             }
         }
@@ -235,6 +285,7 @@ impl World {
     fn deliver_late(&mut self) {
         for late in std::mem::take(&mut self.late) {
             if self.hosts[late.from.0].lives == late.from.1 {
+                self.strike("facts that came late");
                 self.import(late.from.0, late.to, &late.parcel);
             }
         }
@@ -269,7 +320,8 @@ fn holds_version(store: &Store, id: VersionId) -> bool {
     store.find_version(id).unwrap().is_some()
 }
 
-fn run(seed: u64, steps: u64) {
+/// Runs a world, and says what struck in it.
+fn run(seed: u64, steps: u64) -> Struck {
     let mut world = World::new(seed);
     world.keeping = Keeping::new(seed);
     (0..3).for_each(|i| world.set_policy(i));
@@ -282,6 +334,10 @@ fn run(seed: u64, steps: u64) {
     world.settle();
     (0..3).for_each(|i| world.expire(i));
     world.agree(&format!("SEGFS_AGREE_SEED={seed} cargo test --test it -- sim::agree --nocapture"));
+    for what in showing(world.store(0)) {
+        world.strike(what);
+    }
+    world.struck
 }
 
 impl World {
@@ -352,10 +408,12 @@ fn steps_of(seed: u64) -> u64 {
 fn stores_with_the_same_facts_agree() {
     if let Ok(seed) = std::env::var("SEGFS_AGREE_SEED") {
         let seed = seed.parse().unwrap();
-        return run(seed, steps_of(seed));
+        println!("{:?}", run(seed, steps_of(seed)));
+        return;
     }
     let seeds: u64 = std::env::var("SEGFS_AGREE_SEEDS").map_or(300, |s| s.parse().unwrap());
     let next = AtomicU64::new(0);
+    let struck = Mutex::new(Struck::new());
     std::thread::scope(|s| {
         for _ in 0..2 {
             s.spawn(|| {
@@ -364,13 +422,22 @@ fn stores_with_the_same_facts_agree() {
                     if seed >= seeds {
                         return;
                     }
-                    run(seed, steps_of(seed));
+                    let found = run(seed, steps_of(seed));
+                    // So many worlds, not so many times.
+                    let mut struck = struck.lock();
+                    found.into_keys().for_each(|what| *struck.entry(what).or_default() += 1);
                 }
             });
         }
     });
     if seeds >= 100 {
         STRUCK.check();
+    }
+    let struck = struck.into_inner();
+    println!("of {seeds} worlds: {struck:?}");
+    for what in STRIKES {
+        let worlds = struck.get(what).copied().unwrap_or(0);
+        assert!(worlds >= seeds / 50, "{what}: in {worlds} of {seeds} worlds");
     }
 }
 

@@ -43,6 +43,45 @@ pub fn portrait(store: &Store) -> BTreeMap<String, String> {
     all
 }
 
+/// What came of who got in whose way, as far as it shows.
+pub fn showing(store: &Store) -> BTreeSet<&'static str> {
+    let v = store.view();
+    let mut found = BTreeSet::new();
+    let mut open = vec![Ino::FIRST];
+    while let Some(dir) = open.pop() {
+        let gone = v.gone(dir, None, usize::MAX).unwrap();
+        if !gone.is_empty() {
+            found.insert("a name that was deleted");
+        }
+        let entries = v.entries(dir, None, usize::MAX).unwrap();
+        for name in entries.iter().map(|e| &e.name).chain(gone.iter().map(|g| &g.name)) {
+            let Some(mut h) = v.history(dir, name).unwrap() else { continue };
+            let all = h.from(0, usize::MAX).unwrap();
+            if all.iter().any(|p| p.shared) {
+                found.insert("one number for two versions");
+            }
+            if all.iter().any(|p| p.ino != all[0].ino) {
+                found.insert("a history of several objects");
+            }
+        }
+        for e in entries {
+            let contenders = v.contenders(dir, &e.name).unwrap();
+            if contenders.len() > 1 {
+                found.insert("several files at one name");
+            }
+            for c in contenders {
+                if v.heads(c.ino).unwrap().len() > 1 {
+                    found.insert("several heads of one file");
+                }
+            }
+            if e.kind == ObjectKind::Directory {
+                open.push(e.ino);
+            }
+        }
+    }
+    found
+}
+
 /// Names that hosts use: what was moved away leaves a history too, which no list shows.
 const NAMES: [&[u8]; 9] = [b"n0", b"n1", b"n2", b"n3", b"n4", b"tmp", b"in", b"below", b"same"];
 

@@ -211,6 +211,7 @@ fn local_fact(f: &Fact) -> Value {
             json!({"fact": "supplied", "object": id(v.object), "version": v.id.to_string()})
         }
         Fact::Clock(ns) => json!({"fact": "clock", "time": time(*ns), "time_ns": ns}),
+        Fact::MovesForgotten(before) => json!({"fact": "moves_forgotten", "before_ns": before}),
         _ => Value::Null,
     }
 }
@@ -229,9 +230,12 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         Fact::Continued(_) | Fact::Filled(_) | Fact::Owed(_) | Fact::Adopted(_) => Vec::new(),
         Fact::Changes(c) => vec![c.object],
         Fact::Alias(a, b) => vec![*a, *b],
-        Fact::Tag(..) | Fact::StoreNumber(..) | Fact::Cleaned(_) | Fact::Unnamed(_) | Fact::Clock(_) => {
-            Vec::new()
-        }
+        Fact::Tag(..)
+        | Fact::StoreNumber(..)
+        | Fact::Cleaned(_)
+        | Fact::Unnamed(_)
+        | Fact::Clock(_)
+        | Fact::MovesForgotten(_) => Vec::new(),
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
         | Fact::Modified(o, _)
