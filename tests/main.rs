@@ -18,4 +18,5 @@ mod space;
 mod store;
 mod stores;
 mod suites;
+mod terminal;
 mod tidy;

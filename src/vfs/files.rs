@@ -239,6 +239,7 @@ impl Vfs {
             opened.orphan = true;
             return Ok(());
         }
+        self.unwritten.forget(ino);
         match self.store.reap(ino) {
             Ok(_) | Err(Error::Fs(FsError::NotFound)) => Ok(()),
             Err(e) => Err(e),
@@ -266,12 +267,13 @@ impl Vfs {
         Ok(())
     }
 
-    /// Releases whatever is still open: the mount is gone.
+    /// Releases whatever is still open, and writes what is only in memory: the mount is gone.
     pub fn release_all(&self) {
         let handles: Vec<u64> = self.files.lock().handles.keys().copied().collect();
         for handle in handles {
             self.release(handle);
         }
+        self.write_access_times();
     }
 
     /// Files open now; not known if whoever holds the table does not let go of it within `patience`.
