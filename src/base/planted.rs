@@ -112,6 +112,12 @@ bugs! {
     RemovalDropsTooMuch,
     /// A version is removed that a tagged moment shows.
     RemovalIgnoresTags,
+    /// A peer's facts are acknowledged before they are durable.
+    PeerAcknowledgesEarly,
+    /// What a peer lacks is not compared with what is here: the cursor of an earlier connection is believed.
+    PeerTrustsCursor,
+    /// What a peer could not take in is not sent again.
+    PeerForgetsFailed,
 }
 
 #[cfg(feature = "planted-bugs")]

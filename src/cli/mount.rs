@@ -11,9 +11,8 @@ use std::{
 use nix::sys::signal::{SigSet, Signal};
 use segfs::{
     base::{Damage, Error},
-    disk::Engine,
-    fuse,
-    serve::{Control, SOCKET, Served},
+    config, fuse,
+    serve::{Beat, Control, SOCKET, Served},
     store::{Options, Recovered, Store},
     vfs::Vfs,
 };
@@ -80,8 +79,11 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
     });
     let (store, made_store, vfs, mount) = opened.inspect_err(|_| made_dir.undo())?;
     let control = control(&store, &vfs, &mount, args);
+    let beat =
+        Beat::start(&vfs).inspect_err(|e| eprintln!("segfs: no versions are made while files are open: {e}"));
     announce(args, &store, made_store.0.is_some(), made_dir.any(), json);
     let waited = wait(mount, signals, &mounts::absolute(&args.mountpoint), json);
+    drop(beat);
     vfs.release_all();
     let closed = store.close();
     // It answers to the end, and is gone before the store's lock is.
@@ -161,11 +163,11 @@ fn open_store(path: &Path, read_only: bool, json: bool) -> Outcome<(Arc<Store>, 
     let open = |options| {
         let progress = Progress::new("recovering the store", json);
         let told = |done, total| progress.tell(done, total);
-        Store::open_on(path, options, Engine::Auto, &told).map_err(failed)
+        super::open(path, options, &told)
     };
     if read_only {
-        let store = open(Options { read_only, ..Options::default() })?;
-        return Ok((Arc::new(store), MadeStore(None)));
+        let opened = open(Options { read_only, ..Options::default() })?;
+        return Ok((Arc::new(opened.store), MadeStore(None)));
     }
     let nothing_there = match std::fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_none(),
@@ -173,8 +175,13 @@ fn open_store(path: &Path, read_only: bool, json: bool) -> Outcome<(Arc<Store>, 
         Err(e) => return Err(failed(Error::io(format!("opening {}", path.display()), e))),
     };
     if !nothing_there {
-        let store = open(Options::default())?;
-        return Ok((Arc::new(store), MadeStore(None)));
+        let opened = open(Options::default())?;
+        if !opened.has_config {
+            let file = path.join(config::FILE);
+            let next = "segfs retain set / --keep ... says what to keep";
+            note(json, &format!("keeps       everything, as there is no {}; {next}", file.display()));
+        }
+        return Ok((Arc::new(opened.store), MadeStore(None)));
     }
     let made = Made::missing(path);
     let store = super::create(path).map_err(|e| {
@@ -239,6 +246,13 @@ fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, j
         say(&format!("mounted on  {}{}", dir.display(), new(made_dir)));
         if made_store {
             say("keeps       every version for 30 days, then one a day for a year, then one a month");
+        }
+        if let Some(ahead_ns) = store.expiry().ahead_ns.filter(|_| !store.is_read_only()) {
+            let days = ahead_ns / (24 * 3600 * 1_000_000_000);
+            say(&format!(
+                "expiry      waits: the clock is {days} days ahead of when this store was last used"
+            ));
+            say(&format!("            if the clock is right: segfs retain confirm {}", dir.display()));
         }
         let recovered = store.recovered();
         if recovered.log.replayed > 0 {

@@ -167,17 +167,38 @@ impl Envelope {
         if raw.magic.get() != MAGIC {
             return Err(Malformed("no frame here"));
         }
-        let crc = raw.crc.get();
-        if !planted(Bug::TrustLengthBeforeChecksum) && crc != seed.crc_without(bytes, 4) {
+        if !planted(Bug::TrustLengthBeforeChecksum) && raw.crc.get() != seed.crc_without(bytes, 4) {
             return Err(Malformed("envelope fails its checksum"));
         }
+        Self::checked(raw, segment, offset, limit)
+    }
+
+    /// The same without the checksum, for a segment whose header, and with it the seed, is lost. Nothing may be built on it but the
+    /// suspicion that a frame was here.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_unproved(
+        bytes: &[u8],
+        segment: SegmentId,
+        offset: u64,
+        limit: u64,
+    ) -> Result<Self, Malformed> {
+        let raw = RawEnvelope::ref_from_bytes(bytes).map_err(|_| Malformed("envelope is cut off"))?;
+        if raw.magic.get() != MAGIC {
+            return Err(Malformed("no frame here"));
+        }
+        Self::checked(raw, segment, offset, limit)
+    }
+
+    fn checked(raw: &RawEnvelope, segment: SegmentId, offset: u64, limit: u64) -> Result<Self, Malformed> {
         let (Some(kind), Some(codec)) = (Kind::from_u8(raw.kind), Codec::from_u8(raw.codec)) else {
             return Err(Malformed("unknown kind or codec"));
         };
         let e = Self {
             kind,
             codec,
-            crc,
+            crc: raw.crc.get(),
             body_len: raw.body_len.get(),
             payload_len: raw.payload_len.get(),
             head_crc: raw.head_crc.get(),
@@ -244,7 +265,9 @@ pub const fn table_len(raw_len: u32) -> usize {
 }
 
 /// Where a record was made, for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default, bincode::Encode, bincode::Decode,
+)]
 pub struct Origin {
     /// The store.
     pub store: StoreId,

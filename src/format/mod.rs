@@ -12,14 +12,17 @@ pub mod facts;
 pub mod footer;
 pub mod frame;
 pub mod hash;
+pub mod hash_tree;
 mod id_code;
 mod layout;
 mod location;
+mod markers;
 pub mod moments;
 pub mod payload;
 pub mod rows;
 pub mod segment_header;
 pub mod superblock;
+pub mod wire;
 
 pub use checksum::Seed;
 pub use compress::Codec;

@@ -1,13 +1,12 @@
 //! Each request of the kernel, as fuser hands it over.
 
 use std::{
-    cell::RefCell,
     ffi::OsStr,
     io,
     os::unix::ffi::OsStrExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -24,9 +23,10 @@ use crate::{
 };
 
 use super::{
-    REQUEST_BYTES, Requests,
+    REQUEST_BYTES, Requests, THREADS,
     convert::{attributes, caller, file_type, in_group, ino, kind, node, set_time},
     errno::{self, Code},
+    readers::{AT_ONCE_BYTES, Read, Readers},
 };
 
 /// How long the kernel may believe names and attributes: long, since every change goes through it or is told
@@ -42,11 +42,6 @@ const GENERATION: Generation = Generation(0);
 const STATFS_BYTES: u64 = 4096;
 /// The most that one copy request copies, in bytes: its answer has 32 bits.
 const COPY_BYTES: u64 = 1 << 30;
-
-thread_local! {
-    /// What reads read into: one for each thread that answers.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// Capabilities that are used where the kernel has them. Not FUSE_ATOMIC_O_TRUNC: with it, opening a running
 /// program with O_TRUNC cuts it off before the kernel finds that it may not be written to.
@@ -71,20 +66,19 @@ const WANTED: &[InitFlags] = &[
 pub(super) struct Adapter {
     vfs: Arc<Front>,
     requests: Arc<Requests>,
+    readers: Readers,
     /// The kernel collects writes and hands them over later: asked for, and after the handshake, so it is.
     writeback: bool,
 }
 
 impl Adapter {
     pub(super) fn new(vfs: Arc<Front>, requests: Arc<Requests>, writeback: bool) -> Self {
-        Self { vfs, requests, writeback }
+        Self { vfs, requests, readers: Readers::new(THREADS - 1), writeback }
     }
 
     fn run<T>(&self, request: impl FnOnce(&Front) -> Result<T>) -> Result<T, Code> {
-        self.requests.begun.fetch_add(1, Relaxed);
-        let answer = caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why));
-        self.requests.ended.fetch_add(1, Relaxed);
-        answer
+        let _counted = Requests::begin(&self.requests);
+        caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why))
     }
 
     fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Front) -> Result<crate::vfs::Attributes>) {
@@ -117,7 +111,7 @@ impl Adapter {
 }
 
 /// Runs a request. One that panics is answered with an I/O error, and nothing is written any more.
-fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Result<T, Code> {
+pub(super) fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Result<T, Code> {
     match catch_unwind(AssertUnwindSafe(request)) {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(e)) => {
@@ -363,23 +357,26 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        BUFFER.with_borrow_mut(|buffer| {
-            let size = size.min(REQUEST_BYTES) as usize;
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            let read = |vfs: &Front| {
-                let n = vfs.read(ino(node), offset, &mut buffer[..size])?;
-                if writes(flags) && may_access(flags) {
-                    vfs.accessed(ino(node));
-                }
-                Ok(n)
+        if writes(flags) && may_access(flags) {
+            // Of those who only read, opening counts.
+            let noted = |vfs: &Front| {
+                vfs.accessed(ino(node));
+                Ok(())
             };
-            match self.run(read) {
-                Ok(n) => reply.data(&buffer[..n]),
-                Err(e) => reply.error(e),
+            let _ = caught(|| noted(&self.vfs), |why| self.vfs.stop_writing(why));
+        }
+        let read = Read { ino: ino(node), offset, size: size.min(REQUEST_BYTES) as usize };
+        let counted = Requests::begin(&self.requests);
+        let Some(_may_wait) = self.readers.may_wait() else {
+            if read.size > AT_ONCE_BYTES {
+                return read.answer(&self.vfs, reply);
             }
-        });
+            if let Some(reply) = read.answer_at_once(&self.vfs, reply) {
+                self.readers.hand_over(&self.vfs, read, reply, counted);
+            }
+            return;
+        };
+        read.answer(&self.vfs, reply);
     }
 
     fn write(
@@ -435,7 +432,7 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _req: &Request, node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
-        self.empty(reply, |vfs| vfs.sync_file(ino(node)));
+        self.empty(reply, |vfs| vfs.fsync(ino(node)));
     }
 
     fn opendir(&self, req: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

@@ -7,6 +7,7 @@ mod adapter;
 mod convert;
 mod errno;
 mod options;
+mod readers;
 
 use std::{
     io,
@@ -42,7 +43,21 @@ pub struct Requests {
     ended: AtomicU64,
 }
 
+/// A request that is under way as long as this is there.
+struct Counted(Arc<Requests>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Relaxed);
+    }
+}
+
 impl Requests {
+    fn begin(requests: &Arc<Self>) -> Counted {
+        requests.begun.fetch_add(1, Relaxed);
+        Counted(Arc::clone(requests))
+    }
+
     /// How many were answered.
     #[must_use]
     pub fn answered(&self) -> u64 {

@@ -209,11 +209,28 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
     for (id, why) in bad {
         if links.iter().any(|l| l.header.predecessor == Some(id)) {
             r.damages.push(Damage::segment(id, 0, None, why.0));
-        } else {
-            r.unreached.push(id);
+            continue;
+        }
+        let remains = segment::durable_remains(open(disk, id)?, id);
+        match remains.map_err(|e| Error::io(format!("reading segment {id}"), e))? {
+            Some(mark) => block_headless(id, why, mark, r),
+            None => r.unreached.push(id),
         }
     }
     Ok((links, next_id))
+}
+
+/// Both copies of the header rotted: of a segment that nothing was acknowledged in, a torn write may be to blame, and it was never
+/// part of the log; this one was.
+fn block_headless(id: SegmentId, why: Malformed, mark: Lsn, r: &mut Recovery) {
+    let path = segment::path(id);
+    let why = format!("{}, in both copies; records up to LSN {mark} were durable", why.0);
+    let damage = Damage::segment(id, 0, None, why).advise(format!(
+        "bring {} back from a copy of the store, or mount with `-o ro` to reach the rest",
+        path.display()
+    ));
+    r.damages.push(damage.clone());
+    r.blocking.push(damage);
 }
 
 /// Is this the file of a later segment, which is there under its own name too? A directory that could not be synced when the file was

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{
     count::{Counted, Counter},
     requests::bytes,
+    settings::Config,
 };
 use crate::{
     base::{Clock as _, SystemClock, limits::STATUS_PATIENCE_MS},
@@ -29,6 +30,7 @@ pub struct Served {
     mountpoint: PathBuf,
     since_ns: u64,
     pub(super) counter: Arc<Counter>,
+    pub(super) config: Config,
 }
 
 impl Served {
@@ -38,7 +40,8 @@ impl Served {
         let since_ns = SystemClock.wall_ns();
         let path = mounts::absolute(store.path());
         let mountpoint = mounts::absolute(mountpoint);
-        Self { store, vfs, requests, path, mountpoint, since_ns, counter: Arc::default() }
+        let config = Config::of(path.clone());
+        Self { store, vfs, requests, path, mountpoint, since_ns, counter: Arc::default(), config }
     }
 
     /// The state of everything that can be told without waiting long.
@@ -97,6 +100,7 @@ impl Served {
                 "requests_under_way": self.requests.under_way(),
                 "work": working,
             },
+            "expiry": super::expiry_value(self.store.expiry()),
             "recovered": {
                 "records": recovered.log.replayed,
                 "interrupted_versions": recovered.minted,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    base::{Error, FsError, Ino, Lsn, ObjectId, Result, StoreId, VersionId, limits},
+    base::{Error, FsError, Ino, Lsn, ObjectId, Result, VersionId, limits},
     format::{
         Kind, Origin, Prepared, code,
         facts::{Changes, ExtentId, Fact, LocalChanges, LocalRange, ObjectKind, Source, Version},
@@ -144,13 +144,9 @@ impl Store {
     /// Gives numbers to a store and to objects that are new here, as a record of their own before the facts.
     fn introduce(&self, state: &mut State, parcel: &Parcel, facts: &[Fact]) -> Result<()> {
         let mut new = Vec::new();
-        let stores = std::iter::once(parcel.origin.store).chain(facts.iter().flat_map(stores_in));
-        let mut known: Vec<StoreId> = state.stores.to_vec();
-        for store in stores {
-            if !known.contains(&store) {
-                new.push(Fact::StoreNumber(known.len() as u32, store));
-                known.push(store);
-            }
+        let store = parcel.origin.store;
+        if !state.stores.contains(&store) {
+            new.push(Fact::StoreNumber(state.stores.len() as u32, store));
         }
         let mut next = state.meta.next_ino;
         let mut seen = BTreeSet::new();
@@ -175,24 +171,30 @@ impl Store {
             if bytes.is_empty() || bytes.len() > limits::EXTENT_BYTES {
                 return Err(Error::BadRequest(format!("{id:?} has {} bytes", bytes.len())));
             }
-            let payload = Prepared::extent(bytes, false);
-            let mut record = Record::new(Kind::Extent, &payload);
-            record.flags = flags::DETACHED | flags::FOREIGN;
-            record.origin = Some(Origin { store: id.store, incarnation: id.incarnation, seq: id.sequence });
-            let mut state = self.apply.lock();
-            self.check_usable()?;
-            if self.index.get(&k)?.is_some() {
-                continue; // Another parcel brought it meanwhile.
-            }
-            let apart = self.until_applied();
-            let (lsn, location) = self.log.append(&[record])?[0];
-            let found = ExtentRow { extent: lsn, location: location.into() };
-            let mut txn = Txn::new(&*self.index, lsn);
-            txn.put(k, &found, Keep::Amend)?;
-            let next = state.clone();
-            self.land(&mut state, next, lsn, &txn.finish()?)?;
-            apart.done();
+            self.bring_extent(id, &Prepared::extent(bytes, false))?;
         }
+        Ok(())
+    }
+
+    /// Appends an extent of another store, if nobody has meanwhile.
+    pub(super) fn bring_extent(&self, id: &ExtentId, payload: &Prepared) -> Result<()> {
+        let k = key::extent(id);
+        let mut record = Record::new(Kind::Extent, payload);
+        record.flags = flags::DETACHED | flags::FOREIGN;
+        record.origin = Some(Origin { store: id.store, incarnation: id.incarnation, seq: id.sequence });
+        let mut state = self.apply.lock();
+        self.check_usable()?;
+        if self.index.get(&k)?.is_some() {
+            return Ok(()); // Another parcel brought it.
+        }
+        let apart = self.until_applied();
+        let (lsn, location) = self.log.append(&[record])?[0];
+        let found = ExtentRow { extent: lsn, location: location.into() };
+        let mut txn = Txn::new(&*self.index, lsn);
+        txn.put(k, &found, Keep::Amend)?;
+        let next = state.clone();
+        self.land(&mut state, next, lsn, &txn.finish()?)?;
+        apart.done();
         Ok(())
     }
 
@@ -370,7 +372,7 @@ impl Store {
 }
 
 /// The extents that a parcel names, each once.
-fn extents_in(parcel: &Parcel) -> BTreeSet<&ExtentId> {
+pub(super) fn extents_in(parcel: &Parcel) -> BTreeSet<&ExtentId> {
     let ranges = parcel.contents.iter().flat_map(|c| &c.ranges);
     ranges.filter_map(|r| if let Source::Extent(id, _) = &r.source { Some(id) } else { None }).collect()
 }
@@ -378,7 +380,10 @@ fn extents_in(parcel: &Parcel) -> BTreeSet<&ExtentId> {
 fn objects_in(fact: &Fact) -> Vec<ObjectId> {
     match fact {
         Fact::Create(c) => vec![c.object],
-        Fact::Link(l) => vec![l.parent, l.object],
+        Fact::Link(l) => {
+            let left = l.left.as_ref().map(|left| left.parent);
+            [l.parent, l.object].into_iter().chain(left).collect()
+        }
         Fact::Gone(g) => vec![g.parent, g.object],
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
@@ -388,13 +393,6 @@ fn objects_in(fact: &Fact) -> Vec<ObjectId> {
         | Fact::Hold(o, ..) => vec![*o],
         Fact::Version(v) => vec![v.object],
         Fact::Alias(from, to) => vec![*from, *to],
-        _ => Vec::new(),
-    }
-}
-
-fn stores_in(fact: &Fact) -> Vec<StoreId> {
-    match fact {
-        Fact::Version(v) => v.knew_gone.iter().map(|(_, _, store)| *store).collect(),
         _ => Vec::new(),
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     format::{
         Origin,
         rows::{after_prefix, key, kind},
+        wire::Stretch,
     },
 };
 
@@ -31,6 +32,56 @@ impl Knowledge {
     /// Adds a batch.
     pub fn add(&mut self, o: &Origin) {
         self.add_range((o.store, o.incarnation), o.seq, o.seq);
+    }
+
+    /// Adds a stretch of batches. A stretch that ends before it begins is none.
+    pub fn add_stretch(&mut self, s: &Stretch) {
+        if s.first <= s.last {
+            self.add_range((s.store, s.incarnation), s.first, s.last);
+        }
+    }
+
+    /// All of it, as few stretches as can be, in order.
+    pub fn stretches(&self) -> impl Iterator<Item = Stretch> + '_ {
+        self.0.iter().flat_map(|((store, incarnation), held)| {
+            let (store, incarnation) = (*store, *incarnation);
+            held.iter().map(move |(first, last)| Stretch { store, incarnation, first: *first, last: *last })
+        })
+    }
+
+    /// The last batch of an opening of a store that is held; 0 if there is none.
+    #[must_use]
+    pub fn last(&self, store: StoreId, incarnation: Incarnation) -> u64 {
+        self.0.get(&(store, incarnation)).and_then(|h| h.last()).map_or(0, |(_, last)| *last)
+    }
+
+    /// What is held here and not there.
+    #[must_use]
+    pub fn minus(&self, there: &Self) -> Self {
+        let mut rest = Self::default();
+        for (of, held) in &self.0 {
+            let theirs = there.0.get(of).map_or(&[][..], |t| t);
+            for (first, last) in held {
+                let mut from = *first;
+                let at = theirs.partition_point(|(_, l)| *l < *first);
+                for (f, l) in theirs[at..].iter().take_while(|(f, _)| f <= last) {
+                    if from < *f {
+                        rest.add_range(*of, from, f - 1);
+                    }
+                    from = l.saturating_add(1);
+                }
+                if from <= *last {
+                    rest.add_range(*of, from, *last);
+                }
+            }
+        }
+        rest
+    }
+
+    /// Is nothing held?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     fn add_range(&mut self, of: (StoreId, Incarnation), first: u64, last: u64) {
@@ -120,5 +171,36 @@ mod tests {
         assert_eq!(k.0[&of], [(1, 5), (9, 9)]);
         assert!(k.has(&Origin { store: of.0, incarnation: of.1, seq: 9 }));
         assert!(!k.has(&Origin { store: of.0, incarnation: of.1, seq: 6 }));
+    }
+
+    #[test]
+    fn what_one_lacks_of_another_is_what_no_stretch_covers() {
+        let of = |n: u64| Stretch {
+            store: StoreId::new(1),
+            incarnation: Incarnation::new(n / 10_000),
+            first: n / 100 % 100,
+            last: n % 100,
+        };
+        let all = |stretches: &[u64]| {
+            let mut k = Knowledge::default();
+            stretches.iter().for_each(|n| k.add_stretch(&of(*n)));
+            k
+        };
+        // Incarnation, first, last in two digits each.
+        let here = all(&[1_01_20, 1_30_40, 2_05_05]);
+        let cases: [(&[u64], &[u64]); 7] = [
+            (&[], &[1_01_20, 1_30_40, 2_05_05]),
+            (&[1_01_20, 1_30_40, 2_05_05], &[]),
+            (&[1_01_50, 2_01_09], &[]),
+            (&[1_05_10], &[1_01_04, 1_11_20, 1_30_40, 2_05_05]),
+            (&[1_01_01, 1_03_03, 1_20_35], &[1_02_02, 1_04_19, 1_36_40, 2_05_05]),
+            (&[1_21_29, 3_01_99], &[1_01_20, 1_30_40, 2_05_05]),
+            (&[1_20_30, 2_06_09], &[1_01_19, 1_31_40, 2_05_05]),
+        ];
+        for (there, rest) in cases {
+            assert_eq!(here.minus(&all(there)), all(rest), "{there:?}");
+            assert!(all(rest).stretches().eq(rest.iter().map(|n| of(*n))));
+        }
+        assert_eq!((here.last(of(1_00_00).store, of(1_00_00).incarnation), all(&[]).is_empty()), (40, true));
     }
 }

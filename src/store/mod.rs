@@ -7,10 +7,13 @@
 mod activity;
 mod alive;
 mod apply;
+mod arriving;
 mod base;
 mod cleaner;
+mod clock;
 mod content;
 mod exchange;
+mod hash_trees;
 mod hashes;
 mod import;
 pub mod inspect;
@@ -23,15 +26,18 @@ mod names;
 mod open;
 mod ops;
 mod parcels;
+mod paths;
 mod pieces;
 mod read;
 mod remove;
 mod retention;
+mod settings;
 mod space;
 mod state;
 mod superblock;
 mod txn;
 mod versions;
+pub mod words;
 mod write;
 
 use std::{
@@ -61,6 +67,7 @@ use activity::Activity;
 pub use activity::Work;
 use apply::Apply;
 pub use cleaner::{Cleaned, Goal};
+pub use clock::Expiry;
 pub use exchange::Parcel;
 pub use import::Fetch;
 pub use knowledge::Knowledge;
@@ -72,6 +79,7 @@ pub use ops::{NewObject, Rename, SetAttributes, XattrChange};
 pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
 pub use remove::Kept;
 pub use retention::{Life, Policy, Retention, Thinning};
+pub use settings::{ByPath, Making, Settings};
 use state::State;
 use txn::Txn;
 
@@ -93,6 +101,8 @@ pub struct Options {
     /// Change nothing in the store's directory, which may be read-only itself, and be open beside others who only read.
     /// Every change is refused with [`FsError::ReadOnly`](crate::base::FsError::ReadOnly).
     pub read_only: bool,
+    /// What a person sets, to begin with.
+    pub settings: Settings,
 }
 
 impl Default for Options {
@@ -105,6 +115,7 @@ impl Default for Options {
             memtable_bytes: 8 << 20,
             mint_interrupted: true,
             read_only: false,
+            settings: Settings::default(),
         }
     }
 }
@@ -143,12 +154,18 @@ pub struct Store {
     cleaner: Mutex<cleaner::Cleaner>,
     /// The newest base that this opening wrote, all of it durable.
     base: Mutex<Option<base::Base>>,
-    /// Which versions are kept.
-    retention: Mutex<Retention>,
+    /// When it was made, ns since 1970.
+    created_ns: u64,
+    /// What the clock by which things expire goes by.
+    anchor: Mutex<clock::Anchor>,
+    /// What a person sets.
+    settings: RwLock<Arc<Settings>>,
     /// What keeping space bounded remembers.
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
     rounds: (Mutex<u64>, Condvar),
+    /// Where the look for hash trees of versions that are gone goes on.
+    trees: Mutex<Option<Vec<u8>>>,
     /// What goes on beside answering.
     activity: Activity,
     recovered: Recovered,
@@ -574,6 +591,11 @@ impl Store {
         drop(self.keeper.lock());
         if self.options.read_only {
             return Ok(());
+        }
+        if self.broken.lock().is_none()
+            && let Err(e) = self.note_expiry()
+        {
+            tracing::warn!("the clock by which things expire was not written down: {e}");
         }
         self.log.commit()?;
         if self.broken.lock().is_none() && self.index.flushed_lsn() < self.log.last_lsn() {

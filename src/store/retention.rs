@@ -1,13 +1,16 @@
-//! Retention: which versions of a file are kept, by where it lies, and the steps in which the others go.
+//! Retention: which versions of a file are kept, and the steps in which the others go.
+//!
+//! A version is kept as long as the rule for the path where it was made keeps it, or the rule for any path that shows its file
+//! now. Where it was made is not written down: names and directories have a history, which says it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    base::{Ino, Lsn, Result},
+    base::{Ino, Lsn, Result, VersionId},
     format::rows::{ObjectRow, VersionRow, after_prefix, key, kind},
 };
 
-use super::{Store, remove::Doomed, txn::row};
+use super::{Store, paths::Lay, remove::Doomed, settings::ByPath, txn::row};
 
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 24 * 3600 * SECOND;
@@ -15,8 +18,6 @@ const DAY: u64 = 24 * 3600 * SECOND;
 const OBJECTS: usize = 1024;
 /// Versions looked at in one step, of the object at which it ends all of them.
 const VERSIONS: usize = 4096;
-/// Directories above an object that are followed to tell its path.
-const DEPTH: usize = 4096;
 
 /// A stretch of the past in which one version of each interval is kept: the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,29 +54,28 @@ impl Default for Policy {
     }
 }
 
-/// Policies by path: the longest prefix counts. `/` is the root.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Retention {
-    /// Whole components, from the root: `/a/b` is meant for `/a/b` and what is below.
-    pub by_prefix: BTreeMap<Vec<u8>, Policy>,
-}
+/// Policies by path.
+pub type Retention = ByPath<Policy>;
 
 impl Retention {
     /// One policy for all.
     #[must_use]
     pub fn everywhere(policy: Policy) -> Self {
-        Self { by_prefix: [(b"/".to_vec(), policy)].into() }
+        Self { rules: [(b"/".to_vec(), policy)].into() }
     }
 
     /// The policy for a path.
     #[must_use]
-    pub fn of(&self, path: &[u8]) -> Policy {
-        let covers = |prefix: &[u8]| {
-            let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
-            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-        };
-        let best = self.by_prefix.iter().filter(|(p, _)| covers(p)).max_by_key(|(p, _)| p.len());
-        best.map(|(_, policy)| policy.clone()).unwrap_or_default()
+    pub fn policy(&self, path: &[u8]) -> Policy {
+        self.of(path).map(|(_, policy)| policy.clone()).unwrap_or_default()
+    }
+
+    /// Does one policy hold wherever a file lies?
+    fn is_uniform(&self) -> bool {
+        match self.rules.get(&b"/"[..]) {
+            Some(all) => self.rules.values().all(|policy| policy == all),
+            None => self.rules.values().all(|policy| *policy == Policy::default()),
+        }
     }
 }
 
@@ -121,24 +121,14 @@ impl Policy {
 }
 
 impl Store {
-    /// Sets what is kept from now on. Not written to disk: whoever opens the store says it.
-    pub fn set_retention(&self, retention: Retention) {
-        *self.retention.lock() = retention;
-    }
-
-    /// What is kept of the files below a path.
-    #[must_use]
-    pub fn retention_for(&self, path: &[u8]) -> Policy {
-        self.retention.lock().of(path)
-    }
-
     /// One step of letting go what no policy keeps: looks at some objects from `from` on and removes versions. Returns how many went,
     /// and where to go on; `None` at the end.
     ///
     /// # Errors
     /// What log and index say.
     pub fn expire(&self, from: Ino, now_ns: u64) -> Result<(u64, Option<Ino>)> {
-        let retention = self.retention.lock().clone();
+        let settings = Arc::clone(&self.settings.read());
+        let retention = &settings.retention;
         let mut doomed = Vec::new();
         let (mut at, mut seen) = (from, 0);
         for _ in 0..OBJECTS {
@@ -147,7 +137,7 @@ impl Store {
             let Some(ino) = first.first().and_then(|(k, _)| key::ino_of(k)) else {
                 return Ok((self.remove_versions(&doomed, now_ns)?, None));
             };
-            seen += self.doom(ino, &retention, now_ns, &mut doomed)?;
+            seen += self.doom(ino, retention, now_ns, &mut doomed)?;
             at = ino.next();
             if seen >= VERSIONS || doomed.len() >= VERSIONS {
                 break;
@@ -160,88 +150,106 @@ impl Store {
     fn doom(&self, ino: Ino, retention: &Retention, now_ns: u64, doomed: &mut Vec<Doomed>) -> Result<usize> {
         let Some(object) = self.object_row(ino, None)? else { return Ok(0) };
         let versions = self.version_lives(ino, &object)?;
-        if versions.len() == 1 && versions[0].2.ended_ns.is_none() {
+        if versions.len() == 1 && versions[0].life.ended_ns.is_none() {
             return Ok(1);
         }
-        let lives: Vec<Life> = versions.iter().map(|v| v.2).collect();
-        let here = self.paths_of(ino, &object)?;
+        let lives: Vec<Life> = versions.iter().map(|v| v.life).collect();
+        let mut keeping = Keeping { retention, lives: &lives, now_ns, by_rule: BTreeMap::new() };
         let mut keep = vec![false; lives.len()];
-        for path in here {
-            for (k, more) in keep.iter_mut().zip(retention.of(&path).keeps(&lives, now_ns)) {
+        for path in self.paths_of(ino, &object)? {
+            for (k, more) in keep.iter_mut().zip(keeping.at(&path)) {
                 *k |= more;
             }
         }
-        for ((_, id, _), keep) in versions.iter().zip(keep) {
-            if !keep {
-                doomed.push(Doomed { ino, id: *id });
-            }
+        if !retention.is_uniform() {
+            self.keep_where_made(ino, &versions, &mut keeping, &mut keep)?;
         }
+        let gone = versions.iter().zip(keep).filter(|(_, keep)| !keep);
+        doomed.extend(gone.map(|(version, _)| Doomed { ino, id: version.id }));
         Ok(versions.len())
     }
 
-    fn version_lives(
+    /// Of the versions that no present path keeps, those stay that are kept where they were made. Looked at from the newest
+    /// on, so that a path is looked up once for all versions that were made while the file lay there.
+    fn keep_where_made(
         &self,
         ino: Ino,
-        object: &ObjectRow,
-    ) -> Result<Vec<(Lsn, crate::base::VersionId, Life)>> {
-        let mut found: Vec<(Lsn, crate::base::VersionId, Life)> = Vec::new();
-        let (start, end) = (key::version(ino, Lsn::new(0)), key::version(ino, Lsn::MAX));
-        for (k, bytes) in self.index.scan(&start, &end, usize::MAX)? {
-            let v: VersionRow = row(&k, &bytes)?;
-            if let Some(last) = found.last_mut() {
-                last.2.ended_ns = Some(v.created_ns.max(last.2.created_ns));
+        versions: &[Held],
+        keeping: &mut Keeping<'_>,
+        keep: &mut [bool],
+    ) -> Result<()> {
+        let mut lay: Option<Lay> = None;
+        for (n, version) in versions.iter().enumerate().rev().filter(|(n, _)| !keep[*n]).collect::<Vec<_>>() {
+            let there = match lay.take() {
+                Some(lay) if lay.since <= version.at => lay,
+                _ => self.paths_at(ino, version.at, version.stamp_ns)?,
+            };
+            keep[n] = there.paths.iter().any(|path| keeping.at(path)[n])
+                || there.elsewhere && keeping.retention.rules.keys().any(|path| keeping.at(path)[n]);
+            lay = Some(there);
+        }
+        Ok(())
+    }
+
+    /// The versions of an object, oldest first.
+    fn version_lives(&self, ino: Ino, object: &ObjectRow) -> Result<Vec<Held>> {
+        let mut found: Vec<Held> = Vec::new();
+        let (mut start, end) = (key::version(ino, Lsn::new(0)), key::version(ino, Lsn::MAX));
+        loop {
+            // Rows are many times larger than what is kept of them here.
+            let page = self.index.scan(&start, &end, VERSIONS)?;
+            let Some((last, _)) = page.last() else { break };
+            start = last.to_vec();
+            start.push(0);
+            for (k, bytes) in &page {
+                let v: VersionRow = row(k, bytes)?;
+                if let Some(last) = found.last_mut() {
+                    last.life.ended_ns = Some(v.created_ns.max(last.life.created_ns));
+                }
+                let at = Lsn::new(key::last_number(k).unwrap_or(0));
+                let life = Life { created_ns: v.created_ns, ended_ns: None };
+                found.push(Held { at, id: v.id, stamp_ns: v.stamp.hlc, life });
             }
-            let at = Lsn::new(key::last_number(&k).unwrap_or(0));
-            found.push((at, v.id, Life { created_ns: v.created_ns, ended_ns: None }));
+            if page.len() < VERSIONS {
+                break;
+            }
         }
         // What no name shows ended when it lost the last one.
         if object.attributes.links == 0
             && let Some(last) = found.last_mut()
         {
-            last.2.ended_ns = Some(object.attributes.changed);
+            last.life.ended_ns = Some(object.attributes.changed);
         }
         Ok(found)
     }
+}
 
-    /// Every path at which a name shows an object; of one that has no name any more, the last.
-    fn paths_of(&self, ino: Ino, object: &ObjectRow) -> Result<Vec<Vec<u8>>> {
-        let mut links = Vec::new();
-        if let Some(link) = &object.attributes.link {
-            links.push(link.clone());
-        }
-        if object.attributes.more_links {
-            let prefix = key::object_links(ino, None);
-            for (k, _) in self.index.scan(&prefix, &after_prefix(&prefix), usize::MAX)? {
-                let Some(id) = k.last_chunk::<16>() else { continue };
-                let k = key::register(crate::base::LinkId::new(u128::from_be_bytes(*id)));
-                if let Some(bytes) = self.index.get(&k)? {
-                    links.push(row(&k, &bytes)?);
-                }
-            }
-        }
-        let shown = links.iter().any(|l| l.placed.is_some());
-        let mut paths = Vec::new();
-        for link in links.iter().filter(|l| l.placed.is_some() == shown) {
-            let mut parts = vec![link.name.clone()];
-            let mut dir = link.placed.unwrap_or(link.parent);
-            while dir != Ino::FIRST && parts.len() < DEPTH {
-                let Some(above) = self.object_row(dir, None)?.and_then(|o| o.attributes.link) else { break };
-                debug_assert!(parts.len() < DEPTH);
-                parts.push(above.name);
-                dir = above.placed.unwrap_or(above.parent);
-            }
-            parts.reverse();
-            let mut path = Vec::new();
-            for part in parts {
-                path.push(b'/');
-                path.extend(part);
-            }
-            paths.push(path);
-        }
-        if paths.is_empty() {
-            paths.push(b"/".to_vec());
-        }
-        Ok(paths)
+/// A version that an object has.
+struct Held {
+    at: Lsn,
+    id: VersionId,
+    stamp_ns: u64,
+    life: Life,
+}
+
+/// What the policies keep of one object, each asked once.
+struct Keeping<'a> {
+    retention: &'a Retention,
+    lives: &'a [Life],
+    now_ns: u64,
+    /// By the path that a rule is for; none: the default.
+    by_rule: BTreeMap<Option<Vec<u8>>, Vec<bool>>,
+}
+
+impl Keeping<'_> {
+    /// What is kept of the object by the rule for a path.
+    fn at(&mut self, path: &[u8]) -> &[bool] {
+        let rule = self.retention.of(path);
+        let keeps = || match rule {
+            Some((_, policy)) => policy.keeps(self.lives, self.now_ns),
+            None => Policy::default().keeps(self.lives, self.now_ns),
+        };
+        self.by_rule.entry(rule.map(|(prefix, _)| prefix.to_vec())).or_insert_with(keeps)
     }
 }
 
@@ -280,20 +288,16 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_counts_and_only_whole_components() {
-        let r = Retention {
-            by_prefix: [
-                (b"/".to_vec(), Policy::All),
-                (b"/a".to_vec(), Policy::Last(3)),
-                (b"/a/b/".to_vec(), Policy::Never),
-            ]
-            .into(),
+    fn one_policy_is_one_however_often_it_is_said() {
+        let say = |rules: &[(&str, Policy)]| Retention {
+            rules: rules.iter().map(|(p, policy)| (p.as_bytes().to_vec(), policy.clone())).collect(),
         };
-        assert_eq!(r.of(b"/x"), Policy::All);
-        assert_eq!(r.of(b"/a/x"), Policy::Last(3));
-        assert_eq!(r.of(b"/ab"), Policy::All);
-        assert_eq!(r.of(b"/a/b/c"), Policy::Never);
-        assert_eq!(r.of(b"/a/b"), Policy::Never);
-        assert_eq!(Retention::default().of(b"/q"), Policy::default());
+        assert!(say(&[]).is_uniform());
+        assert!(say(&[("/", Policy::All), ("/a", Policy::All)]).is_uniform());
+        assert!(say(&[("/a", Policy::default())]).is_uniform());
+        assert!(!say(&[("/a", Policy::All)]).is_uniform());
+        assert!(!say(&[("/", Policy::All), ("/a", Policy::Never)]).is_uniform());
+        assert_eq!(say(&[("/", Policy::All), ("/a", Policy::Never)]).policy(b"/a/b"), Policy::Never);
+        assert_eq!(say(&[]).policy(b"/q"), Policy::default());
     }
 }

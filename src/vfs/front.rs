@@ -262,6 +262,22 @@ impl Front {
         if is_virtual(ino) { self.history.read(ino, offset, out) } else { self.vfs.read(ino, offset, out) }
     }
 
+    /// As [`Vfs::read_at_once`]; history always might wait.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn read_at_once(&self, ino: Ino, offset: u64, out: &mut [u8]) -> Result<Option<usize>> {
+        if is_virtual(ino) { Ok(None) } else { self.vfs.read_at_once(ino, offset, out) }
+    }
+
+    /// As [`Vfs::fsync`].
+    ///
+    /// # Errors
+    /// As of [`Vfs::fsync`].
+    pub fn fsync(&self, ino: Ino) -> Result<()> {
+        if is_virtual(self.of(ino)) { self.vfs.sync() } else { self.vfs.fsync(ino) }
+    }
+
     /// As [`Vfs::seek`].
     ///
     /// # Errors

@@ -72,6 +72,8 @@ pub struct Vfs {
     minting: [Mutex<()>; MINTING],
     dirs: Mutex<dirs::Dirs>,
     unwritten: access_times::Unwritten,
+    /// Files that have no version of what they show have to be looked at: from this one on.
+    drafts_from: Mutex<Option<Ino>>,
     /// Told when attributes changed behind the back of whoever caches them.
     changed: OnceLock<Listener>,
     /// Knows the further groups of a thread.
@@ -89,8 +91,29 @@ impl Vfs {
             minting: Default::default(),
             dirs: Mutex::default(),
             unwritten: access_times::Unwritten::default(),
+            drafts_from: Mutex::default(),
             changed: OnceLock::new(),
             groups_of: OnceLock::new(),
+        }
+    }
+
+    /// What lies where versions are made now may have been made elsewhere: [`tick`](Self::tick) looks at it, soon.
+    pub fn look_at_drafts(&self) {
+        *self.drafts_from.lock() = Some(Ino::FIRST);
+    }
+
+    /// What has to be done now and then; call it about once a second.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn tick(&self) -> Result<()> {
+        self.mint_timely()?;
+        loop {
+            let Some(from) = self.drafts_from.lock().take() else { return Ok(()) };
+            let next = self.mint_left(from)?;
+            let mut at = self.drafts_from.lock();
+            // Whoever asked meanwhile wants them all looked at.
+            *at = at.or(next);
         }
     }
 

@@ -177,6 +177,34 @@ fn a_segment_that_was_cut_off_is_named() {
 }
 
 #[test]
+fn a_last_segment_without_a_header_is_not_taken_for_a_spare_file() {
+    for make in [closed, crashed] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = make(dir.path());
+        // With the index gone, nothing else tells that there was more.
+        for index in [true, false] {
+            if !index {
+                fs::remove_dir_all(store.join("index")).unwrap();
+            }
+            let last = segments(&store).pop().unwrap();
+            let good = fs::read(&last).unwrap();
+            let mut bad = good.clone();
+            bad[..4096].iter_mut().for_each(|b| *b ^= 0x5a);
+            fs::write(&last, &bad).unwrap();
+            let name = format!("segments/{:016x}.seg", id_of(&last));
+            refused(&store, 5, &["both copies", &name, "copy of the store"], damaged);
+            let s = Store::open(&store, reading()).unwrap();
+            assert_eq!(read(&s, "f0").unwrap(), noise(0, 100_000));
+            drop(s);
+            assert!(fs::read(&last).unwrap() == bad, "what is left of it is gone");
+            fs::write(&last, &good).unwrap();
+        }
+        let s = Store::open(&store, options()).unwrap();
+        assert_eq!(read(&s, "f5").unwrap(), noise(5, 100_000));
+    }
+}
+
+#[test]
 fn a_log_without_its_end_is_not_silently_shortened() {
     let dir = tempfile::tempdir().unwrap();
     let store = closed(dir.path());

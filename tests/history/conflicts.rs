@@ -77,7 +77,9 @@ fn losers_are_readable_below_conflicts() {
         let versions = said["versions"].as_array().unwrap();
         let lost: Vec<_> = versions.iter().filter(|v| v["conflict"] == true).collect();
         assert!(versions.len() == 3 && lost.len() == 1, "{said:#}");
-        let lost = m.sh(&format!("{} cat shared@{}", crate::mount::SEGFS, lost[0]["ordinal"]));
+        let id = lost[0]["id"].as_str().unwrap();
+        // Both have the same number, as neither knew of the other: the id tells them apart.
+        let lost = m.sh(&format!("{} cat shared@id:{id}", crate::mount::SEGFS));
         assert_eq!(lost, "changed here\n");
         // Bringing a loser back is copying it.
         m.sh("cp .segfs/conflicts/both.txt back; cmp back .segfs/conflicts/both.txt; rm back");

@@ -8,6 +8,7 @@ mod crashes;
 pub mod disk;
 mod disk_tests;
 mod host;
+mod link;
 mod model;
 mod moments;
 pub mod names;

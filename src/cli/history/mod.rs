@@ -5,8 +5,10 @@ mod at;
 mod diff;
 mod list;
 mod name;
+mod operator;
 mod place;
 mod restore;
+mod retain;
 mod show;
 mod tag;
 mod tree;
@@ -98,6 +100,14 @@ pub enum Command {
         #[command(subcommand)]
         what: tag::TagCommand,
     },
+    /// What is kept, and when versions are made, by path.
+    #[command(
+        after_help = "Examples:\n  segfs retain show ~/mnt/docs\n  segfs retain set ~/mnt/docs --keep last=20"
+    )]
+    Retain {
+        #[command(subcommand)]
+        what: retain::RetainCommand,
+    },
 }
 
 /// Does what a command says.
@@ -116,6 +126,7 @@ pub fn run(command: &Command, json: bool) -> Outcome<()> {
             in_base(store.store.as_ref(), |base| restore::undelete(base, path, json))
         }
         Command::Tag { what } => tag::run(what, json),
+        Command::Retain { what } => retain::run(what, json),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Virtual extended attributes: what history knows of a file. They answer when they are asked for by name, no list
 //! shows them, and nobody sets them, so that copying a file's attributes does not copy these.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use crate::{
     base::{FsError, Ino, Lsn, Result, VersionId},
@@ -92,6 +92,9 @@ impl History {
     /// A virtual attribute of a file of the present.
     pub(in super::super) fn live_xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
         let what = name.strip_prefix(PREFIX).unwrap_or_default();
+        if what == b"rules" {
+            return self.rules(ino);
+        }
         self.vfs.mint_due(ino)?;
         let kind = self.view().attributes(ino)?.kind;
         let newest = if kind == ObjectKind::File || kind == ObjectKind::Symlink {
@@ -101,6 +104,22 @@ impl History {
             None
         };
         self.answer(&self.about(ino, newest, None)?, what)
+    }
+
+    /// What is kept of an object and when its versions are made, a line for each of its names that differs from the others:
+    /// with tabs between what is kept, the path of the rule that says so (`-`: none), when versions are made, and the path of
+    /// that rule. The names themselves are not told: they may lie where the asker can't look.
+    fn rules(&self, ino: Ino) -> Result<Vec<u8>> {
+        let settings = self.vfs.store.settings();
+        let from = |prefix: Option<&[u8]>| prefix.map_or("-".into(), String::from_utf8_lossy).into_owned();
+        let mut lines = BTreeSet::new();
+        for path in self.vfs.store.paths(ino)? {
+            let keep = from(settings.retention.of(&path).map(|(prefix, _)| prefix));
+            let made = from(settings.making.of(&path).map(|(prefix, _)| prefix));
+            let (policy, making) = (settings.retention.policy(&path), settings.making_at(&path));
+            lines.insert(format!("{policy}\t{keep}\t{making}\t{made}\n"));
+        }
+        Ok(lines.into_iter().collect::<String>().into_bytes())
     }
 
     fn version_at(&self, ino: Ino, at: Lsn) -> Result<Option<VersionInfo>> {

@@ -66,7 +66,10 @@ fn vector(v: &VersionVector) -> Value {
 fn lineage(l: Option<Lineage>) -> Value {
     l.map_or(Value::Null, |l| {
         let version = l.version.map(|v| v.to_string());
-        json!({"object": id(l.object), "version": version, "versions": l.versions})
+        json!({
+            "object": id(l.object), "version": version, "versions": l.versions, "before": l.before(),
+            "earlier": l.earlier.map(|e| e.lineage.to_string()),
+        })
     })
 }
 
@@ -95,10 +98,14 @@ pub fn fact(f: &Fact) -> Value {
         Fact::Link(l) => json!({
             "fact": "link", "link": link(l.link), "parent": id(l.parent), "name": name(&l.name),
             "object": id(l.object), "continues": lineage(l.continues),
+            "left": l.left.as_ref().map(|left| json!({
+                "parent": id(left.parent), "name": name(&left.name), "history": lineage(Some(left.lineage)),
+            })),
         }),
         Fact::Gone(g) => json!({
             "fact": "gone", "link": link(g.link), "parent": id(g.parent), "name": name(&g.name),
             "object": id(g.object), "saw": vector(&g.saw), "marker": g.marker.map(|m| m.to_string()),
+            "history": lineage(g.lineage),
         }),
         Fact::Mode(o, m) => json!({"fact": "mode", "object": id(*o), "mode": format!("{m:04o}")}),
         Fact::Owner(o, w) => json!({"fact": "owner", "object": id(*o), "owner": owner(*w)}),
@@ -124,11 +131,9 @@ fn version(v: &Version) -> Value {
         "fact": "version", "version": v.id.to_string(), "object": id(v.object), "vector": vector(&v.vector),
         "parents": v.parents.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "created": time(v.created_ns), "created_ns": v.created_ns, "size": v.size,
-        "modified": when(v.modified), "mode": format!("{:04o}", v.mode), "owner": owner(v.owner),
+        "modified": when(v.modified), "changed_ns": v.changed_ns, "mode": format!("{:04o}", v.mode), "owner": owner(v.owner),
         "hash": v.hash.map(|h| hex(&h)), "flags": v.flags,
-        "knew_gone": v.knew_gone.iter().map(|(l, stamp, store)| json!({
-            "link": link(*l), "stamp_ns": stamp, "store": store.to_string(),
-        })).collect::<Vec<_>>(),
+        "links": v.links.iter().map(|l| link(*l)).collect::<Vec<_>>(),
     })
 }
 
@@ -176,6 +181,7 @@ fn local_fact(f: &Fact) -> Value {
         Fact::Create(_) | Fact::Link(_) | Fact::Gone(_) | Fact::Mode(..) | Fact::Owner(..) => Value::Null,
         Fact::Modified(..) | Fact::Xattr(..) | Fact::Version(_) | Fact::Alias(..) => Value::Null,
         Fact::Tag(..) | Fact::Retain(..) | Fact::Hold(..) => Value::Null,
+        Fact::Clock(ns) => json!({"fact": "clock", "time": time(*ns), "time_ns": ns}),
     }
 }
 
@@ -188,7 +194,9 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         Fact::Version(v) => vec![v.object],
         Fact::Changes(c) => vec![c.object],
         Fact::Alias(a, b) => vec![*a, *b],
-        Fact::Tag(..) | Fact::StoreNumber(..) | Fact::Cleaned(_) | Fact::Unnamed(_) => Vec::new(),
+        Fact::Tag(..) | Fact::StoreNumber(..) | Fact::Cleaned(_) | Fact::Unnamed(_) | Fact::Clock(_) => {
+            Vec::new()
+        }
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
         | Fact::Modified(o, _)
@@ -244,10 +252,10 @@ fn plain(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use segfs::{
-        base::{Ino, Lsn, SegmentId, VersionId},
+        base::{Ino, LineageId, Lsn, SegmentId, VersionId},
         format::{
             Codec, Location,
-            facts::{Create, ExtentId, Gone, Link, LocalChanges, Placed},
+            facts::{Create, Earlier, ExtentId, Gone, Left, Link, LocalChanges, Placed},
         },
     };
 
@@ -274,7 +282,9 @@ mod tests {
         };
         let mut saw = VersionVector::default();
         saw.raise(StoreId::new(77), Incarnation::new(78), 79);
-        let continues = Some(Lineage { object: o(31), version: Some(v(32)), versions: 33 });
+        let earlier = Some(Earlier { versions: 30, lineage: LineageId::new(86) });
+        let lineage = Lineage { object: o(31), version: Some(v(32)), versions: 33, earlier };
+        let left = Some(Left { parent: o(87), name: b"l".to_vec(), lineage });
         let time = Time { seconds: -34, nanos: 35 };
         let version = Version {
             id: v(41),
@@ -289,7 +299,7 @@ mod tests {
             owner: Owner { uid: 48, gid: 49 },
             hash: Some([0xab; 32]),
             flags: 3,
-            knew_gone: vec![(LinkId::new(50), 51, StoreId::new(52))],
+            links: vec![LinkId::new(50)],
         };
         let create = Create {
             object: o(53),
@@ -299,8 +309,14 @@ mod tests {
             device: 56,
             target: b"to\xff".to_vec(),
         };
-        let link =
-            Link { link: LinkId::new(57), parent: o(58), name: b"n".to_vec(), object: o(59), continues };
+        let link = Link {
+            link: LinkId::new(57),
+            parent: o(58),
+            name: b"n".to_vec(),
+            object: o(59),
+            continues: Some(lineage),
+            left,
+        };
         let gone = Gone {
             link: LinkId::new(60),
             parent: o(61),
@@ -308,6 +324,7 @@ mod tests {
             object: o(62),
             saw,
             marker: Some(v(63)),
+            lineage: Some(lineage),
         };
         let placed = Placed { offset: 64, len: 65, extent: Lsn::new(66), location: place, skip: 67 };
         let range = LocalRange { offset: 68, len: 69, source: Some((Lsn::new(70), place, 71)) };
@@ -321,16 +338,19 @@ mod tests {
             ),
             (
                 Fact::Link(link),
-                "fact link parent name=n object continues.object continues.version continues.versions=33",
+                "fact link parent name=n object continues.object continues.version continues.versions=33 continues.before=30 continues.earlier left.parent left.name=l left.history",
             ),
-            (Fact::Gone(gone), "fact link parent name=g object saw.STORE=79 marker"),
+            (
+                Fact::Gone(gone),
+                "fact link parent name=g object saw.STORE=79 marker history.object history.version history.versions=33 history.before=30 history.earlier",
+            ),
             (Fact::Mode(o(1), 0o7), "fact object mode=0007"),
             (Fact::Owner(o(2), Owner { uid: 3, gid: 4 }), "fact object owner=3:4"),
             (Fact::Modified(o(5), time), "fact object time.seconds=-34 time.nanos=35"),
             (Fact::Xattr(o(6), b"user.x".to_vec(), Some(vec![1, 255])), "fact object name=user.x value=01ff"),
             (
                 Fact::Version(version),
-                "fact version object vector.STORE=79 parents created created_ns=45 size=46 modified.seconds=-34 modified.nanos=35 mode=0640 owner=48:49 hash flags=3 knew_gone",
+                "fact version object vector.STORE=79 parents created created_ns=45 size=46 modified.seconds=-34 modified.nanos=35 changed_ns=47 mode=0640 owner=48:49 hash flags=3 links",
             ),
             (Fact::Alias(o(7), o(8)), "fact object to"),
             (Fact::Tag(b"t".to_vec(), Some(9)), "fact name=t moment_ns=9"),
@@ -350,6 +370,7 @@ mod tests {
             (Fact::Cleaned(vec![Lsn::new(37)]), "fact gone"),
             (Fact::Unnamed(vec![extent]), "fact extents"),
             (Fact::Removed(o(38), v(39)), "fact object version"),
+            (Fact::Clock(40), "fact time time_ns=40"),
         ];
         for (f, expected) in &all {
             let shown = fact(f);
@@ -363,7 +384,8 @@ mod tests {
         assert_eq!(shown(16)["ranges"][0].to_string(), r#"{"offset":64,"length":65,"extent":66,"skip":67}"#);
         assert_eq!(shown(18)["ranges"][0].to_string(), r#"{"offset":68,"length":69,"extent":70,"skip":71}"#);
         assert_eq!(shown(7)["parents"].as_array().unwrap().len(), 2);
-        assert_eq!(shown(7)["knew_gone"][0]["stamp_ns"], 51);
+        assert_eq!(shown(7)["links"][0], LinkId::new(50).to_string());
+        assert_eq!(shown(1)["left"]["history"]["versions"], 33);
         assert_eq!(shown(24)["extents"][0]["sequence"], 81);
         assert_eq!(shown(23)["gone"][0], 37);
         let names: std::collections::BTreeSet<String> =

@@ -66,7 +66,7 @@ const STEPS: &[Step] = &[
     Step { name: "posix", what: "pjdfstest and fsx on a mount", slow: true, action: Call(suites::posix) },
     Step {
         name: "simulation",
-        what: "a million crash states, and thousands of worlds of three stores",
+        what: "a million crash states, and thousands of worlds of three stores, with and without links between them",
         slow: true,
         action: Cargo(
             &[
@@ -76,10 +76,11 @@ const STEPS: &[Step] = &[
                 "--",
                 "sim::store::",
                 "sim::agree::",
+                "sim::link::peers_agree",
                 "--nocapture",
                 "--test-threads=1",
             ],
-            &[("SEGFS_SIM_STATES", "1000000"), ("SEGFS_AGREE_SEEDS", "3000")],
+            &[("SEGFS_SIM_STATES", "1000000"), ("SEGFS_AGREE_SEEDS", "3000"), ("SEGFS_LINK_SEEDS", "3000")],
         ),
     },
     Step {
