@@ -21,4 +21,5 @@ mod space;
 mod store;
 mod stores;
 mod suites;
+mod terminal;
 mod tidy;

@@ -82,6 +82,13 @@ pub const CONTROL_PATIENCE_MS: u64 = 10_000;
 /// How long a status waits for operations under way, and for a first count of what is live, in milliseconds.
 pub const STATUS_PATIENCE_MS: u64 = 500;
 
+/// Access times that are kept in memory; one more writes them all.
+pub const ACCESS_TIMES: usize = 4096;
+/// Access times in one record.
+pub const ACCESS_TIMES_PER_RECORD: usize = 512;
+/// Access times are written when something is accessed and they were not written for so long, in seconds.
+pub const ACCESS_TIME_SECONDS: i64 = 600;
+
 /// The body of one message between peers, in bytes.
 pub const PEER_MESSAGE_BYTES: usize = 4 << 20;
 /// What decoding one message of a peer may allocate, in bytes.

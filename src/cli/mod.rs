@@ -143,9 +143,8 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Outcome<()> {
 }
 
 fn init(path: &std::path::Path, out: &mut Output) -> Outcome<()> {
-    let failed = |e| Failure::of_store(&e, path);
-    let store = create(path).map_err(failed)?;
-    store.close().map_err(failed)?;
+    let store = create(path).map_err(|e| Failure::of_place(&e, path))?;
+    store.close().map_err(|e| Failure::of_store(&e, path))?;
     if out.json {
         return out
             .value(&serde_json::json!({"store": path.display().to_string(), "id": store.id().to_string()}));

@@ -160,7 +160,7 @@ impl MadeStore {
 
 /// Opens the store, or makes it where there is nothing.
 fn open_store(path: &Path, read_only: bool, json: bool) -> Outcome<(Arc<Store>, MadeStore)> {
-    let failed = |e| Failure::of_store(&e, path);
+    let failed = |e| Failure::of_place(&e, path);
     let open = |options| {
         let progress = Progress::new("recovering the store", json);
         let told = |done, total| progress.tell(done, total);

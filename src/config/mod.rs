@@ -74,7 +74,13 @@ impl ConfigError {
             Self::Io { what: doing, source } => {
                 let code = match Error::io(*doing, io::Error::from(source.kind())) {
                     Error::NoSpace { .. } => crate::console::FAILED,
-                    _ if source.kind() == io::ErrorKind::InvalidData => USAGE,
+                    _ if matches!(
+                        source.kind(),
+                        io::ErrorKind::InvalidData | io::ErrorKind::PermissionDenied
+                    ) =>
+                    {
+                        USAGE
+                    }
                     _ => crate::console::FAILED,
                 };
                 let next = format!("see the reason, set {file} right, and run the command again");

@@ -61,6 +61,7 @@ const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    InitFlags::FUSE_EXPORT_SUPPORT,
 ];
 
 /// The filesystem as fuser drives it.
@@ -134,6 +135,11 @@ fn writes(flags: OpenFlags) -> bool {
     flags.acc_mode() != OpenAccMode::O_RDONLY
 }
 
+/// Is a file opened such that its access time may move?
+fn may_access(flags: OpenFlags) -> bool {
+    flags.0 & libc::O_NOATIME == 0
+}
+
 /// What the kernel may do with an open file: keep its pages (nobody else writes), and not tell of closes that
 /// can't matter.
 fn open_flags(flags: OpenFlags) -> FopenFlags {
@@ -166,7 +172,11 @@ impl Filesystem for Adapter {
             planted::arm(place);
         }
         match self.vfs_lookup(req, parent, name) {
-            Ok(Some(a)) => reply.entry(&self.lifetime(ino(a.ino)), &a, GENERATION),
+            Ok(Some(a)) => {
+                let (this, stay) = (ino(a.ino), self.vfs.attributes_last(ino(a.ino)));
+                let attributes = if stay { LIFETIME } else { Duration::ZERO };
+                reply.entry_with_ttls(&attributes, &self.lifetime(this), &a, GENERATION);
+            }
             Ok(None) if self.vfs.is_past(ino(parent)) => reply.error(errno::NOT_FOUND),
             Ok(None) => {
                 // Inode 0 with a lifetime: the kernel remembers that there is nothing.
@@ -186,7 +196,10 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, node: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.run(|vfs| vfs.attributes(ino(node))) {
-            Ok(a) => reply.attr(&self.lifetime(a.ino), &attributes(&a)),
+            Ok(a) => {
+                let lifetime = if self.vfs.attributes_last(a.ino) { LIFETIME } else { Duration::ZERO };
+                reply.attr(&lifetime, &attributes(&a));
+            }
             Err(e) => reply.error(e),
         }
     }
@@ -227,7 +240,12 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _req: &Request, node: INodeNo, reply: ReplyData) {
-        match self.run(|vfs| vfs.read_link(ino(node))) {
+        let read = |vfs: &Front| {
+            let target = vfs.read_link(ino(node))?;
+            vfs.accessed(ino(node));
+            Ok(target)
+        };
+        match self.run(read) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(e),
         }
@@ -298,7 +316,14 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.run(|vfs| vfs.open(asker(req, &in_group(req)), ino(node), writes(flags))) {
+        let open = |vfs: &Front| {
+            let handle = vfs.open(asker(req, &in_group(req)), ino(node), writes(flags))?;
+            if !writes(flags) && may_access(flags) {
+                vfs.accessed(ino(node));
+            }
+            Ok(handle)
+        };
+        match self.run(open) {
             Ok(handle) => reply.opened(FileHandle(handle), open_flags(flags)),
             Err(e) => reply.error(e),
         }
@@ -330,10 +355,18 @@ impl Filesystem for Adapter {
         _fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if writes(flags) && may_access(flags) {
+            // Of those who only read, opening counts.
+            let noted = |vfs: &Front| {
+                vfs.accessed(ino(node));
+                Ok(())
+            };
+            let _ = caught(|| noted(&self.vfs), |why| self.vfs.stop_writing(why));
+        }
         let read = Read { ino: ino(node), offset, size: size.min(REQUEST_BYTES) as usize };
         let counted = Requests::begin(&self.requests);
         let Some(_may_wait) = self.waiters.may_wait() else {
@@ -419,6 +452,9 @@ impl Filesystem for Adapter {
     fn readdir(&self, _req: &Request, dir: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let mut at = offset;
         let done = self.run(|vfs| {
+            if offset == 0 {
+                vfs.accessed(ino(dir));
+            }
             loop {
                 let page = vfs.read_dir(ino(dir), fh.0, at, LIST_ENTRIES)?;
                 let Some(last) = page.last() else { return Ok(()) };
@@ -451,6 +487,9 @@ impl Filesystem for Adapter {
         // An empty answer says that this is the end.
         let (mut at, mut any) = (offset, false);
         let done = self.run(|vfs| {
+            if offset == 0 {
+                vfs.accessed(ino(dir));
+            }
             loop {
                 let page = vfs.read_dir(ino(dir), fh.0, at, LIST_ENTRIES)?;
                 let Some(last) = page.last() else { return Ok(()) };

@@ -20,7 +20,7 @@ use std::{
 
 use fuser::{Config, MountOption, SessionACL};
 
-use crate::vfs::{Front, Vfs};
+use crate::vfs::{AccessTimes, Front, Vfs};
 use adapter::Adapter;
 
 pub use options::{KNOWN as KNOWN_OPTIONS, Options, UnknownOption};
@@ -97,6 +97,7 @@ impl Mount {
             }
         });
         vfs.ask_groups(convert::groups_of);
+        vfs.keep_access_times(if options.read_only { AccessTimes::Never } else { options.access_times });
         Ok(Self { session: session.spawn()?, requests })
     }
 
@@ -140,7 +141,7 @@ fn mount_options(source: &Path, options: &Options) -> Vec<MountOption> {
     if options.directories_synchronous {
         all.push(MountOption::DirSync);
     }
-    if options.no_access_times {
+    if options.access_times == AccessTimes::Never {
         all.push(MountOption::NoAtime);
     }
     all

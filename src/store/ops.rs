@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-use super::{Op, Store, apply::Apply, hashes::hash_of_bytes, read::Attributes};
+use super::{How, Op, Store, apply::Apply, hashes::hash_of_bytes, read::Attributes};
 
 /// A new object, as a caller describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -413,6 +413,24 @@ impl Store {
         let (here, there) = ((a.0.object, a.1), (b.0.object, b.1));
         op.hang(a.2, here, there, None)?;
         op.hang(b.2, there, here, None)
+    }
+
+    /// Sets access times, those of many objects in one record. Those that are not there any more are passed over.
+    ///
+    /// # Errors
+    /// What the log or the index says.
+    pub fn set_accessed(&self, times: &[(Ino, Time)]) -> Result<()> {
+        // Not worth the reserve of a full disk.
+        let how = How { freeing: false, quiet: true };
+        self.run_as(how, |op| {
+            for (ino, time) in times {
+                if let Some(row) = op.apply.txn.object_if_any(*ino)? {
+                    op.fact(Fact::Accessed(row.object, *time))?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
     }
 
     /// Sets attributes.

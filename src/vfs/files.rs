@@ -399,6 +399,7 @@ impl Vfs {
             opened.orphan = true;
             return Ok(());
         }
+        self.unwritten.forget(ino);
         match self.store.reap(ino) {
             Ok(_) | Err(Error::Fs(FsError::NotFound)) => Ok(()),
             Err(e) => Err(e),
@@ -412,12 +413,27 @@ impl Vfs {
         }
     }
 
-    /// Releases whatever is still open: the mount is gone.
+    /// As [`sync`](Self::sync), for an open file. Once something of it was [`lost`](Self::lost), this fails for as long as
+    /// anybody has it open: the kernel reports it to each descriptor once and then takes the file for clean.
+    ///
+    /// # Errors
+    /// As of [`sync`](Self::sync), and [`Error::Io`] for what was lost.
+    pub fn sync_file(&self, ino: Ino) -> Result<()> {
+        self.sync()?;
+        if self.files.lock().inodes.get(&ino).is_some_and(|o| o.lost) {
+            let why = std::io::Error::other("something that was written to it before could not be kept");
+            return Err(Error::Io { what: format!("syncing inode {ino}"), source: why });
+        }
+        Ok(())
+    }
+
+    /// Releases whatever is still open, and writes what is only in memory: the mount is gone.
     pub fn release_all(&self) {
         let handles: Vec<u64> = self.files.lock().handles.keys().copied().collect();
         for handle in handles {
             self.release(handle);
         }
+        self.write_access_times();
     }
 
     /// Files open now; not known if whoever holds the table does not let go of it within `patience`.

@@ -90,6 +90,13 @@ impl Front {
         !is_virtual(ino) || self.history.is_fixed(ino)
     }
 
+    /// May the kernel keep the attributes of this inode for long, once somebody was let in to see them?
+    #[must_use]
+    pub fn attributes_last(&self, ino: Ino) -> bool {
+        let ino = self.of(ino);
+        !is_virtual(ino) || self.history.attributes_last(ino)
+    }
+
     /// Is this an inode of history?
     #[must_use]
     pub fn is_past(&self, ino: Ino) -> bool {
@@ -238,6 +245,13 @@ impl Front {
         }
         self.history.open(asker, ino)?;
         Ok(OF_HISTORY)
+    }
+
+    /// As [`Vfs::accessed`]; what history shows does not move.
+    pub fn accessed(&self, ino: Ino) {
+        if !is_virtual(self.of(ino)) {
+            self.vfs.accessed(ino);
+        }
     }
 
     /// As [`Vfs::read`].

@@ -4,6 +4,7 @@
 //! (versions at the last close, orphans, set-group-id directories, ACL inheritance, privileges dropped) is
 //! decided here.
 
+mod access_times;
 mod acl;
 mod attributes;
 mod content;
@@ -19,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use crate::{
-    base::{Clock, Damage, Error, Ino, Result, SystemClock},
+    base::{Clock, Damage, Error, FsError, Ino, Result, SystemClock},
     store::Store,
 };
 
@@ -27,6 +28,7 @@ pub use crate::{
     format::facts::{ObjectKind, Owner, Time},
     store::{Attributes, Rename},
 };
+pub use access_times::AccessTimes;
 pub use attributes::{SetTime, Setting};
 pub use content::{Allocate, Seek};
 pub use dirs::Listed;
@@ -70,6 +72,7 @@ pub struct Vfs {
     /// See [`Vfs::minting`].
     minting: [Mutex<()>; MINTING],
     dirs: Mutex<dirs::Dirs>,
+    unwritten: access_times::Unwritten,
     /// Files that have no version of what they show have to be looked at: from this one on.
     drafts_from: Mutex<Option<Ino>>,
     /// Told when attributes changed behind the back of whoever caches them.
@@ -90,6 +93,7 @@ impl Vfs {
             files: Mutex::default(),
             minting: Default::default(),
             dirs: Mutex::default(),
+            unwritten: access_times::Unwritten::default(),
             drafts_from: Mutex::default(),
             changed: OnceLock::new(),
             groups_of: OnceLock::new(),
@@ -155,9 +159,17 @@ impl Vfs {
     /// [`crate::base::FsError::NotFound`], or what the store says.
     pub fn lookup(&self, dir: Ino, name: &[u8]) -> Result<Attributes> {
         match name {
-            b"." => self.attributes(dir),
+            // The kernel asks so for what it only has a number of, as NFS has, and that may be gone for good.
+            b"." => match self.attributes(dir)? {
+                a if a.links == 0 => Err(FsError::NotFound.into()),
+                a => Ok(a),
+            },
             b".." => self.attributes(self.store.view().parent(dir)?),
-            _ => self.store.view().lookup(dir, name),
+            _ => {
+                let mut a = self.store.view().lookup(dir, name)?;
+                self.unwritten.show(&mut a);
+                Ok(a)
+            }
         }
     }
 
@@ -166,7 +178,9 @@ impl Vfs {
     /// # Errors
     /// As of [`lookup`](Self::lookup).
     pub fn attributes(&self, ino: Ino) -> Result<Attributes> {
-        self.store.view().attributes(ino)
+        let mut a = self.store.view().attributes(ino)?;
+        self.unwritten.show(&mut a);
+        Ok(a)
     }
 
     /// Target of a symlink.

@@ -77,6 +77,8 @@ fn a_busy_mount_waits_for_its_files_when_told_to_end() {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+    // Long enough for a daemon to be gone that would not wait.
+    std::thread::sleep(Duration::from_millis(700));
     std::io::Write::write_all(&mut &f, b" and last").unwrap();
     f.sync_all().unwrap();
     drop(f);

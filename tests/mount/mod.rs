@@ -1,6 +1,7 @@
 //! Real mounts, through the real program.
 #![allow(clippy::disallowed_methods)] // this is the outside: real files, real time
 
+mod access_times;
 mod attributes;
 mod basics;
 mod command;
@@ -78,7 +79,11 @@ impl Mounted {
 
     /// A mount that other users reach, with a root directory in which they may do what they like.
     pub(crate) fn for_all() -> Self {
-        let m = Self::new();
+        Self::for_all_with(&[])
+    }
+
+    pub(crate) fn for_all_with(options: &[&str]) -> Self {
+        let m = Self::with(options);
         fs::set_permissions(m.root.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(m.dir(), fs::Permissions::from_mode(0o777)).unwrap();
         m

@@ -113,6 +113,15 @@ impl History {
         }
     }
 
+    /// May the kernel keep the attributes for long? What was at a moment stays; who may see it is asked with each lookup.
+    pub(super) fn attributes_last(&self, ino: Ino) -> bool {
+        match self.nodes.lock().get(ino) {
+            Some(Node::Version { until, .. }) => until.is_some(),
+            Some(Node::Old { .. }) => true,
+            _ => false,
+        }
+    }
+
     /// The `.segfs` of a directory.
     pub(super) fn top(&self, dir: Ino) -> Result<Attributes> {
         if self.shown == Shown::Off {

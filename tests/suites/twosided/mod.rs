@@ -52,7 +52,7 @@ struct Pair {
 
 impl Pair {
     fn new(seed: u64) -> Self {
-        let (mounted, ext4) = (Mounted::for_all(), Ext4::without_access_times());
+        let (mounted, ext4) = (Mounted::for_all_with(&["-o", "noatime"]), Ext4::without_access_times());
         let world = |dir: PathBuf| {
             let root = dir.join("w");
             fs::create_dir(&root).unwrap();
@@ -139,7 +139,7 @@ impl Pair {
         self.here.close_all();
         self.there.close_all();
         self.mount.unmount();
-        self.mount.mount(&[]);
+        self.mount.mount(&["-o", "noatime"]);
         self.compare(step);
     }
 }

@@ -97,7 +97,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "programs",
-        what: "fio, SQLite, cargo, tar and rsync on a mount",
+        what: "fio, SQLite, cargo, tar, rsync and Samba on a mount",
         slow: true,
         action: Call(suites::programs),
     },

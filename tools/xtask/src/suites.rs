@@ -22,7 +22,7 @@ pub fn twosided(root: &Path) -> Outcome {
 
 /// Programs as people use them.
 pub fn programs(root: &Path) -> Outcome {
-    test(root, &["programs"], &[])
+    test(root, &["programs", "samba"], &[])
 }
 
 /// The daemon is killed, and its system calls fail.
