@@ -332,3 +332,33 @@ fn a_rebuild_from_a_base_takes_bounded_memory() {
         "{bounded} KiB waited to be written out, without bound {all}"
     );
 }
+
+/// Removals are not left in memory, where each listing would step over them, once no more come.
+#[test]
+fn removals_are_written_out_when_they_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { background: false, memtable_bytes: 256 << 20, ..Options::default() };
+    let store = Store::create(&dir.path().join("s"), options).unwrap();
+    let name = |n: u32| format!("f{n}").into_bytes();
+    for n in 0..6000 {
+        store.create_object(Ino::FIRST, &name(n), &NewObject::file(0o644, Owner::default())).unwrap();
+    }
+    for n in 0..6000 {
+        let (_, ino, _) = store.unlink(Ino::FIRST, &name(n)).unwrap();
+        store.reap(ino).unwrap();
+    }
+    let held = || store.status().index.memtable_bytes >> 20;
+    let before = held();
+    store
+        .write(
+            store.create_object(Ino::FIRST, b"x", &NewObject::file(0o644, Owner::default())).unwrap().1.ino,
+            0,
+            b"x",
+        )
+        .unwrap();
+    store.maintain().unwrap();
+    assert!(held() >= before && before > 4, "more may come: {before} MiB, {} now", held());
+    store.maintain().unwrap();
+    assert_eq!(held(), 0, "of {before} MiB");
+    assert!(store.status().index.disk_rows > 0);
+}

@@ -110,6 +110,18 @@ pub(super) fn is_half_filled(index: &dyn Index) -> Result<bool> {
 /// Goes through all pieces of all bases in a log.
 type EachPiece<'a> = &'a dyn Fn(&mut dyn FnMut(BasePiece) -> Result<()>) -> Result<()>;
 
+/// Takes all rows out of an index whose filling was not ended.
+pub(super) fn clear(index: &dyn Index) -> Result<()> {
+    loop {
+        let rows = index.scan(&[1], &[0xff], 4096)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let gone: Vec<_> = rows.into_iter().map(|(k, _)| Change::remove(k)).collect();
+        index.apply(Lsn::new(0), &gone)?;
+    }
+}
+
 /// As [`load`], from the newest whole base as of `upto` or before. Rows are written out whenever there are `memtable_bytes` of
 /// them; until the end the index says that it covers nothing.
 ///

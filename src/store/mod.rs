@@ -122,9 +122,9 @@ impl Default for Options {
         Self {
             segment_bytes: limits::SEGMENT_BYTES,
             background: true,
-            cache_bytes: 96 << 20,
+            cache_bytes: 80 << 20,
             row_cache_bytes: 16 << 20,
-            memtable_bytes: 8 << 20,
+            memtable_bytes: 12 << 20,
             mint_interrupted: true,
             read_only: false,
             settings: Settings::default(),
@@ -141,6 +141,11 @@ impl Options {
         }
     }
 }
+
+/// Memtables that may wait while another one fills; whoever fills that then helps to write them out.
+const WAITING_MEMTABLES: usize = 1;
+/// Removals in a memtable that are not left there, once no more come.
+const REMOVALS_SETTLED: u64 = 10_000;
 
 /// An open store.
 pub struct Store {
@@ -180,6 +185,8 @@ pub struct Store {
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
     rounds: (Mutex<u64>, Condvar),
+    /// Removals in the memtable when they were counted last.
+    removals: AtomicU64,
     /// Where the look for hash trees of versions that are gone goes on.
     trees: Mutex<Option<Vec<u8>>>,
     /// What goes on beside answering.
@@ -524,7 +531,7 @@ impl Store {
             self.break_with(e);
         }
         done?;
-        if !self.options.background || self.index.waiting_memtables() > 3 {
+        if !self.options.background || self.index.waiting_memtables() > WAITING_MEMTABLES {
             // Whoever fills memory faster than it can be written out helps.
             self.flush_index(lsn)?;
         } else {
@@ -592,6 +599,7 @@ impl Store {
             self.log.commit()?;
             did = true;
         }
+        self.settle_removals()?;
         if self.index.waiting_memtables() > 0 {
             let _one = self.flushing.lock();
             let _doing = self.activity.begin(Work::Flushing);
@@ -599,6 +607,18 @@ impl Store {
             did = true;
         }
         Ok(did)
+    }
+
+    /// Closes a memtable with many removals once no more come: only a merge makes walks through their place, the listing of a
+    /// directory that was emptied, as quick as if they had never been, and nothing else may fill this memtable for long.
+    fn settle_removals(&self) -> Result<()> {
+        let now = self.index.unflushed_removals();
+        if now >= REMOVALS_SETTLED && self.removals.swap(now, Relaxed) == now {
+            let state = self.apply.lock();
+            self.check_usable()?;
+            self.rotate(&state, self.log.last_lsn())?;
+        }
+        Ok(())
     }
 
     fn rank(&self, s: Stamp) -> (u64, StoreId) {

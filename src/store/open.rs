@@ -220,6 +220,9 @@ impl Store {
         let id = found.superblock.superblock.store;
         let log_options =
             LogOptions { segment_bytes: found.superblock.superblock.segment_bytes, ..options.log() };
+        if base::is_half_filled(&*parts.index)? {
+            base::clear(&*parts.index)?;
+        }
         if base::wanted(&*parts.index, &*parts.disk) {
             base::load(&parts, id, log_options, options.memtable_bytes)?;
         }
@@ -289,6 +292,7 @@ impl Store {
             acknowledged: Mutex::default(),
             yielded: std::sync::atomic::AtomicU64::new(0),
             keeper: Mutex::default(),
+            removals: std::sync::atomic::AtomicU64::default(),
             trees: Mutex::default(),
             rounds: (Mutex::new(0), Condvar::new()),
             recovered,
@@ -477,7 +481,7 @@ fn with_flusher<T>(
         let replayed = replay(&mut || {
             // Full means that it is about to look anyhow; gone, that it failed and says so below.
             let _ = wake.try_send(());
-            if index.waiting_memtables() > 3 { index.flush() } else { Ok(()) }
+            if index.waiting_memtables() > super::WAITING_MEMTABLES { index.flush() } else { Ok(()) }
         });
         drop(wake);
         let flushed =
