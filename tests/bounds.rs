@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use segfs::{
@@ -23,6 +23,8 @@ struct Counting {
     longest: AtomicUsize,
     /// The most changes of one record.
     changes: AtomicUsize,
+    /// The most bytes that were not written out.
+    unflushed: AtomicU64,
 }
 
 impl Counting {
@@ -43,7 +45,9 @@ impl Index for Counting {
 
     fn apply(&self, lsn: Lsn, changes: &[Change]) -> Result<()> {
         self.changes.fetch_max(changes.len(), Relaxed);
-        self.inner.apply(lsn, changes)
+        self.inner.apply(lsn, changes)?;
+        self.unflushed.fetch_max(self.inner.unflushed_bytes(), Relaxed);
+        Ok(())
     }
 
     fn walk(
@@ -198,4 +202,34 @@ fn writes_that_lie_across_each_other_leave_few_pieces() {
     assert!(out == model[..size], "content differs");
     let pieces = w.store.view().extents(w.ino, 0, usize::MAX).unwrap().len();
     assert!(pieces < 60, "{pieces} pieces");
+}
+
+/// A rebuild from a base holds a memtable and a piece at a time, however many rows there are.
+#[test]
+fn a_rebuild_from_a_base_takes_bounded_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(&dir.path().join("s"), Options::default()).unwrap();
+    for n in 0..20_000 {
+        let new = NewObject::file(0o644, Owner::default());
+        store.create_object(Ino::FIRST, format!("a file with number {n}").as_bytes(), &new).unwrap();
+    }
+    store.write_base().unwrap();
+    store.close().unwrap();
+    drop(store);
+    let rebuilt_with = |memtable_bytes: u64| {
+        let disk = Arc::new(RealDisk::open(&dir.path().join("s"), Engine::Auto).unwrap());
+        let index = Arc::new(Counting::default());
+        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+        let parts = Parts { disk, clock, random, index: Arc::clone(&index) as Arc<dyn Index> };
+        let store = Store::open_parts(parts, Options { memtable_bytes, ..Options::default() }).unwrap();
+        assert_eq!(store.view().attributes(Ino::FIRST).unwrap().size, 20_000);
+        assert!(store.recovered().log.replayed < 100, "the base stands for the records before it");
+        store.close().unwrap();
+        index.unflushed.load(Relaxed) >> 10
+    };
+    let (bounded, all) = (rebuilt_with(256 << 10), rebuilt_with(64 << 20));
+    assert!(
+        bounded < 256 + 2048 && all > 5000,
+        "{bounded} KiB waited to be written out, without bound {all}"
+    );
 }

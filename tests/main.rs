@@ -10,6 +10,7 @@ mod history;
 mod index;
 mod kill;
 mod mount;
+mod names;
 mod policy;
 mod review;
 mod segtool;

@@ -45,8 +45,8 @@ pub const RESERVE_SEGMENTS: usize = 3;
 pub const COMMIT_INTERVAL_MS: u64 = 500;
 /// Facts stamped further ahead of the wall clock than this are set aside, in nanoseconds.
 pub const AHEAD_NS: u64 = 24 * 3600 * 1_000_000_000;
-/// Links known to be gone that a version names at most.
-pub const KNEW_GONE: usize = 1024;
+/// Links that a version names at most, beside the object's first.
+pub const VERSION_LINKS: usize = 64;
 /// Counters of a version vector, and inode numbers, stay below this: what is higher is a lie.
 pub const COUNTER: u64 = 1 << 48;
 /// Steps from a directory up to the root; more are a cycle.

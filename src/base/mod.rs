@@ -11,5 +11,5 @@ mod random;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Damage, Error, FsError, Place, Result, panic_text};
-pub use ids::{Incarnation, Ino, LinkId, Lsn, ObjectId, SegmentId, StoreId, VersionId};
+pub use ids::{Incarnation, Ino, LineageId, LinkId, Lsn, ObjectId, SegmentId, StoreId, VersionId};
 pub use random::{Random, SystemRandom};

@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use segfs::{
     base::{Damage, Error},
     config, fuse,
-    serve::{Control, SOCKET, Served},
+    serve::{Beat, Control, SOCKET, Served},
     store::{Options, Recovered, Store},
     vfs::Vfs,
 };
@@ -79,8 +79,11 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
     });
     let (store, made_store, vfs, mount) = opened.inspect_err(|_| made_dir.undo())?;
     let control = control(&store, &vfs, &mount, args);
+    let beat =
+        Beat::start(&vfs).inspect_err(|e| eprintln!("segfs: no versions are made while files are open: {e}"));
     announce(args, &store, made_store.0.is_some(), made_dir.any(), json);
     let waited = wait(mount, signals, &mounts::absolute(&args.mountpoint), json);
+    drop(beat);
     vfs.release_all();
     let closed = store.close();
     // It answers to the end, and is gone before the store's lock is.
@@ -243,6 +246,13 @@ fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, j
         say(&format!("mounted on  {}{}", dir.display(), new(made_dir)));
         if made_store {
             say("keeps       every version for 30 days, then one a day for a year, then one a month");
+        }
+        if let Some(ahead_ns) = store.expiry().ahead_ns.filter(|_| !store.is_read_only()) {
+            let days = ahead_ns / (24 * 3600 * 1_000_000_000);
+            say(&format!(
+                "expiry      waits: the clock is {days} days ahead of when this store was last used"
+            ));
+            say(&format!("            if the clock is right: segfs retain confirm {}", dir.display()));
         }
         let recovered = store.recovered();
         if recovered.log.replayed > 0 {

@@ -83,6 +83,7 @@ fn template() -> Value {
         "space": {"free_bytes": null, "total_bytes": null},
         "index": {"disk_bytes": null, "rows": null, "cache_bytes": null, "memory_bytes": null},
         "doing": {"open_files": null, "requests_answered": null, "requests_under_way": null, "work": null},
+        "expiry": {"time": null, "time_ns": null, "suspended": null, "ahead_seconds": null},
         "recovered": {
             "records": null, "interrupted_versions": null, "index_rebuilt": null, "damages": null,
         },
@@ -345,6 +346,13 @@ fn print_rest(status: &Value, out: &mut Output) -> Outcome<()> {
             n(&doing["requests_under_way"])
         );
         out.line(&format!("{:<11} {text}", "doing"))?;
+    }
+    if known(&status["expiry"]["time"]) {
+        let mut text = format!("as of {}", status["expiry"]["time"].as_str().unwrap_or("?"));
+        if status["expiry"]["suspended"] == true {
+            text.push_str("; it waits, since the clock is far ahead of that; if the clock is right: segfs retain confirm");
+        }
+        out.line(&format!("{:<11} {text}", "expiry"))?;
     }
     if known(&back["records"]) {
         let mut text = format!(

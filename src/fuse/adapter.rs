@@ -399,7 +399,7 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _req: &Request, node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
-        self.empty(reply, |vfs| vfs.sync_file(ino(node)));
+        self.empty(reply, |vfs| vfs.fsync(ino(node)));
     }
 
     fn opendir(&self, req: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

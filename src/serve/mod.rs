@@ -5,6 +5,7 @@
 //! long sends `{"progress":{"done","total"}}` before it. A connection takes one request or several. What can be asked for
 //! is a table, in `requests`.
 
+mod beat;
 mod client;
 mod control;
 mod count;
@@ -13,9 +14,10 @@ mod requests;
 mod settings;
 mod status;
 
+pub use beat::Beat;
 pub use client::{Client, Unanswered};
 pub use control::Control;
-pub use settings::{edit_value, settings_value};
+pub use settings::{edit_value, expiry_value, settings_value};
 pub use status::Served;
 
 /// The socket's name in the store's directory.

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::{
     config::{self, ConfigError, Edit},
-    console::{Failure, Outcome},
+    console::{Failure, Outcome, time},
     disk::{Disk, Engine, RealDisk},
-    store::{Settings, Store},
+    store::{Expiry, Settings, Store},
 };
 
 /// `config.toml` of the store that is mounted.
@@ -33,6 +33,17 @@ pub fn settings_value(settings: &Settings, has_file: bool) -> Value {
         "file": has_file,
         "rules": config::rules(settings).into_iter().map(rule).collect::<Vec<_>>(),
         "history_yields": settings.history_yields,
+    })
+}
+
+/// The clock by which things expire, as it is told.
+#[must_use]
+pub fn expiry_value(expiry: Expiry) -> Value {
+    json!({
+        "time": time(expiry.time_ns),
+        "time_ns": expiry.time_ns,
+        "suspended": expiry.ahead_ns.is_some(),
+        "ahead_seconds": expiry.ahead_ns.map(|ns| ns / 1_000_000_000),
     })
 }
 

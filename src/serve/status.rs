@@ -100,6 +100,7 @@ impl Served {
                 "requests_under_way": self.requests.under_way(),
                 "work": working,
             },
+            "expiry": super::expiry_value(self.store.expiry()),
             "recovered": {
                 "records": recovered.log.replayed,
                 "interrupted_versions": recovered.minted,

@@ -80,27 +80,7 @@ impl Apply<'_, '_> {
     fn fact(&mut self, fact: &Fact) -> Result<()> {
         match fact {
             Fact::Create(create) => self.create(create),
-            Fact::Link(link) => {
-                let register = LinkRegister {
-                    stamp: self.stamp,
-                    parent: self.ino_for(link.parent)?,
-                    name: link.name.clone(),
-                    child: self.ino_for(link.object)?,
-                    gone: None,
-                    continues: link.continues,
-                    placed: None,
-                };
-                if self.state.unbroken
-                    && self.created == Some(register.child)
-                    && self.stamp.store == 0
-                    && !self.state.meta.foreign
-                {
-                    // A new object's name was seen to be free when its record was made, and only records of other
-                    // stores could have come between.
-                    self.txn.is_free_name(register.parent, &link.name);
-                }
-                self.set_register(link.link, link.object, link.parent, register)
-            }
+            Fact::Link(link) => self.link(link),
             Fact::Gone(gone) => self.gone(gone),
             Fact::Mode(object, mode) => self.attribute(*object, |s, a, stamp| {
                 if s.wins((stamp, *mode), (a.mode_stamp, a.mode)) {
@@ -140,6 +120,10 @@ impl Apply<'_, '_> {
             Fact::Cleaned(gone) => self.cleaned(gone),
             Fact::Unnamed(names) => self.unnamed(names),
             Fact::Removed(object, version) => self.removed(*object, *version),
+            Fact::Clock(ns) => {
+                self.state.meta.clock_ns = *ns;
+                Ok(())
+            }
         }
     }
 
@@ -276,35 +260,61 @@ impl Apply<'_, '_> {
         self.txn.get(&key::register(link))
     }
 
-    pub(super) fn put_register(&mut self, link: LinkId, register: LinkRegister) -> Result<()> {
+    pub(super) fn put_register(&mut self, link: LinkId, mut register: LinkRegister) -> Result<()> {
         let child = register.child;
         let mut row = self.txn.object(child)?;
         if LinkId::primary(row.object) == link {
             row.attributes.link = Some(register);
             return self.txn.put_object(child, row, Keep::History);
         }
-        if !row.attributes.more_links {
-            row.attributes.more_links = true;
-            self.txn.put_object(child, row, Keep::History)?;
+        // What is gone is on no list, so that an object that had many names costs no more than one that never had. Only
+        // of an object without any name the last stays, for whoever asks under which it was known.
+        let live = register.gone.is_none() || register.placed.is_some();
+        match register.slot {
+            None if live => {
+                register.slot = Some(row.attributes.further);
+                self.txn.put(key::object_links(child, row.attributes.further), &link, Keep::Amend)?;
+                row.attributes.further += 1;
+                self.txn.put_object(child, row, Keep::History)?;
+            }
+            Some(slot) if !live && row.attributes.links > 0 => {
+                register.slot = None;
+                self.free_slot(child, slot)?;
+            }
+            _ => {}
         }
-        self.txn.put(key::object_links(child, Some(link)), &(), Keep::Amend)?;
         self.txn.put(key::register(link), &register, Keep::Amend)
     }
 
-    /// Every link that an object has or had.
+    /// Takes a link off the list of its object: the last on the list takes its slot.
+    pub(super) fn free_slot(&mut self, child: Ino, slot: u32) -> Result<()> {
+        let mut row = self.txn.object(child)?;
+        let Some(last) = row.attributes.further.checked_sub(1) else { return Ok(()) };
+        row.attributes.further = last;
+        self.txn.put_object(child, row, Keep::History)?;
+        let last_key = key::object_links(child, last);
+        if slot != last
+            && let Some(moved) = self.txn.get::<LinkId>(&last_key)?
+        {
+            let k = key::register(moved);
+            if let Some(mut register) = self.txn.get::<LinkRegister>(&k)? {
+                register.slot = Some(slot);
+                self.txn.put(k, &register, Keep::Amend)?;
+            }
+            self.txn.put(key::object_links(child, slot), &moved, Keep::Amend)?;
+        }
+        self.txn.delete(last_key, Keep::Amend)
+    }
+
+    /// Every link that an object has; its first also if that is gone.
     pub(super) fn links_of(&mut self, child: Ino) -> Result<Vec<LinkId>> {
         let row = self.txn.object(child)?;
         let mut links = Vec::new();
         if row.attributes.link.is_some() {
             links.push(LinkId::primary(row.object));
         }
-        if row.attributes.more_links {
-            let prefix = key::object_links(child, None);
-            for (k, _) in self.txn.scan(&prefix, &prefix, usize::MAX)? {
-                if let Some(id) = k.last_chunk::<16>() {
-                    links.push(LinkId::new(u128::from_be_bytes(*id)));
-                }
-            }
+        for slot in 0..row.attributes.further {
+            links.extend(self.txn.get::<LinkId>(&key::object_links(child, slot))?);
         }
         Ok(links)
     }
@@ -337,7 +347,7 @@ pub(super) fn unknown() -> Attributes {
         links: 0,
         entries: 0,
         link: None,
-        more_links: false,
+        further: 0,
         xattrs: 0,
         alias: None,
         markers: false,

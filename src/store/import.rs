@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    base::{Error, FsError, Ino, Lsn, ObjectId, Result, StoreId, VersionId, limits},
+    base::{Error, FsError, Ino, Lsn, ObjectId, Result, VersionId, limits},
     format::{
         Kind, Origin, Prepared, code,
         facts::{Changes, ExtentId, Fact, LocalChanges, LocalRange, ObjectKind, Source, Version},
@@ -144,13 +144,9 @@ impl Store {
     /// Gives numbers to a store and to objects that are new here, as a record of their own before the facts.
     fn introduce(&self, state: &mut State, parcel: &Parcel, facts: &[Fact]) -> Result<()> {
         let mut new = Vec::new();
-        let stores = std::iter::once(parcel.origin.store).chain(facts.iter().flat_map(stores_in));
-        let mut known: Vec<StoreId> = state.stores.to_vec();
-        for store in stores {
-            if !known.contains(&store) {
-                new.push(Fact::StoreNumber(known.len() as u32, store));
-                known.push(store);
-            }
+        let store = parcel.origin.store;
+        if !state.stores.contains(&store) {
+            new.push(Fact::StoreNumber(state.stores.len() as u32, store));
         }
         let mut next = state.meta.next_ino;
         let mut seen = BTreeSet::new();
@@ -384,7 +380,10 @@ pub(super) fn extents_in(parcel: &Parcel) -> BTreeSet<&ExtentId> {
 fn objects_in(fact: &Fact) -> Vec<ObjectId> {
     match fact {
         Fact::Create(c) => vec![c.object],
-        Fact::Link(l) => vec![l.parent, l.object],
+        Fact::Link(l) => {
+            let left = l.left.as_ref().map(|left| left.parent);
+            [l.parent, l.object].into_iter().chain(left).collect()
+        }
         Fact::Gone(g) => vec![g.parent, g.object],
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
@@ -394,13 +393,6 @@ fn objects_in(fact: &Fact) -> Vec<ObjectId> {
         | Fact::Hold(o, ..) => vec![*o],
         Fact::Version(v) => vec![v.object],
         Fact::Alias(from, to) => vec![*from, *to],
-        _ => Vec::new(),
-    }
-}
-
-fn stores_in(fact: &Fact) -> Vec<StoreId> {
-    match fact {
-        Fact::Version(v) => v.knew_gone.iter().map(|(_, _, store)| *store).collect(),
         _ => Vec::new(),
     }
 }

@@ -10,8 +10,10 @@ mod apply;
 mod arriving;
 mod base;
 mod cleaner;
+mod clock;
 mod content;
 mod exchange;
+mod hash_trees;
 mod hashes;
 mod import;
 pub mod inspect;
@@ -65,6 +67,7 @@ use activity::Activity;
 pub use activity::Work;
 use apply::Apply;
 pub use cleaner::{Cleaned, Goal};
+pub use clock::Expiry;
 pub use exchange::Parcel;
 pub use import::Fetch;
 pub use knowledge::Knowledge;
@@ -151,12 +154,18 @@ pub struct Store {
     cleaner: Mutex<cleaner::Cleaner>,
     /// The newest base that this opening wrote, all of it durable.
     base: Mutex<Option<base::Base>>,
+    /// When it was made, ns since 1970.
+    created_ns: u64,
+    /// What the clock by which things expire goes by.
+    anchor: Mutex<clock::Anchor>,
     /// What a person sets.
     settings: RwLock<Arc<Settings>>,
     /// What keeping space bounded remembers.
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
     rounds: (Mutex<u64>, Condvar),
+    /// Where the look for hash trees of versions that are gone goes on.
+    trees: Mutex<Option<Vec<u8>>>,
     /// What goes on beside answering.
     activity: Activity,
     recovered: Recovered,
@@ -582,6 +591,11 @@ impl Store {
         drop(self.keeper.lock());
         if self.options.read_only {
             return Ok(());
+        }
+        if self.broken.lock().is_none()
+            && let Err(e) = self.note_expiry()
+        {
+            tracing::warn!("the clock by which things expire was not written down: {e}");
         }
         self.log.commit()?;
         if self.broken.lock().is_none() && self.index.flushed_lsn() < self.log.last_lsn() {

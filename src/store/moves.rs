@@ -39,12 +39,12 @@ impl Apply<'_, '_> {
 
     /// A move (or removal) of a directory that had a place before.
     pub(super) fn move_dir(&mut self, dir: Ino, register: LinkRegister) -> Result<()> {
-        self.ask(dir, MoveAsk::Hang(register))
+        self.ask(dir, MoveAsk::Hang(Box::new(register)))
     }
 
     /// A link of an object whose creation has not arrived: kept until it is known what the object is.
     pub(super) fn note_move(&mut self, dir: Ino, register: LinkRegister) -> Result<()> {
-        let note = MoveRow { dir, ask: MoveAsk::Hang(register), before: None, done: false };
+        let note = MoveRow { dir, ask: MoveAsk::Hang(Box::new(register)), before: None, done: false };
         let k = self.move_key();
         self.txn.put(k, &note, Keep::Amend)
     }
@@ -94,7 +94,7 @@ impl Apply<'_, '_> {
                 None => true,
             };
             if wins {
-                self.put_register(link, register)?;
+                self.put_register(link, *register)?;
             }
         }
         Ok(())
@@ -157,7 +157,7 @@ impl Apply<'_, '_> {
                 {
                     return Ok(false);
                 }
-                let mut register = register.clone();
+                let mut register = (**register).clone();
                 register.placed = None;
                 m.before.clone_from(&row.attributes.link);
                 if let Some(before) = &mut m.before {
@@ -208,6 +208,7 @@ impl Apply<'_, '_> {
         let mut row = self.txn.object(dir)?;
         row.attributes.alias = to;
         self.txn.put_object(dir, row, Keep::History)?;
+        self.settle_markers(holds_entries)?;
         let prefix = key::link(holds_entries, b"");
         for (k, bytes) in self.txn.scan(&prefix, &prefix, usize::MAX)? {
             let links: LinkRow = super::txn::row(&k, &bytes)?;

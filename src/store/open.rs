@@ -21,9 +21,10 @@ use crate::{
 };
 
 use super::{
-    Options, Store,
+    Making, Options, Store,
     apply::{Apply, unknown},
     base,
+    clock::Anchor,
     inspect::Progress,
     knowledge::note_held,
     missing::{Missing, Replayer},
@@ -111,7 +112,12 @@ impl Store {
         let index_path = path.join(INDEX);
         let aside = path.join(INDEX_ASIDE);
         let had_index = index_path.exists();
-        let opened = SortedIndex::open(&index_path, options.cache_bytes);
+        let opened = SortedIndex::open(&index_path, options.cache_bytes).and_then(|index| {
+            if base::is_half_filled(&index)? {
+                return Err(Damage::file(INDEX, 0, "it was not filled to the end").into());
+            }
+            Ok(index)
+        });
         let (index, unusable) = match opened {
             Ok(index) => (index, None),
             // Only what is damaged is replaced; no right to read it, say, is not its fault.
@@ -215,7 +221,7 @@ impl Store {
         let log_options =
             LogOptions { segment_bytes: found.superblock.superblock.segment_bytes, ..options.log() };
         if base::wanted(&*parts.index, &*parts.disk) {
-            base::load(&parts, id, log_options)?;
+            base::load(&parts, id, log_options, options.memtable_bytes)?;
         }
         let flushed = parts.index.flushed_lsn();
         let fault = |parts, found, why| Assembly::Index(Box::new(IndexFault { parts, found, why }));
@@ -259,6 +265,8 @@ impl Store {
             }
         }
         let stores = RwLock::new(Arc::clone(&state.stores));
+        let created_ns = superblock.superblock.created_ns;
+        let anchor = Anchor::new(&*parts.clock, state.meta.clock_ns.max(created_ns));
         let mut store = Self {
             id,
             path: path.to_owned(),
@@ -274,9 +282,12 @@ impl Store {
             flushing: Mutex::new(()),
             cleaner: Mutex::default(),
             base: Mutex::new(None),
+            created_ns,
+            anchor: Mutex::new(anchor),
             settings: RwLock::new(Arc::new(options.settings.clone())),
             options,
             keeper: Mutex::default(),
+            trees: Mutex::default(),
             rounds: (Mutex::new(0), Condvar::new()),
             recovered,
             activity: super::Activity::default(),
@@ -310,7 +321,9 @@ impl Store {
         for list in [kind::DRAFT, kind::ORPHAN] {
             for (k, _) in self.index.scan(&[list], &after_prefix(&[list]), usize::MAX)? {
                 let Some(ino) = key::ino_of(&k) else { continue };
-                if self.commit_flagged(ino, version_flags::INTERRUPTED)?.1.is_some() {
+                if self.making_of(ino)? != Making::Never
+                    && self.commit_flagged(ino, version_flags::INTERRUPTED)?.1.is_some()
+                {
                     minted += 1;
                 }
                 self.reap(ino)?;

@@ -3,7 +3,7 @@
 
 use crate::{
     base::{Error, LinkId, ObjectId, Result, limits},
-    format::facts::{Changes, Fact, ObjectKind, Source, Version},
+    format::facts::{Changes, Fact, Lineage, ObjectKind, Source, Version},
 };
 
 use super::{
@@ -38,8 +38,16 @@ fn wrong_fact(fact: &Fact, latest: u64) -> Option<&'static str> {
             .or((c.kind == ObjectKind::Unknown).then_some("an object of no kind"))
             .or((c.target.len() > limits::SYMLINK_BYTES).then_some("a symlink's target is too long"))
             .or((c.mode > 0o7777).then_some("mode bits that do not exist")),
-        Fact::Link(l) => wrong_link(l.link, l.object, &l.name),
+        Fact::Link(l) => wrong_link(l.link, l.object, &l.name)
+            .or(l.continues.as_ref().and_then(wrong_lineage))
+            .or(l.left.as_ref().and_then(|left| wrong_lineage(&left.lineage)))
+            .or(l
+                .left
+                .as_ref()
+                .is_some_and(|left| check_name(&left.name).is_err())
+                .then_some("a name that no file can have")),
         Fact::Gone(g) => wrong_link(g.link, g.object, &g.name)
+            .or(g.lineage.as_ref().and_then(wrong_lineage))
             .or((!g.saw.is_sorted()).then_some("a version vector out of order")),
         Fact::Mode(_, mode) => (*mode > 0o7777).then_some("mode bits that do not exist"),
         Fact::Modified(_, t) => (t.nanos >= 1_000_000_000).then_some("a time that does not exist"),
@@ -70,6 +78,11 @@ fn wrong_link(link: LinkId, object: ObjectId, name: &[u8]) -> Option<&'static st
         .or(check_name(name).is_err().then_some("a name that no file can have"))
 }
 
+fn wrong_lineage(l: &Lineage) -> Option<&'static str> {
+    let bad = l.before() > l.versions || l.versions >= limits::COUNTER;
+    wrong_object(l.object).or(bad.then_some("a history that can't be"))
+}
+
 fn wrong_version(v: &Version, latest: u64) -> Option<&'static str> {
     if created_of(v.id) != Some(v.created_ns) {
         return Some("a version id that contradicts its creation time");
@@ -81,7 +94,7 @@ fn wrong_version(v: &Version, latest: u64) -> Option<&'static str> {
     let bad = v.size > limits::FILE_BYTES
         || v.mode > 0o7777
         || v.modified.nanos >= 1_000_000_000
-        || v.knew_gone.len() > limits::KNEW_GONE
+        || v.links.len() > limits::VERSION_LINKS
         || v.vector.is_empty()
         || counters;
     bad.then_some("a version that can't be")

@@ -1,8 +1,8 @@
 //! Where an object lies, or lay, as paths from the root: what settings go by.
 
 use crate::{
-    base::{Ino, LinkId, Lsn, Result},
-    format::rows::{LinkRegister, ObjectRow, after_prefix, key},
+    base::{Ino, Lsn, Result},
+    format::rows::{LinkRegister, ObjectRow, key},
 };
 
 use super::{Store, txn::row};
@@ -16,6 +16,8 @@ pub(super) struct Lay {
     pub(super) paths: Vec<Vec<u8>>,
     /// It lay there from this LSN on, or for longer.
     pub(super) since: Lsn,
+    /// It may have had further names (hard links) then, of which nothing is known any more.
+    pub(super) elsewhere: bool,
 }
 
 impl Store {
@@ -33,19 +35,20 @@ impl Store {
         Ok(paths)
     }
 
-    /// Where an object lay at an LSN. Its first name is known as it was; further ones (hard links) have no history, and count
-    /// at all times: so nothing that was to be kept is taken for something else.
-    pub(super) fn paths_at(&self, ino: Ino, at: Lsn) -> Result<Lay> {
-        let mut lay = Lay { paths: Vec::new(), since: at };
+    /// Where an object lay at an LSN, with this stamp. Its first name is known as it was; further ones (hard links) have no history:
+    /// those that it has now count at all times, and that it had more is said.
+    pub(super) fn paths_at(&self, ino: Ino, at: Lsn, stamp_ns: u64) -> Result<Lay> {
+        let mut lay = Lay { paths: Vec::new(), since: at, elsewhere: false };
         let (Some(then), Some(now)) = (self.object_row(ino, Some(at))?, self.object_row(ino, None)?) else {
             return Ok(lay);
         };
         let mut links = Vec::new();
         links.extend(then.attributes.link.clone());
-        if now.attributes.more_links {
-            links.extend(self.links_of(ino, &now)?);
-        }
+        let further = self.further_links(ino, &now)?;
+        let known = further.iter().filter(|l| l.stamp.hlc <= stamp_ns).count();
+        links.extend(further);
         lay.since = then.from;
+        lay.elsewhere = then.attributes.further as usize > known;
         for link in &links {
             if let Some((path, since)) = self.path_to(link, Some(at))? {
                 lay.paths.push(path);
@@ -55,18 +58,22 @@ impl Store {
         Ok(lay)
     }
 
-    /// The registers of all links that an object has or had.
+    /// The registers of an object's links: of the first, also if that is gone, and of further ones.
     fn links_of(&self, ino: Ino, object: &ObjectRow) -> Result<Vec<LinkRegister>> {
         let mut links = Vec::new();
         links.extend(object.attributes.link.clone());
-        if object.attributes.more_links {
-            let prefix = key::object_links(ino, None);
-            for (k, _) in self.index.scan(&prefix, &after_prefix(&prefix), usize::MAX)? {
-                let Some(id) = k.last_chunk::<16>() else { continue };
-                let k = key::register(LinkId::new(u128::from_be_bytes(*id)));
-                if let Some(bytes) = self.index.get(&k)? {
-                    links.push(row(&k, &bytes)?);
-                }
+        links.extend(self.further_links(ino, object)?);
+        Ok(links)
+    }
+
+    fn further_links(&self, ino: Ino, object: &ObjectRow) -> Result<Vec<LinkRegister>> {
+        let mut links = Vec::new();
+        for slot in 0..object.attributes.further {
+            let k = key::object_links(ino, slot);
+            let Some(bytes) = self.index.get(&k)? else { continue };
+            let k = key::register(row(&k, &bytes)?);
+            if let Some(bytes) = self.index.get(&k)? {
+                links.push(row(&k, &bytes)?);
             }
         }
         Ok(links)

@@ -4,7 +4,7 @@ use crate::{
     base::{Damage, Error, FsError, Ino, Lsn, ObjectId, Result, StoreId, VersionId, limits::CHUNK_BYTES},
     format::{
         Location,
-        facts::{ObjectKind, Owner, Time, VersionVector},
+        facts::{ObjectKind, Owner, Time, VersionVector, version_flags},
         rows::{
             Content, LinkRow, ObjectRow, Piece, Superseded, VersionPlace, VersionRow, XattrRow, after_prefix,
             key,
@@ -70,7 +70,8 @@ pub struct Entry {
 pub struct VersionInfo {
     /// Its id everywhere.
     pub id: VersionId,
-    /// Number among the object's versions here, from 1.
+    /// Number among the object's versions, from 1, the same on every store; given twice where two stores made versions without
+    /// knowing of each other.
     pub ordinal: u64,
     /// LSN at which it came.
     pub lsn: Lsn,
@@ -192,7 +193,7 @@ impl Store {
             mode: v.mode,
             owner: v.owner,
             hash: v.hash,
-            flags: v.flags,
+            flags: v.flags & !version_flags::NOT_FIRST_LINK,
             origin: self.rank(v.stamp).1,
         })
     }

@@ -53,6 +53,9 @@ impl Apply<'_, '_> {
         }
         self.note_gap(ino, &mut row, place.at)?;
         self.txn.delete(k, Keep::Amend)?;
+        if row.content.disordered {
+            self.txn.delete(key::numbered(ino, v.ordinal, v.id), Keep::Amend)?;
+        }
         self.txn.delete(key::unhashed(ino, place.at), Keep::Amend)?;
         place.removed = true;
         self.txn.put(place_key, &place, Keep::Amend)?;
@@ -305,7 +308,7 @@ impl Store {
     /// [`FsError::NotFound`] for a version that is not here, or what the log says.
     pub fn remove_version(&self, id: VersionId) -> Result<Option<Kept>> {
         let (ino, _) = self.find_version(id)?.ok_or(FsError::NotFound)?;
-        let now_ns = self.clock.wall_ns();
+        let now_ns = self.expiry().time_ns;
         let (_, kept) = self.run_quiet(|op| {
             let kept = op.keeps(self, &Doomed { ino, id }, now_ns)?;
             if kept.is_none() {

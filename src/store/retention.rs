@@ -182,9 +182,10 @@ impl Store {
         for (n, version) in versions.iter().enumerate().rev().filter(|(n, _)| !keep[*n]).collect::<Vec<_>>() {
             let there = match lay.take() {
                 Some(lay) if lay.since <= version.at => lay,
-                _ => self.paths_at(ino, version.at)?,
+                _ => self.paths_at(ino, version.at, version.stamp_ns)?,
             };
-            keep[n] = there.paths.iter().any(|path| keeping.at(path)[n]);
+            keep[n] = there.paths.iter().any(|path| keeping.at(path)[n])
+                || there.elsewhere && keeping.retention.rules.keys().any(|path| keeping.at(path)[n]);
             lay = Some(there);
         }
         Ok(())
@@ -206,7 +207,8 @@ impl Store {
                     last.life.ended_ns = Some(v.created_ns.max(last.life.created_ns));
                 }
                 let at = Lsn::new(key::last_number(k).unwrap_or(0));
-                found.push(Held { at, id: v.id, life: Life { created_ns: v.created_ns, ended_ns: None } });
+                let life = Life { created_ns: v.created_ns, ended_ns: None };
+                found.push(Held { at, id: v.id, stamp_ns: v.stamp.hlc, life });
             }
             if page.len() < VERSIONS {
                 break;
@@ -226,6 +228,7 @@ impl Store {
 struct Held {
     at: Lsn,
     id: VersionId,
+    stamp_ns: u64,
     life: Life,
 }
 

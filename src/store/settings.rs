@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::{Ino, Result};
+use crate::{
+    base::{Ino, Result},
+    format::rows::{after_prefix, key, kind},
+};
 
 use super::{Policy, Retention, Store};
 
@@ -111,6 +114,27 @@ impl Store {
     pub fn set_retention(&self, retention: Retention) {
         let mut settings = self.settings.write();
         *settings = Settings { retention, ..settings.as_ref().clone() }.into();
+    }
+
+    /// Are versions made while a file is open, anywhere?
+    #[must_use]
+    pub fn makes_while_open(&self) -> bool {
+        self.settings.read().making.rules.values().any(|making| matches!(making, Making::Every(_)))
+    }
+
+    /// Are versions made wherever a file lies?
+    #[must_use]
+    pub fn makes_everywhere(&self) -> bool {
+        self.settings.read().making.rules.values().all(|making| *making != Making::Never)
+    }
+
+    /// Files that show what no version has, from this one on, at most `limit`.
+    ///
+    /// # Errors
+    /// What reading the index says.
+    pub fn drafts(&self, from: Ino, limit: usize) -> Result<Vec<Ino>> {
+        let found = self.index.scan(&key::listed(kind::DRAFT, from), &after_prefix(&[kind::DRAFT]), limit)?;
+        Ok(found.iter().filter_map(|(k, _)| key::ino_of(k)).collect())
     }
 
     /// When a version of this file is made, by where it lies now.

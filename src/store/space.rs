@@ -28,8 +28,6 @@ const LIVE_PERCENT_SHORT: u64 = 92;
 const YIELD: usize = 4096;
 /// How often everything is held against the policies, in nanoseconds.
 const EXPIRY_NS: u64 = 600 * 1_000_000_000;
-/// A clock that jumps ahead by more than this is not believed, in nanoseconds.
-const JUMP_NS: u64 = 24 * 3600 * 1_000_000_000;
 /// How long a writer waits for history to yield.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -45,8 +43,6 @@ pub(super) struct Keeper {
     /// Where the sweep over all objects is, and when the next one begins (monotonic).
     sweep: Option<Ino>,
     next_sweep_ns: Option<u64>,
-    /// Wall clock and monotonic clock when they were seen first.
-    clocks: Option<(u64, u64)>,
 }
 
 impl Store {
@@ -124,10 +120,18 @@ impl Store {
     /// A step of the sweep over all objects, if one is due: what no policy keeps goes. One step a round, so that nobody notices.
     fn sweep(&self, keeper: &mut Keeper) -> Result<()> {
         let mono = self.clock.monotonic_ns();
-        let now_ns = self.believed_time(keeper);
         let due = *keeper.next_sweep_ns.get_or_insert(mono + EXPIRY_NS);
-        let (Some(now_ns), true) = (now_ns, keeper.sweep.is_some() || mono >= due) else { return Ok(()) };
-        let (_, next) = self.expire(keeper.sweep.unwrap_or(Ino::FIRST), now_ns)?;
+        if keeper.sweep.is_none() && mono < due {
+            return Ok(());
+        }
+        let now = self.expiry();
+        if keeper.sweep.is_none() {
+            self.note_expiry()?;
+        }
+        if now.ahead_ns.is_some() {
+            return Ok(());
+        }
+        let (_, next) = self.expire(keeper.sweep.unwrap_or(Ino::FIRST), now.time_ns)?;
         if next.is_none() {
             keeper.next_sweep_ns = Some(mono + EXPIRY_NS);
         }
@@ -135,21 +139,9 @@ impl Store {
         Ok(())
     }
 
-    /// The time by which things expire: never faster than the monotonic clock; none after a jump ahead.
-    fn believed_time(&self, keeper: &mut Keeper) -> Option<u64> {
-        let (wall, mono) = (self.clock.wall_ns(), self.clock.monotonic_ns());
-        let (wall_then, mono_then) = *keeper.clocks.get_or_insert((wall, mono));
-        let passed = wall_then.saturating_add(mono.saturating_sub(mono_then));
-        if wall > passed.saturating_add(JUMP_NS) {
-            tracing::warn!("the clock jumped ahead; no version expires until the store is opened again");
-            return None;
-        }
-        Some(wall.min(passed))
-    }
-
     /// The oldest versions that nothing needs go, until about so many bytes did. Returns how many versions.
     fn yield_history(&self, keeper: &mut Keeper, bytes: u64) -> Result<u64> {
-        let now_ns = self.clock.wall_ns();
+        let now_ns = self.expiry().time_ns;
         let mut gone = 0;
         // From where it was, and once from the beginning: what had to stay then may go now.
         for _ in 0..2 {

@@ -58,10 +58,17 @@ impl Apply<'_, '_> {
         let lsn = self.txn.lsn();
         let from_draft = made.branch == row.content.branch && row.content.draft;
         made.tip = lsn;
+        let ordinal = v.vector.number();
+        if ordinal <= row.content.ordinal && !row.content.disordered {
+            row.content.disordered = true;
+            self.number_all(ino)?;
+        }
         let c = &mut row.content;
-        c.ordinal += 1;
+        c.ordinal = c.ordinal.max(ordinal);
+        if c.disordered {
+            self.txn.put(key::numbered(ino, ordinal, v.id), &lsn, Keep::Amend)?;
+        }
         c.newest_ns = c.newest_ns.max(v.created_ns);
-        let ordinal = c.ordinal;
         self.state.meta.versions += 1;
 
         let heads = self.heads_with(ino, std::mem::take(&mut c.heads), v)?;
@@ -80,7 +87,7 @@ impl Apply<'_, '_> {
             row.content.tip = lsn;
         }
         let shows = !row.content.draft && winner == Some(lsn);
-        let version = self.version_row(v, stamp, ordinal, &made, shows);
+        let version = Self::version_row(v, stamp, ordinal, &made, shows);
         self.txn.put(key::version(ino, lsn), &version, Keep::Amend)?;
         if v.hash.is_none() {
             self.txn.put(key::unhashed(ino, lsn), &(), Keep::Amend)?;
@@ -97,7 +104,18 @@ impl Apply<'_, '_> {
             self.txn.put(key::shown(ino, lsn), &winner, Keep::Amend)?;
         }
         self.txn.put_object(ino, row, Keep::Amend)?;
-        self.heads_changed(ino)
+        self.heads_changed(ino, &v.links)
+    }
+
+    /// The first version of an object came that does not have the highest number: from now on the order is kept apart.
+    fn number_all(&mut self, ino: Ino) -> Result<()> {
+        let (start, end) = (key::version(ino, Lsn::new(0)), key::version(ino, Lsn::MAX));
+        for (k, bytes) in self.txn.scan_range(&start, &end, usize::MAX)? {
+            let v: VersionRow = row(&k, &bytes)?;
+            let at = Lsn::new(key::last_number(&k).unwrap_or(0));
+            self.txn.put(key::numbered(ino, v.ordinal, v.id), &at, Keep::Amend)?;
+        }
+        Ok(())
     }
 
     /// The heads of an object when this version joins them: creation time, id, and where.
@@ -124,16 +142,12 @@ impl Apply<'_, '_> {
     }
 
     fn version_row(
-        &self,
         v: &facts::Version,
         stamp: Stamp,
         ordinal: u64,
         made: &Content,
         shown: bool,
     ) -> VersionRow {
-        let knew = |(link, hlc, store): &(crate::base::LinkId, u64, crate::base::StoreId)| {
-            Some((*link, Stamp { hlc: *hlc, store: self.state.number(*store)? }))
-        };
         VersionRow {
             id: v.id,
             ordinal,
@@ -152,7 +166,7 @@ impl Apply<'_, '_> {
             flags: v.flags,
             cuts: made.cuts.clone(),
             shown,
-            knew_gone: v.knew_gone.iter().filter_map(knew).collect(),
+            links: v.links.clone(),
             gap: None,
         }
     }

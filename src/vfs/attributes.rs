@@ -124,7 +124,7 @@ impl Vfs {
         self.store.truncate(ino, size)?;
         if handle.is_none() {
             // No close will come: truncate(2) is finished when it returns.
-            self.store.commit_version(ino)?;
+            self.mint(ino)?;
         }
         Ok(())
     }

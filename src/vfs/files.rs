@@ -1,12 +1,18 @@
 //! Open files: handles and their counting, versions at the last close, orphans.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
 
-use crate::base::{Error, FsError, Ino, Result};
+use crate::{
+    base::{Error, FsError, Ino, Result},
+    store::Making,
+};
 
 use super::{Caller, Vfs};
+
+/// Files without a version that are looked at in one step.
+const LEFT: usize = 1024;
 
 /// All open files.
 #[derive(Default)]
@@ -43,6 +49,8 @@ struct Opened {
     last: (u64, u32),
     /// Some of what was written through it is gone, and nobody who wrote it was told.
     lost: bool,
+    /// Where versions are made while it is open: when the last one was, or its first change came (monotonic, ns).
+    timed_ns: Option<u64>,
 }
 
 impl Files {
@@ -111,6 +119,38 @@ impl Files {
         self.due > 0 && self.inodes.get(&ino).is_some_and(|o| o.due.is_some() && o.due != handle)
     }
 
+    /// A version was made of what this file holds now.
+    fn minted(&mut self, ino: Ino) {
+        for h in self.handles.values_mut().filter(|h| h.ino == ino && h.wrote) {
+            h.minted = true;
+        }
+        if let Some(opened) = self.inodes.get_mut(&ino) {
+            opened.timed_ns = None;
+        }
+    }
+
+    /// Is somebody changing it, whose release makes its version?
+    fn is_changing(&self, ino: Ino) -> bool {
+        self.inodes.contains_key(&ino)
+            && self.handles.values().any(|h| h.ino == ino && self.may_have_changed(h))
+    }
+
+    fn may_have_changed(&self, h: &Handle) -> bool {
+        (h.wrote && !h.minted) || (self.late_writes && h.writes)
+    }
+
+    /// Files with changes that no version has, each with when that was seen first, or its last version was made.
+    fn changing(&mut self, now_ns: u64) -> Vec<(Ino, u64)> {
+        let changing: HashSet<Ino> =
+            self.handles.values().filter(|h| self.may_have_changed(h)).map(|h| h.ino).collect();
+        let mut found = Vec::new();
+        for ino in changing {
+            let Some(opened) = self.inodes.get_mut(&ino) else { continue };
+            found.push((ino, *opened.timed_ns.get_or_insert(now_ns)));
+        }
+        found
+    }
+
     /// Notes that a handle changes content; true the first time.
     pub(super) fn wrote(&mut self, handle: u64) -> bool {
         self.handles.get_mut(&handle).is_some_and(|h| {
@@ -165,7 +205,7 @@ impl Vfs {
         // The handle counts until its version is there: whoever takes the file's name meanwhile waits for that.
         let minting = self.minting(ino).lock();
         let to_mint = self.files.lock().to_mint(handle);
-        let mut done = to_mint.map_or(Ok(()), |ino| self.store.commit_version(ino).map(drop));
+        let mut done = to_mint.map_or(Ok(()), |ino| self.mint(ino).map(drop));
         let taken = self.files.lock().take(handle);
         drop(minting);
         if let Some((ino, true)) = taken {
@@ -200,7 +240,7 @@ impl Vfs {
     pub fn mint_due(&self, ino: Ino) -> Result<bool> {
         let _one = self.minting(ino).lock();
         let due = self.files.lock().take_due(ino);
-        Ok(due && self.store.commit_version(ino)?.1.is_some())
+        Ok(due && self.mint(ino)?)
     }
 
     /// Mints every version that is due.
@@ -228,6 +268,83 @@ impl Vfs {
         }
     }
 
+    /// Makes a version of what was changed, unless the file lies where none are made. Says whether it did.
+    pub(super) fn mint(&self, ino: Ino) -> Result<bool> {
+        Ok(self.store.making_of(ino)? != Making::Never && self.store.commit_version(ino)?.1.is_some())
+    }
+
+    /// As fsync(2): everything done so far survives a crash, and where that is wanted, the file gets a version first. Once
+    /// something of the file was [`lost`](Self::lost), this fails for as long as anybody has it open: the kernel reports it to each
+    /// descriptor once and then takes the file for clean.
+    ///
+    /// # Errors
+    /// As of [`sync`](Self::sync), and [`Error::Io`] for what was lost.
+    pub fn fsync(&self, ino: Ino) -> Result<()> {
+        if self.store.making_of(ino)? == Making::Fsync {
+            self.mint_now(ino)?;
+        }
+        self.sync()?;
+        if self.files.lock().inodes.get(&ino).is_some_and(|o| o.lost) {
+            let why = std::io::Error::other("something that was written to it before could not be kept");
+            return Err(Error::Io { what: format!("syncing inode {ino}"), source: why });
+        }
+        Ok(())
+    }
+
+    /// Makes a version of a file that is open, and will go on to be.
+    fn mint_now(&self, ino: Ino) -> Result<()> {
+        let _one = self.minting(ino).lock();
+        if self.store.commit_version(ino)?.1.is_some() {
+            self.files.lock().minted(ino);
+        }
+        Ok(())
+    }
+
+    /// Makes the versions of open files that are to have one each so many seconds. Call it at least once a second.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn mint_timely(&self) -> Result<()> {
+        if !self.store.makes_while_open() {
+            return Ok(());
+        }
+        let now = self.clock.monotonic_ns();
+        let changing = self.files.lock().changing(now);
+        for (ino, since) in changing {
+            if let Making::Every(every) = self.store.making_of(ino)?
+                && now.saturating_sub(since) >= every
+            {
+                self.mint_now(ino)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was made where no versions are made and has a name elsewhere now gets one, unless whoever writes it will make it.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) fn mint_moved(&self, ino: Ino) -> Result<()> {
+        let _one = self.minting(ino).lock();
+        if !self.files.lock().is_changing(ino) && self.store.view().attributes(ino)?.draft {
+            self.mint(ino)?;
+        }
+        Ok(())
+    }
+
+    /// A step of looking at all files that have no version of what they show: those that lie where versions are made now get one,
+    /// after a directory was moved or rules were changed. Says where to go on; `None` at the end.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn mint_left(&self, from: Ino) -> Result<Option<Ino>> {
+        let page = self.store.drafts(from, LEFT)?;
+        for ino in &page {
+            self.mint_moved(*ino)?;
+        }
+        Ok(page.last().filter(|_| page.len() == LEFT).map(|last| last.next()))
+    }
+
     /// An object lost a name: if it was the last one, its content goes with the last handle, or now.
     pub(super) fn unnamed(&self, ino: Ino, links: u32) -> Result<()> {
         if links > 0 {
@@ -250,20 +367,6 @@ impl Vfs {
         if let Some(opened) = self.files.lock().inodes.get_mut(&ino) {
             opened.lost = true;
         }
-    }
-
-    /// As [`sync`](Self::sync), for an open file. Once something of it was [`lost`](Self::lost), this fails for as long as
-    /// anybody has it open: the kernel reports it to each descriptor once and then takes the file for clean.
-    ///
-    /// # Errors
-    /// As of [`sync`](Self::sync), and [`Error::Io`] for what was lost.
-    pub fn sync_file(&self, ino: Ino) -> Result<()> {
-        self.sync()?;
-        if self.files.lock().inodes.get(&ino).is_some_and(|o| o.lost) {
-            let why = std::io::Error::other("something that was written to it before could not be kept");
-            return Err(Error::Io { what: format!("syncing inode {ino}"), source: why });
-        }
-        Ok(())
     }
 
     /// Releases whatever is still open: the mount is gone.

@@ -256,6 +256,14 @@ impl Front {
         if is_virtual(ino) { Ok(None) } else { self.vfs.read_at_once(ino, offset, out) }
     }
 
+    /// As [`Vfs::fsync`].
+    ///
+    /// # Errors
+    /// As of [`Vfs::fsync`].
+    pub fn fsync(&self, ino: Ino) -> Result<()> {
+        if is_virtual(self.of(ino)) { self.vfs.sync() } else { self.vfs.fsync(ino) }
+    }
+
     /// As [`Vfs::seek`].
     ///
     /// # Errors

@@ -69,6 +69,8 @@ pub struct Vfs {
     /// See [`Vfs::minting`].
     minting: [Mutex<()>; MINTING],
     dirs: Mutex<dirs::Dirs>,
+    /// Files that have no version of what they show have to be looked at: from this one on.
+    drafts_from: Mutex<Option<Ino>>,
     /// Told when attributes changed behind the back of whoever caches them.
     changed: OnceLock<Listener>,
     /// Knows the further groups of a thread.
@@ -85,8 +87,29 @@ impl Vfs {
             files: Mutex::default(),
             minting: Default::default(),
             dirs: Mutex::default(),
+            drafts_from: Mutex::default(),
             changed: OnceLock::new(),
             groups_of: OnceLock::new(),
+        }
+    }
+
+    /// What lies where versions are made now may have been made elsewhere: [`tick`](Self::tick) looks at it, soon.
+    pub fn look_at_drafts(&self) {
+        *self.drafts_from.lock() = Some(Ino::FIRST);
+    }
+
+    /// What has to be done now and then; call it about once a second.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn tick(&self) -> Result<()> {
+        self.mint_timely()?;
+        loop {
+            let Some(from) = self.drafts_from.lock().take() else { return Ok(()) };
+            let next = self.mint_left(from)?;
+            let mut at = self.drafts_from.lock();
+            // Whoever asked meanwhile wants them all looked at.
+            *at = at.or(next);
         }
     }
 

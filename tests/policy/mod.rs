@@ -1,14 +1,16 @@
 //! What a person sets: `config.toml`, retention and when versions are made, by path; locks and holds.
 #![allow(clippy::disallowed_methods)] // this is the outside: real files, real time
 
+mod clock;
 mod config;
+mod making;
 mod retention;
 
 use std::{path::Path, process::Output};
 
 use serde_json::Value;
 
-use crate::mount::segfs;
+use crate::mount::{Mounted, segfs};
 
 /// Runs the program; it has to succeed.
 #[track_caller]
@@ -32,4 +34,11 @@ fn refused(done: &Output, code: i32, says: &str) {
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// Numbers of the versions in the history of a name.
+#[track_caller]
+fn ordinals(m: &Mounted, name: &str) -> Vec<u64> {
+    let log = json(&["log", text(&m.path(name))]);
+    log["versions"].as_array().unwrap().iter().map(|v| v["ordinal"].as_u64().unwrap()).collect()
 }

@@ -136,6 +136,13 @@ fn of_several_names_the_longer_retention_counts() {
     w.store.unlink(tmp, b"f").unwrap();
     w.versions(f, 1);
     assert_eq!(w.left(f), [4, 5]);
+    // Of a further name that went, nothing is known any more: what was made while it was there stays as long as anything.
+    let keep = w.dir("keep");
+    w.store.link(f, keep, b"f").unwrap();
+    w.versions(f, 1);
+    w.store.unlink(keep, b"f").unwrap();
+    w.versions(f, 3);
+    assert_eq!(w.left(f), [6, 8, 9]);
 }
 
 #[test]

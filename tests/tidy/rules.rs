@@ -54,6 +54,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["console", PROGRAM]),
     ("toml_edit", &["config"]),
     ("indicatif", &["console"]),
+    ("mimalloc", &[PROGRAM]),
     ("nix", &[PROGRAM]),
 ];
 

@@ -86,7 +86,9 @@ fn one(out: &mut Output, place: &Place) -> Outcome<()> {
         return out.value(&json!({"path": place.shown, "versions": values}));
     }
     if rows.is_empty() {
-        return out.line("no versions yet: the file was never written");
+        return out.line(
+            "no versions: the file was never written, or none are made where it lies (segfs retain show)",
+        );
     }
     out.table(&HEAD, &RIGHT, &rows)
 }

@@ -60,6 +60,17 @@ pub enum RetainCommand {
         #[arg(default_value = ".")]
         dir: PathBuf,
     },
+    /// Say that the machine's clock is right: versions expire by it from now on.
+    ///
+    /// When the clock is more than a day ahead of when the store was last used, nothing expires until this is said.
+    #[command(after_help = "Examples:\n  segfs retain confirm ~/mnt\n  segfs retain confirm --store ./store")]
+    Confirm {
+        /// A directory in the mount.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        #[command(flatten)]
+        store: StoreArg,
+    },
 }
 
 /// What to set.
@@ -106,6 +117,7 @@ pub fn run(what: &RetainCommand, as_json: bool) -> Outcome<()> {
             let mount = operator::mount_around(dir, what)?;
             all(&operator::ask(&mount, &json!({"request": "settings", "reload": true}), what)?, as_json)
         }
+        RetainCommand::Confirm { dir, store } => confirm(dir, store.store.as_deref(), as_json),
     }
 }
 
@@ -145,6 +157,28 @@ fn show(base: &Base, shown: &Path, as_json: bool) -> Outcome<()> {
         out.value(&json!({"path": text(shown.as_os_str()), "rules": values}))?;
     } else {
         out.table(&["SETTING", "VALUE", "WHY"], &[false; 3], &rows)?;
+    }
+    out.finish()
+}
+
+/// The machine's clock is right.
+fn confirm(dir: &Path, store: Option<&Path>, as_json: bool) -> Outcome<()> {
+    let what = "the clock can't be confirmed";
+    let told = if let Some(path) = store {
+        let failed = |e| Failure::of_store(&e, path);
+        let store = open(path, Options::default(), &|_, _| {})?.store;
+        let expiry = store.confirm_clock();
+        let closed = store.close();
+        closed.and(Ok(segfs::serve::expiry_value(expiry.map_err(failed)?))).map_err(failed)?
+    } else {
+        let mount = operator::mount_around(dir, what)?;
+        operator::ask(&mount, &json!({"request": "clock", "confirm": true}), what)?
+    };
+    let mut out = Output::new(as_json);
+    if as_json {
+        out.value(&told)?;
+    } else {
+        out.line(&format!("versions expire as of {}", told["time"].as_str().unwrap_or_default()))?;
     }
     out.finish()
 }

@@ -1,6 +1,9 @@
 //! What hosts with the same facts must show alike.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 use segfs::{
     base::{Ino, Lsn},
@@ -15,6 +18,13 @@ pub fn portrait(store: &Store) -> BTreeMap<String, String> {
     let mut open = vec![(String::new(), Ino::FIRST)];
     while let Some((path, dir)) = open.pop() {
         all.insert(format!("{path}/"), describe(store, dir));
+        all.insert(format!("{path}/ deleted"), deleted(store, dir));
+        let mut names: BTreeSet<Vec<u8>> = NAMES.iter().map(|n| n.to_vec()).collect();
+        names.extend(store.view().entries(dir, None, usize::MAX).unwrap().into_iter().map(|e| e.name));
+        names.extend(store.view().gone(dir, None, usize::MAX).unwrap().into_iter().map(|g| g.name));
+        for name in names {
+            all.insert(format!("{path}/{} history", name.escape_ascii()), history(store, dir, &name));
+        }
         for e in store.view().entries(dir, None, usize::MAX).unwrap() {
             let at = format!("{path}/{}", e.name.escape_ascii());
             for (n, c) in store.view().contenders(dir, &e.name).unwrap().into_iter().enumerate() {
@@ -27,6 +37,37 @@ pub fn portrait(store: &Store) -> BTreeMap<String, String> {
         }
     }
     all
+}
+
+/// Names that hosts use: what was moved away leaves a history too, which no list shows.
+const NAMES: [&[u8]; 9] = [b"n0", b"n1", b"n2", b"n3", b"n4", b"tmp", b"in", b"below", b"same"];
+
+/// Names that are gone, with what they ended with.
+fn deleted(store: &Store, dir: Ino) -> String {
+    let v = store.view();
+    let mut s = String::new();
+    for g in v.gone(dir, None, usize::MAX).unwrap() {
+        let object = v.attributes(g.ino).unwrap().object;
+        let name = g.name.escape_ascii();
+        let _ = write!(s, "\n  {name} {object} {:?} {} {}", g.kind, g.versions, g.removed_ns);
+    }
+    s
+}
+
+/// The history of a name: numbers, objects and versions, whichever way it is asked.
+fn history(store: &Store, dir: Ino, name: &[u8]) -> String {
+    let v = store.view();
+    let Some(mut found) = v.history(dir, name).unwrap() else { return "none".into() };
+    let mut s = format!("{} before {}", found.newest(), found.before_own());
+    let forth = found.from(0, usize::MAX).unwrap();
+    let mut back = v.history(dir, name).unwrap().unwrap().before(None, usize::MAX).unwrap();
+    back.reverse();
+    assert_eq!(forth, back, "the history of {} is not the same from its end", name.escape_ascii());
+    for past in forth {
+        let object = v.attributes(past.ino).unwrap().object;
+        let _ = write!(s, "\n  {} {object} {}", past.ordinal, past.version.id);
+    }
+    s
 }
 
 fn describe(store: &Store, ino: Ino) -> String {
@@ -65,7 +106,7 @@ fn describe(store: &Store, ino: Ino) -> String {
                 sum = sum.wrapping_mul(0x0100_0000_01b3) ^ u64::from(*b);
             }
             let head = if heads.contains(&i.lsn) { "head" } else { "" };
-            format!("\n  {} {} {} {:?} {sum:x} {head}", i.id, i.created_ns, i.size, i.parents)
+            format!("\n  {} {} {} {} {:?} {sum:x} {head}", i.ordinal, i.id, i.created_ns, i.size, i.parents)
         })
         .collect();
     lines.sort();

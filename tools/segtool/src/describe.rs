@@ -66,7 +66,10 @@ fn vector(v: &VersionVector) -> Value {
 fn lineage(l: Option<Lineage>) -> Value {
     l.map_or(Value::Null, |l| {
         let version = l.version.map(|v| v.to_string());
-        json!({"object": id(l.object), "version": version, "versions": l.versions})
+        json!({
+            "object": id(l.object), "version": version, "versions": l.versions, "before": l.before(),
+            "earlier": l.earlier.map(|e| e.lineage.to_string()),
+        })
     })
 }
 
@@ -95,10 +98,14 @@ pub fn fact(f: &Fact) -> Value {
         Fact::Link(l) => json!({
             "fact": "link", "link": link(l.link), "parent": id(l.parent), "name": name(&l.name),
             "object": id(l.object), "continues": lineage(l.continues),
+            "left": l.left.as_ref().map(|left| json!({
+                "parent": id(left.parent), "name": name(&left.name), "history": lineage(Some(left.lineage)),
+            })),
         }),
         Fact::Gone(g) => json!({
             "fact": "gone", "link": link(g.link), "parent": id(g.parent), "name": name(&g.name),
             "object": id(g.object), "saw": vector(&g.saw), "marker": g.marker.map(|m| m.to_string()),
+            "history": lineage(g.lineage),
         }),
         Fact::Mode(o, m) => json!({"fact": "mode", "object": id(*o), "mode": format!("{m:04o}")}),
         Fact::Owner(o, w) => json!({"fact": "owner", "object": id(*o), "owner": owner(*w)}),
@@ -126,6 +133,7 @@ fn version(v: &Version) -> Value {
         "created": time(v.created_ns), "created_ns": v.created_ns, "size": v.size,
         "modified": when(v.modified), "mode": format!("{:04o}", v.mode), "owner": owner(v.owner),
         "hash": v.hash.map(|h| hex(&h)), "flags": v.flags,
+        "links": v.links.iter().map(|l| link(*l)).collect::<Vec<_>>(),
     })
 }
 
@@ -169,6 +177,7 @@ fn local_fact(f: &Fact) -> Value {
             })).collect::<Vec<_>>(),
         }),
         Fact::Removed(o, v) => json!({"fact": "removed", "object": id(*o), "version": v.to_string()}),
+        Fact::Clock(ns) => json!({"fact": "clock", "time": time(*ns), "time_ns": ns}),
         _ => Value::Null,
     }
 }
@@ -182,7 +191,9 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         Fact::Version(v) => vec![v.object],
         Fact::Changes(c) => vec![c.object],
         Fact::Alias(a, b) => vec![*a, *b],
-        Fact::Tag(..) | Fact::StoreNumber(..) | Fact::Cleaned(_) | Fact::Unnamed(_) => Vec::new(),
+        Fact::Tag(..) | Fact::StoreNumber(..) | Fact::Cleaned(_) | Fact::Unnamed(_) | Fact::Clock(_) => {
+            Vec::new()
+        }
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
         | Fact::Modified(o, _)
