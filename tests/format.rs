@@ -180,6 +180,7 @@ fn messages() -> Vec<Message> {
         Message::Ranges(origin, version, vec![range(0, Source::Extent(id, 5)), range(1 << 40, Source::Hole)]),
         Message::Held(vec![Stretch::one(&origin)]),
         Message::Failed(origin, Reason::NoSpace),
+        Message::SoFar,
         Message::Want(Want { request: 1, version, range: 70_000 }),
         Message::Extent(ExtentHead {
             request: 1,

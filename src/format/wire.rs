@@ -47,6 +47,8 @@ pub enum Message {
     Held(Vec<Stretch>),
     /// This one could not be taken in.
     Failed(Origin, Reason),
+    /// This is all so far.
+    SoFar,
     /// Send me the extent that this version shows in this range.
     Want(Want),
     /// Here it is; its bytes follow as data.

@@ -15,9 +15,9 @@ use super::{Fetched, Offered};
 /// Bytes of answers and acknowledgements that wait, above which nothing more is read from the other side.
 const FULL_BYTES: usize = 256 << 10;
 
-/// A batch that is being sent: its facts, then page after page of its ranges.
+/// A batch that is being sent: its facts, then page after page of its ranges. None: that this is all so far.
 struct Batch {
-    offered: Arc<Offered>,
+    offered: Option<Arc<Offered>>,
     begun: bool,
     /// The content whose ranges come next, and the first of them.
     at: (usize, usize),
@@ -71,12 +71,17 @@ impl Outbox {
     }
 
     pub(super) fn batch(&mut self, offered: Arc<Offered>) {
-        self.batches.push_back(Batch { offered, begun: false, at: (0, 0) });
+        self.batches.push_back(Batch { offered: Some(offered), begun: false, at: (0, 0) });
+    }
+
+    /// The facts of all batches so far have left when this does.
+    pub(super) fn so_far(&mut self) {
+        self.batches.push_back(Batch { offered: None, begun: false, at: (0, 0) });
     }
 
     /// What was not sent of a batch yet is not needed any more.
     pub(super) fn forget(&mut self, origin: &Origin) {
-        self.batches.retain(|b| b.offered.parcel.origin != *origin);
+        self.batches.retain(|b| b.offered.as_ref().is_none_or(|o| o.parcel.origin != *origin));
     }
 
     pub(super) fn extent(&mut self, of: Origin, head: ExtentHead, fetched: Fetched) {
@@ -142,7 +147,8 @@ impl Outbox {
 
     fn next_of_batch(&mut self) -> Option<Vec<u8>> {
         let mut batch = self.batches.pop_front()?;
-        let parcel = &batch.offered.parcel;
+        let Some(offered) = &batch.offered else { return Some(Message::SoFar.frame()) };
+        let parcel = &offered.parcel;
         let message = if batch.begun {
             let (n, from) = batch.at;
             let content = &parcel.contents[n];
@@ -151,7 +157,7 @@ impl Outbox {
             Message::Ranges(parcel.origin, content.version, page)
         } else {
             batch.begun = true;
-            Message::Facts(facts(&batch.offered))
+            Message::Facts(facts(offered))
         };
         while let Some(content) = parcel.contents.get(batch.at.0)
             && batch.at.1 == content.ranges.len()

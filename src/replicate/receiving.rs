@@ -17,7 +17,7 @@ use crate::{
     },
     format::{
         Codec, Origin, code,
-        facts::{Changes, ExtentId, Fact, Range, Source},
+        facts::{Changes, ExtentId, Fact, ObjectKind, Range, Source},
         wire::{Bye, ExtentHead, Facts, Message, Reason, Stretch, Want},
     },
     store::Parcel,
@@ -37,6 +37,10 @@ struct Batch {
     after: BTreeSet<Origin>,
     /// Batches that failed and that it builds on, while it is asked whether they came by another way.
     doubts: BTreeSet<Origin>,
+    /// Objects whose versions it brings.
+    versions: Vec<ObjectId>,
+    /// It makes a file whose first version may follow: the name is not published before that.
+    held_back: bool,
 }
 
 enum State {
@@ -90,6 +94,8 @@ pub(super) struct Receiving {
     /// Batches that failed, and when they came first: a later one may have to wait for an earlier one, and never the other way
     /// round, however often they come.
     failed: BTreeMap<Origin, u64>,
+    /// Files whose names are held back until a version is whole, and the batches that make them.
+    empty: BTreeMap<ObjectId, Origin>,
     requests: BTreeMap<u32, Request>,
     next_request: u32,
     /// Taken in, by the record that must be durable.
@@ -121,50 +127,26 @@ impl Receiving {
         }
         let origin = f.origin;
         let decoded = code::decode_within::<PEER_FACTS_DECODED_BYTES, Vec<Fact>>(&f.facts);
-        let objects: BTreeSet<ObjectId> = match &decoded {
-            Ok(facts) => facts.iter().flat_map(named_by).filter(|o| *o != ObjectId::ROOT).collect(),
-            Err(_) => BTreeSet::new(),
-        };
+        let facts = decoded.as_deref().unwrap_or_default();
+        let objects: BTreeSet<ObjectId> =
+            facts.iter().flat_map(named_by).filter(|o| *o != ObjectId::ROOT).collect();
+        let versions: Vec<ObjectId> = facts.iter().filter_map(versioned).collect();
+        let made = facts.iter().filter_map(made).filter(|o| !versions.contains(o));
+        let before = self.empty.len();
+        made.for_each(|o| {
+            self.empty.entry(o).or_insert(origin);
+        });
+        let held_back = self.empty.len() > before;
         self.came += 1;
         let number = self.failed.get(&origin).copied().unwrap_or(self.came);
-        let mut after = BTreeSet::new();
-        let mut doubts = BTreeSet::new();
-        for object in &objects {
-            match (self.naming.get(object), self.broken.get(object)) {
-                (Some(earlier), _) => {
-                    after.insert(*earlier);
-                }
-                (None, Some(broken)) if self.failed.get(broken).is_some_and(|n| *n < number) => {
-                    doubts.insert(*broken);
-                }
-                _ => {}
-            }
-        }
-        for object in &objects {
-            self.naming.insert(*object, origin);
-        }
-        let contents = f.contents.iter().map(|c| Changes {
-            object: c.object,
-            version: c.version,
-            base: c.base,
-            ranges: Vec::with_capacity(c.ranges as usize),
-        });
-        let parcel = Parcel {
-            origin,
-            stamp: f.stamp,
-            object: f.object,
-            contents: contents.collect(),
-            facts: f.facts,
-            sources: BTreeMap::new(),
-        };
-        let hashes = f.contents.iter().map(|c| (c.version, c.hash)).collect();
-        let expected = f.contents.iter().map(|c| c.ranges as usize).collect();
-        let state = State::Arriving(Incoming { parcel, hashes }, expected);
+        let (after, doubts) = self.builds_on(origin, number, &objects);
+        let state = arriving(f);
         let too_many = self.named + objects.len() > PEER_OBJECTS;
         self.window += cost;
         self.named += objects.len();
-        let ask = doubts.iter().copied().collect();
-        self.batches.insert(origin, Batch { number, cost, state, objects, after, doubts });
+        let ask: Vec<Origin> = doubts.iter().copied().collect();
+        self.batches
+            .insert(origin, Batch { number, cost, state, objects, after, doubts, versions, held_back });
         let refused = match decoded {
             _ if !self.granted => Some(Reason::NotGranted),
             Err(_) => Some(Reason::Refused),
@@ -175,14 +157,63 @@ impl Receiving {
             // Pages of it may still come; they are dropped.
             Some(reason) => self.fail(origin, reason, out, effects),
             None => {
-                let ask: Vec<Origin> = ask;
                 if !ask.is_empty() {
                     effects.push_back(Effect::Ask(origin, ask));
                 }
                 self.arrived(origin, effects);
             }
         }
+        if self.window > PEER_WINDOW_BYTES / 2 || self.batches.len() > PEER_WINDOW_BATCHES / 2 {
+            // What follows may not fit before this is taken in.
+            self.so_far(effects);
+        }
         Ok(())
+    }
+
+    /// The earlier batches under way that a batch waits for, and failed ones that it builds on. It is the one to wait for from now on.
+    fn builds_on(
+        &mut self,
+        origin: Origin,
+        number: u64,
+        objects: &BTreeSet<ObjectId>,
+    ) -> (BTreeSet<Origin>, BTreeSet<Origin>) {
+        let (mut after, mut doubts) = (BTreeSet::new(), BTreeSet::new());
+        for object in objects {
+            match (self.naming.insert(*object, origin), self.broken.get(object)) {
+                (Some(earlier), _) => {
+                    after.insert(earlier);
+                }
+                (None, Some(broken)) if self.failed.get(broken).is_some_and(|n| *n < number) => {
+                    doubts.insert(*broken);
+                }
+                _ => {}
+            }
+        }
+        (after, doubts)
+    }
+
+    /// The other side has sent all that it has for now: files of which no version is on its way are empty, and not only here.
+    pub(super) fn so_far(&mut self, effects: &mut VecDeque<Effect>) {
+        let coming: BTreeSet<ObjectId> = self.batches.values().flat_map(|b| &b.versions).copied().collect();
+        let mut held = BTreeSet::new();
+        self.empty.retain(|object, of| {
+            let comes = coming.contains(object);
+            if !comes {
+                held.insert(*of);
+            }
+            comes
+        });
+        for origin in held {
+            self.publish(origin, effects);
+        }
+    }
+
+    /// The name that a batch makes need not wait any more.
+    fn publish(&mut self, origin: Origin, effects: &mut VecDeque<Effect>) {
+        if let Some(batch) = self.batches.get_mut(&origin) {
+            batch.held_back = false;
+            self.import_if_free(origin, effects);
+        }
     }
 
     /// Of what a batch builds on and had failed, this is here by now.
@@ -383,7 +414,17 @@ impl Receiving {
 
     fn import_if_free(&mut self, origin: Origin, effects: &mut VecDeque<Effect>) {
         let Some(batch) = self.batches.get_mut(&origin) else { return };
+        if !matches!(batch.state, State::Whole(_)) {
+            return;
+        }
+        for object in std::mem::take(&mut batch.versions) {
+            if let Some(holder) = self.empty.remove(&object) {
+                self.publish(holder, effects);
+            }
+        }
+        let Some(batch) = self.batches.get_mut(&origin) else { return };
         if let State::Whole(incoming) = &batch.state
+            && !batch.held_back
             && batch.after.is_empty()
             && batch.doubts.is_empty()
         {
@@ -491,13 +532,16 @@ impl Receiving {
             let Some(batch) = self.batches.remove(&origin) else { continue };
             self.window -= batch.cost;
             self.unname(origin, &batch.objects);
+            if batch.held_back {
+                self.empty.retain(|_, of| *of != origin);
+            }
             for request in self.requests.values_mut().filter(|r| r.of == origin) {
                 request.idle = true;
             }
             if self.broken.len() + batch.objects.len() <= PEER_OBJECTS && self.failed.len() < PEER_OBJECTS {
                 self.failed.insert(origin, batch.number);
-                for object in batch.objects {
-                    let first = self.broken.entry(object).or_insert(origin);
+                for object in &batch.objects {
+                    let first = self.broken.entry(*object).or_insert(origin);
                     if self.failed.get(first).is_none_or(|n| batch.number < *n) {
                         *first = origin;
                     }
@@ -505,9 +549,53 @@ impl Receiving {
             }
             let behind = self.batches.iter().filter(|(_, b)| b.after.contains(&origin));
             failing.extend(behind.map(|(o, _)| (*o, Reason::Behind)));
+            if !reason.passes() {
+                for object in &batch.versions {
+                    if let Some(holder) = self.empty.remove(object) {
+                        self.publish(holder, effects);
+                    }
+                }
+            }
             out.say(&Message::Failed(origin, reason));
             effects.push_back(Effect::Tell(Notice::NotTaken(origin, reason)));
         }
+    }
+}
+
+/// A batch as it begins.
+fn arriving(f: Facts) -> State {
+    let contents = f.contents.iter().map(|c| Changes {
+        object: c.object,
+        version: c.version,
+        base: c.base,
+        ranges: Vec::with_capacity(c.ranges as usize),
+    });
+    let parcel = Parcel {
+        origin: f.origin,
+        stamp: f.stamp,
+        object: f.object,
+        contents: contents.collect(),
+        facts: f.facts,
+        sources: BTreeMap::new(),
+    };
+    let hashes = f.contents.iter().map(|c| (c.version, c.hash)).collect();
+    let expected = f.contents.iter().map(|c| c.ranges as usize).collect();
+    State::Arriving(Incoming { parcel, hashes }, expected)
+}
+
+/// The file that a fact makes.
+fn made(fact: &Fact) -> Option<ObjectId> {
+    match fact {
+        Fact::Create(c) if c.kind == ObjectKind::File => Some(c.object),
+        _ => None,
+    }
+}
+
+/// The object of which a fact is a version.
+fn versioned(fact: &Fact) -> Option<ObjectId> {
+    match fact {
+        Fact::Version(v) => Some(v.object),
+        _ => None,
     }
 }
 

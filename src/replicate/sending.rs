@@ -54,6 +54,8 @@ pub(super) struct Sending {
     /// Sent, neither acknowledged nor failed.
     flying: BTreeMap<Origin, Arc<Offered>>,
     window: usize,
+    /// Batches were sent since it was said that this is all so far.
+    unsaid: bool,
     versions: BTreeMap<VersionId, Origin>,
     /// Of each stretch of the log that was read: where it ends, and what of it is not acknowledged.
     marks: VecDeque<(Lsn, BTreeSet<Origin>)>,
@@ -85,6 +87,7 @@ impl Sending {
             ready: VecDeque::new(),
             flying: BTreeMap::new(),
             window: 0,
+            unsaid: false,
             versions: BTreeMap::new(),
             marks: VecDeque::new(),
             cursor,
@@ -152,6 +155,9 @@ impl Sending {
             self.reading = true;
             effects.push_back(Effect::Read(self.next));
         }
+        if self.at_end() && std::mem::take(&mut self.unsaid) {
+            out.so_far();
+        }
         self.compare(effects);
         if self.is_idle() && self.told != Some(self.next) {
             self.told = Some(self.next);
@@ -178,6 +184,7 @@ impl Sending {
             }
             self.flying.insert(offered.parcel.origin, Arc::clone(&offered));
             out.batch(offered);
+            self.unsaid = true;
         }
     }
 

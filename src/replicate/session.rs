@@ -345,6 +345,10 @@ impl Session {
                 self.sending.failed(origin, reason, self.now, out, effects);
                 Ok(())
             }
+            Message::SoFar => {
+                self.receiving.so_far(effects);
+                Ok(())
+            }
             Message::Want(want) => self.sending.want(&want, self.may_read, out, effects),
             Message::Extent(head) => self.receiving.extent(head),
             Message::Data(request, bytes) => self.receiving.data(request, &bytes, effects),

@@ -105,7 +105,7 @@ fn a_small_file_does_not_wait_for_a_large_one() {
         assert!(bytes < 50 << 20, "the small file came last");
     };
     assert!(took < 600 << 10, "{took} bytes of others went before a file of 4 KiB");
-    assert!(shows(&b.store, "large").unwrap_or_default().is_empty(), "it is not shown before it is whole");
+    assert_eq!(shows(&b.store, "large"), None, "it is not shown before it is whole");
     pair.run(&mut link);
     assert_eq!(portrait(&a.store), portrait(&b.store));
 }
@@ -146,6 +146,20 @@ fn a_rename_is_not_shown_before_what_it_exposes() {
 }
 
 #[test]
+fn an_empty_file_is_shown_although_no_version_follows() {
+    let (a, b) = (Solo::new(1), Solo::new(2));
+    a.store.create_object(Ino::FIRST, b"empty", &NewObject::file(0o644, Owner::default())).unwrap();
+    file(&a.store, "full", b"1");
+    let mut pair = Pair::new([&a.store, &b.store], &*a.clock);
+    let mut link = pair.exchange();
+    assert_eq!((shows(&b.store, "empty"), shows(&b.store, "full")), (Some(Vec::new()), Some(b"1".to_vec())));
+    a.store.create_object(Ino::FIRST, b"later", &NewObject::file(0o644, Owner::default())).unwrap();
+    pair.commit(&mut link, 0);
+    pair.run(&mut link);
+    assert_eq!(shows(&b.store, "later"), Some(Vec::new()));
+}
+
+#[test]
 fn what_cannot_be_taken_in_is_told_and_comes_again() {
     let (a, b) = (Solo::large(1), Solo::large(2));
     file(&a.store, "f", &noise(6 * MIB));
@@ -159,7 +173,7 @@ fn what_cannot_be_taken_in_is_told_and_comes_again() {
     };
     assert!(told(&link), "{:?}\n{:?}", link.notices(0), link.notices(1));
     assert_eq!(link.ended(0), None, "the connection stands");
-    assert!(shows(&b.store, "f").unwrap_or_default().is_empty(), "no half of it is shown");
+    assert_eq!(shows(&b.store, "f").unwrap_or_default(), b"", "no half of it is shown");
     assert!(!link.sides[0].as_ref().unwrap().session.is_idle());
     b.disk.set_faults(Faults::default());
     let now = pair.clock.monotonic_ns();
