@@ -151,7 +151,7 @@ fn stretches(fact: &str, these: &[Stretch]) -> Value {
     json!({"fact": fact, "batches": each.collect::<Vec<_>>()})
 }
 
-/// Those that never cross to another store; the others have no words here.
+/// Those that never cross to another store.
 fn local_fact(f: &Fact) -> Value {
     match f {
         Fact::Inode(o, ino) => json!({"fact": "inode", "object": id(*o), "inode": ino.get()}),
@@ -192,6 +192,18 @@ fn local_fact(f: &Fact) -> Value {
             })).collect::<Vec<_>>(),
         }),
         Fact::Removed(o, v) => json!({"fact": "removed", "object": id(*o), "version": v.to_string()}),
+        Fact::Trimmed(o) => json!({"fact": "trimmed", "object": id(*o)}),
+        Fact::Clock(ns) => json!({"fact": "clock", "time": time(*ns), "time_ns": ns}),
+        Fact::MovesForgotten(before) => {
+            json!({"fact": "moves forgotten", "before": time(*before), "before_ns": before})
+        }
+        told => told_fact(told),
+    }
+}
+
+/// What came of another store without being said by a record of it.
+fn told_fact(f: &Fact) -> Value {
+    match f {
         Fact::Without(o, v, declined) => json!({
             "fact": "without content", "object": id(*o), "version": v.to_string(), "declined": declined,
         }),
@@ -200,7 +212,6 @@ fn local_fact(f: &Fact) -> Value {
             "incarnation": t.incarnation.get(), "part": t.part,
             "what": segfs::format::code::decode::<Fact>(&t.fact).map_or(Value::Null, |f| fact(&f)),
         }),
-        Fact::Trimmed(o) => json!({"fact": "trimmed", "object": id(*o)}),
         Fact::Touched(o) => json!({"fact": "touched", "object": id(*o)}),
         Fact::Marked(m) => json!({
             "fact": "marked", "directory": id(m.dir), "name": name(&m.name), "object": id(m.child),
@@ -214,13 +225,19 @@ fn local_fact(f: &Fact) -> Value {
             "fact": "supplied", "object": id(v.object), "version": v.id.to_string(), "stamp_ns": stamp,
             "store": maker.to_string(),
         }),
-        Fact::Clock(ns) => json!({"fact": "clock", "time": time(*ns), "time_ns": ns}),
-        Fact::MovesForgotten(before) => {
-            json!({"fact": "moves forgotten", "before": time(*before), "before_ns": before})
-        }
         Fact::Create(_) | Fact::Link(_) | Fact::Gone(_) | Fact::Mode(..) | Fact::Owner(..) => Value::Null,
         Fact::Modified(..) | Fact::Xattr(..) | Fact::Version(_) | Fact::Alias(..) => Value::Null,
         Fact::Tag(..) | Fact::Retain(..) | Fact::Hold(..) => Value::Null,
+        Fact::Inode(..) | Fact::StoreNumber(..) | Fact::Size(..) | Fact::Punch(..) | Fact::Place(..) => {
+            Value::Null
+        }
+        Fact::Accessed(..) | Fact::Changes(_) | Fact::Ready(..) | Fact::NoTwin(_) | Fact::Reap(_) => {
+            Value::Null
+        }
+        Fact::Hash(..) | Fact::Cleaned(_) | Fact::Unnamed(_) | Fact::Removed(..) | Fact::Trimmed(_) => {
+            Value::Null
+        }
+        Fact::Clock(_) | Fact::MovesForgotten(_) => Value::Null,
     }
 }
 
