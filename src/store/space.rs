@@ -1,9 +1,9 @@
 //! Space stays bounded: when to clean, what a full disk still allows, and history that yields to the present.
 //!
-//! A disk is short of space when less is free than a few segments or a fiftieth of it. Then the cleaner takes what it can
-//! get, and if that is not enough, the oldest versions go that nothing needs. Until there is room again, writers are told that the
-//! disk is full, while whatever frees space uses the log's reserve. The index is written out on a full disk too: for
-//! that a ballast file gives up its space.
+//! A disk is short of space when less is free than a few segments or a fiftieth of it, and never while a gibibyte is. Then the
+//! cleaner takes what it can get, and if that is not enough, the oldest versions go that nothing needs. Until there is
+//! room again, writers are told that the disk is full, while whatever frees space uses the log's reserve. The index is written out
+//! on a full disk too: for that a ballast file gives up its space.
 
 use std::{path::Path, time::Duration};
 
@@ -18,6 +18,8 @@ use super::{Goal, Store, remove::Doomed, txn::row};
 const BALLAST: &str = "BALLAST";
 /// Segments that a disk which is not short has room for.
 const LOW_SEGMENTS: u64 = 4;
+/// With so much free no disk is short, however large it is.
+const LOW_BYTES: u64 = 1 << 30;
 /// Without need, the log grows by this share of what lives in it before the cleaner looks, in percent.
 const GROWTH_PERCENT: u64 = 25;
 /// Without need, segments of which more lives are left alone, in percent.
@@ -110,7 +112,7 @@ impl Store {
     /// What is free on a disk that is not short, in bytes.
     fn low_water(&self) -> Result<u64> {
         let total = self.space()?.total_bytes;
-        Ok((LOW_SEGMENTS * self.segment_bytes()).max(total / 50).min(total / 4))
+        Ok((LOW_SEGMENTS * self.segment_bytes()).max((total / 50).min(LOW_BYTES)).min(total / 4))
     }
 
     fn is_short(&self) -> Result<bool> {
