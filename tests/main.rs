@@ -10,6 +10,7 @@ mod history;
 mod index;
 mod kill;
 mod mount;
+mod operate;
 mod review;
 mod segtool;
 mod serve;

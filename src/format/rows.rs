@@ -8,11 +8,14 @@ use bincode::{Decode, Encode};
 
 use crate::base::{Ino, LinkId, Lsn, ObjectId, VersionId};
 
-pub use super::moments::MomentsRow;
 use super::{
     Location,
     facts::{Lineage, LocalRange, ObjectKind, Owner, Time, VersionVector},
     moments::Moments,
+};
+pub use super::{
+    bases::{BaseList, BasePiece, BaseRecord, BaseRow},
+    moments::MomentsRow,
 };
 
 /// First bytes of keys.
@@ -80,6 +83,8 @@ pub mod kind {
     pub const MOMENTS: u8 = 0x2b;
     /// version id -> [`super::LockRow`].
     pub const LOCK: u8 = 0x2d;
+    /// number -> [`super::BaseRow`]: where the list of the newest base lies.
+    pub const BASE: u8 = 0x2e;
     /// superseded row: key, LSN from which it held -> [`super::Superseded`].
     pub const HISTORY: u8 = 0x30;
 }
@@ -271,6 +276,11 @@ pub mod key {
     #[must_use]
     pub fn listed(list: u8, ino: Ino) -> Vec<u8> {
         Key::new(list).u64(ino.get()).done()
+    }
+    /// A part of the list of the newest base.
+    #[must_use]
+    pub fn base(part: u32) -> Vec<u8> {
+        Key::new(kind::BASE).u32(part).done()
     }
     /// Where the cleaner put an extent.
     #[must_use]
@@ -746,18 +756,4 @@ pub struct TagRow {
     pub stamp: Stamp,
     /// The moment, ns since 1970; none: removed.
     pub moment: Option<u64>,
-}
-
-/// A piece of a base: rows of the index as of an LSN, in the order of their keys. All pieces of one base
-/// together are the index as it was then; see `docs/FORMAT.md` section 7.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct BasePiece {
-    /// The LSN that the rows are as of; names the base.
-    pub as_of: Lsn,
-    /// Number of this piece, from 0.
-    pub part: u32,
-    /// Nothing comes after it.
-    pub last: bool,
-    /// Keys and rows.
-    pub rows: Vec<(Vec<u8>, Vec<u8>)>,
 }

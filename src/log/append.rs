@@ -28,14 +28,14 @@ use crate::{
 const WRITE_BEHIND_BYTES: u64 = 4 << 20;
 
 /// What an append needs before it can go into the tail.
-enum Room {
+pub(super) enum Room {
     Yes,
     WriteFirst,
     NewSegment,
 }
 
 impl Tail {
-    fn room_for(&self, bytes: u64, count: usize) -> Room {
+    pub(super) fn room_for(&self, bytes: u64, count: usize) -> Room {
         let Some(a) = &self.active else { return Room::NewSegment };
         let end = match &a.open {
             Some(b) => b.end_with(bytes),
@@ -83,6 +83,10 @@ impl Inner {
         }
         loop {
             t.check()?;
+            if t.ending {
+                self.changed.wait(&mut t);
+                continue;
+            }
             match t.room_for(bytes, records.len()) {
                 Room::Yes if !t.short || purse != Purse::Common => break,
                 Room::Yes => self.lead(&mut t, Self::end_shortage)?,

@@ -10,6 +10,7 @@
 mod append;
 mod close;
 mod cut;
+mod erase;
 mod files;
 mod recover;
 mod retire;
@@ -165,6 +166,8 @@ pub struct Status {
     pub syncs: u64,
     /// Bytes written.
     pub bytes: u64,
+    /// Bytes of zeros written to new segment files, so that later syncs into them are quick.
+    pub filled_bytes: u64,
     /// Spare segment files, those held in reserve included.
     pub spares: u64,
     /// The disk is full: only what frees space is appended.
@@ -473,6 +476,7 @@ impl Log {
             batches: c.batches.load(Relaxed),
             syncs: c.syncs.load(Relaxed),
             bytes: c.bytes.load(Relaxed),
+            filled_bytes: self.inner.files.filled_bytes(),
             spares: self.inner.files.spares() as u64,
         }
     }

@@ -464,6 +464,38 @@ fn one_sync_serves_many_threads() {
 
 /// Who sleeps, who looks before it sleeps, and who leads: all hear of a commit, and all hear when there will be none.
 #[test]
+fn nothing_is_lost_that_is_appended_while_a_segment_ends() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    disk.slow_syncs();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|s| {
+        for n in 0..2 {
+            let (log, over) = (&log, &over);
+            s.spawn(move || {
+                let mut i = 0;
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    put(log, &format!("{n} {i}"));
+                    i += 1;
+                    std::thread::yield_now();
+                }
+            });
+        }
+        // Segments end while the others append.
+        while log.segments().len() < 12 {
+            log.make_room(log.max_append_bytes() - 4096, 1).unwrap();
+            std::thread::yield_now();
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let last = log.last_lsn().get();
+    log.close().unwrap();
+    let (_, recovery, seen) = open(&disk.after_power_cut());
+    assert!(recovery.segments > 3, "{recovery:?}");
+    assert_eq!(seen.iter().map(|s| s.0).collect::<Vec<_>>(), (1..=last).collect::<Vec<_>>());
+}
+
+#[test]
 fn everybody_who_waits_is_served_or_told() {
     for (background, slow, fail_in) in
         [(true, false, 0), (true, false, 40), (false, false, 40), (true, true, 20), (false, true, 20)]

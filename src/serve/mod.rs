@@ -10,6 +10,7 @@ mod control;
 mod count;
 mod lines;
 mod requests;
+pub mod space;
 mod status;
 
 pub use client::{Client, Unanswered};

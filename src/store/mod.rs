@@ -9,6 +9,7 @@ mod alive;
 mod apply;
 mod base;
 mod cleaner;
+mod collect;
 mod content;
 mod exchange;
 mod hashes;
@@ -22,11 +23,14 @@ mod moves;
 mod names;
 mod open;
 mod ops;
+mod pace;
 mod parcels;
 mod pieces;
+mod purge;
 mod read;
 mod remove;
 mod retention;
+mod scrub;
 mod space;
 mod state;
 mod superblock;
@@ -34,7 +38,14 @@ mod txn;
 mod versions;
 mod write;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -57,6 +68,7 @@ use activity::Activity;
 pub use activity::Work;
 use apply::Apply;
 pub use cleaner::{Cleaned, Goal};
+pub use collect::Collected;
 pub use exchange::Parcel;
 pub use import::Fetch;
 pub use knowledge::Knowledge;
@@ -65,9 +77,11 @@ pub use missing::Missing;
 pub use moments::Tag;
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes, XattrChange};
+pub use purge::{Purge, Refused};
 pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
 pub use remove::Kept;
 pub use retention::{Life, Policy, Retention, Thinning};
+pub use scrub::{Finding, Hit, Scrubbed};
 use state::State;
 use txn::Txn;
 
@@ -137,6 +151,8 @@ pub struct Store {
     flushing: Mutex<()>,
     /// Held while the cleaner works.
     cleaner: Mutex<cleaner::Cleaner>,
+    /// Everything that cleaning did since the store was opened.
+    cleaned: Mutex<Cleaned>,
     /// The newest base that this opening wrote, all of it durable.
     base: Mutex<Option<base::Base>>,
     /// Which versions are kept.
@@ -145,6 +161,18 @@ pub struct Store {
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
     rounds: (Mutex<u64>, Condvar),
+    /// Wakes the thread that keeps space bounded, as `wake` does.
+    space_wanted: Condvar,
+    /// There is such a thread.
+    keeping: AtomicBool,
+    /// Writers that wait for room on the disk.
+    short_of_room: AtomicU32,
+    /// Bytes of content appended since the store was opened.
+    appended: AtomicU64,
+    /// Versions that went since the store was opened because a policy that counts them does not keep them.
+    surplus: AtomicU64,
+    /// Files that got a version since they were last held against the policies.
+    ripe: Mutex<BTreeSet<Ino>>,
     /// What goes on beside answering.
     activity: Activity,
     recovered: Recovered,
@@ -579,10 +607,11 @@ impl Store {
     fn stop_maintenance(&self) {
         *self.wake.0.lock() = true;
         self.wake.1.notify_all();
+        self.space_wanted.notify_all();
     }
 
     /// Does what [`maintain`](Self::maintain) does at least twice a second, writing and merging on a thread each, and
-    /// [`hash_versions`](Self::hash_versions) and [`keep_space`](Self::keep_space) on two others, until the store is closed or let go.
+    /// [`hash_versions`](Self::hash_versions) and [`keep_space`](Self::keep_space) on others, until the store is closed or let go.
     ///
     /// # Errors
     /// If no thread can be had.
@@ -590,15 +619,24 @@ impl Store {
         if self.options.read_only {
             return Ok(());
         }
-        self.repeat("segfs-store", |store| Ok(store.write_back()? && store.index.waiting_memtables() > 0))?;
+        let write_back = |store: &Self| Ok(store.write_back()? && store.index.waiting_memtables() > 0);
+        self.repeat("segfs-store", |store| &store.wake.1, write_back)?;
         // A merge takes long; what waits for a flush must not wait for it.
-        self.repeat("segfs-merge", Self::merge)?;
-        self.repeat("segfs-hash", Self::hash_versions)?;
-        self.repeat("segfs-space", Self::keep_space)
+        self.repeat("segfs-merge", |store| &store.wake.1, Self::merge)?;
+        self.repeat("segfs-hash", |store| &store.wake.1, Self::hash_versions)?;
+        // Cleaning may take long; what it has to carry must not grow meanwhile.
+        self.repeat("segfs-surplus", |store| &store.space_wanted, Self::drop_surplus)?;
+        self.keeping.store(true, Relaxed);
+        self.repeat("segfs-space", |store| &store.space_wanted, Self::keep_space)
     }
 
     /// Does something again and again on a thread; at once where it says that there is more.
-    fn repeat(self: &Arc<Self>, name: &str, work: fn(&Self) -> Result<bool>) -> Result<()> {
+    fn repeat(
+        self: &Arc<Self>,
+        name: &str,
+        woken_by: fn(&Self) -> &Condvar,
+        work: fn(&Self) -> Result<bool>,
+    ) -> Result<()> {
         let weak = Arc::downgrade(self);
         let run = move || {
             while let Some(store) = weak.upgrade() {
@@ -618,7 +656,7 @@ impl Store {
                 let mut stop = store.wake.0.lock();
                 if !*stop && !busy {
                     let pause = std::time::Duration::from_millis(limits::COMMIT_INTERVAL_MS);
-                    store.wake.1.wait_for(&mut stop, pause);
+                    woken_by(&store).wait_for(&mut stop, pause);
                 }
                 if *stop {
                     return;

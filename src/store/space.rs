@@ -5,7 +5,7 @@
 //! disk is full, while whatever frees space uses the log's reserve. The index is written out on a full disk too: for
 //! that a ballast file gives up its space.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use crate::{
     base::{Error, Ino, Lsn, Result, VersionId, limits},
@@ -18,8 +18,12 @@ use super::{Goal, Store, remove::Doomed, txn::row};
 const BALLAST: &str = "BALLAST";
 /// Segments that a disk which is not short has room for.
 const LOW_SEGMENTS: u64 = 4;
+/// With less than so many times the low water left, the cleaner looks more often.
+const NEAR: u64 = 4;
 /// Without need, the log grows by this share of what lives in it before the cleaner looks, in percent.
 const GROWTH_PERCENT: u64 = 25;
+/// The same where a shortage is near.
+const GROWTH_PERCENT_NEAR: u64 = 4;
 /// Without need, segments of which more lives are left alone, in percent.
 const LIVE_PERCENT: u64 = 60;
 /// In need.
@@ -28,10 +32,12 @@ const LIVE_PERCENT_SHORT: u64 = 92;
 const YIELD: usize = 4096;
 /// How often everything is held against the policies, in nanoseconds.
 const EXPIRY_NS: u64 = 600 * 1_000_000_000;
+/// And on a short disk.
+const EXPIRY_SHORT_NS: u64 = 60 * 1_000_000_000;
 /// A clock that jumps ahead by more than this is not believed, in nanoseconds.
 const JUMP_NS: u64 = 24 * 3600 * 1_000_000_000;
 /// How long a writer waits for history to yield.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What keeping space bounded remembers.
 #[derive(Debug, Default)]
@@ -45,8 +51,19 @@ pub(super) struct Keeper {
     /// Where the sweep over all objects is, and when the next one begins (monotonic).
     sweep: Option<Ino>,
     next_sweep_ns: Option<u64>,
+    /// When a short disk may have everything held against the policies again (monotonic).
+    next_short_sweep_ns: u64,
     /// Wall clock and monotonic clock when they were seen first.
     clocks: Option<(u64, u64)>,
+}
+
+/// What is left of the disk, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Free, or in spare segment files that anybody may use.
+    pub(super) left: u64,
+    /// With less, the disk is short of space.
+    pub(super) low: u64,
 }
 
 impl Store {
@@ -72,34 +89,71 @@ impl Store {
         self.log.recycle()?;
         self.mend_reserves();
         self.sweep(&mut keeper)?;
-        let mut more = false;
+        let more = self.drop_surplus()?;
         let used = self.used_bytes();
         let first = *keeper.used.get_or_insert(used);
+        let room = self.room()?;
         if self.is_short()? {
-            let last = self.last_lsn();
-            if keeper.exhausted == Some(last) {
-                return Ok(more);
-            }
-            let low = self.low_water()?;
-            let goal = Goal { bytes: 2 * low, live_percent: LIVE_PERCENT_SHORT };
-            let mut freed = self.clean(goal)?.bytes;
-            if self.is_short()? && self.yield_history(&mut keeper, low)? > 0 {
-                freed += self.clean(goal)?.bytes;
-                more = true;
-            }
-            self.mend_reserves();
-            keeper.exhausted = (freed == 0 && !more).then(|| self.last_lsn());
-            keeper.used = Some(self.used_bytes());
-            return Ok(more || freed > 0);
+            return Ok(self.make_room(&mut keeper, room.low)? || more);
         }
         keeper.exhausted = None;
         let live = self.cleaner.lock().looked.map_or(first, |(_, live)| live);
-        let worth = (live / 100 * GROWTH_PERCENT).max(LOW_SEGMENTS * self.segment_bytes());
+        let near = room.left < NEAR * room.low;
+        let percent = if near { GROWTH_PERCENT_NEAR } else { GROWTH_PERCENT };
+        // A look reads the whole index, so what was written since the last one is to be worth that.
+        let worth = (live / 100 * percent)
+            .max(LOW_SEGMENTS * self.segment_bytes())
+            .max(self.index.stats().disk_bytes / 2);
         if used.saturating_sub(first) >= worth {
             self.clean(Goal { bytes: u64::MAX, live_percent: LIVE_PERCENT })?;
             keeper.used = Some(self.used_bytes());
         }
         Ok(more)
+    }
+
+    /// On a short disk: cleans, and if that is not enough, lets go what no policy keeps, then the oldest versions. Says
+    /// whether there is more to do at once.
+    fn make_room(&self, keeper: &mut Keeper, low: u64) -> Result<bool> {
+        if keeper.exhausted == Some(self.last_lsn()) {
+            return Ok(false);
+        }
+        let goal = Goal { bytes: 2 * low, live_percent: LIVE_PERCENT_SHORT };
+        let surplus = self.surplus.load(Relaxed);
+        let mut freed = self.clean_in_need(goal)?;
+        let mut more = false;
+        // What was written meanwhile may have used up what cleaning gave; then it is worth another round, and history stays.
+        if freed < low / 2 && self.is_short()? {
+            while self.drop_surplus()? {}
+            if self.surplus.load(Relaxed) != surplus {
+                // What went since the cleaner looked has not been cleaned yet.
+                return Ok(true);
+            }
+            let mut gone = self.sweep_now(keeper)?;
+            if gone == 0 {
+                gone = self.yield_history(keeper, low)?;
+            }
+            if gone > 0 {
+                freed += self.clean_in_need(goal)?;
+                more = true;
+            }
+        }
+        keeper.exhausted = (freed == 0 && !more).then(|| self.last_lsn());
+        keeper.used = Some(self.used_bytes());
+        Ok(more || freed > 0)
+    }
+
+    /// Cleans; says how many bytes that gave. Without room to move anything to, history has to yield first.
+    fn clean_in_need(&self, goal: Goal) -> Result<u64> {
+        let before = self.cleaned().bytes;
+        match self.clean(goal) {
+            Ok(_) => {}
+            // What it had given back by then counts all the same.
+            Err(Error::NoSpace { what }) => tracing::debug!("cleaning a full disk: no space: {what}"),
+            Err(e) => return Err(e),
+        }
+        let freed = self.cleaned().bytes - before;
+        self.mend_reserves();
+        Ok(freed)
     }
 
     fn used_bytes(&self) -> u64 {
@@ -110,14 +164,32 @@ impl Store {
         self.log.segment_bytes()
     }
 
-    /// What is free on a disk that is not short, in bytes.
-    fn low_water(&self) -> Result<u64> {
-        let total = self.space()?.total_bytes;
-        Ok((LOW_SEGMENTS * self.segment_bytes()).max(total / 50).min(total / 4))
+    /// What is left of the disk.
+    pub(super) fn room(&self) -> Result<Room> {
+        let space = self.space()?;
+        let spares = self.log.status().spares.saturating_sub(limits::RESERVE_SEGMENTS as u64);
+        // There has to be room for a base, without which no segment goes.
+        let base = self.base.lock().as_ref().map_or(0, super::base::Base::bytes);
+        let low = (LOW_SEGMENTS * self.segment_bytes()).max(space.total_bytes / 50).max(2 * base);
+        Ok(Room {
+            left: space.free_bytes + spares * self.segment_bytes(),
+            low: low.min(space.total_bytes / 4),
+        })
     }
 
     fn is_short(&self) -> Result<bool> {
-        Ok(self.log.status().short || self.space()?.free_bytes < self.low_water()?)
+        let room = self.room()?;
+        Ok(self.log.status().short || room.left < room.low)
+    }
+
+    /// Notes that so many bytes were appended: now and then space is looked after at once, and not only when its turn
+    /// comes.
+    pub(super) fn note_appended(&self, bytes: u64) {
+        let before = self.appended.fetch_add(bytes, Relaxed);
+        let step = self.segment_bytes() / 2;
+        if self.options.background && before / step != (before + bytes) / step {
+            self.space_wanted.notify_all();
+        }
     }
 
     /// A step of the sweep over all objects, if one is due: what no policy keeps goes. One step a round, so that nobody notices.
@@ -134,8 +206,25 @@ impl Store {
         Ok(())
     }
 
+    /// All of it at once, for a short disk; not again for a while.
+    fn sweep_now(&self, keeper: &mut Keeper) -> Result<u64> {
+        let mono = self.clock.monotonic_ns();
+        let (Some(now_ns), true) = (self.believed_time(keeper), mono >= keeper.next_short_sweep_ns) else {
+            return Ok(0);
+        };
+        let (mut gone, mut at) = (0, Some(Ino::FIRST));
+        while let Some(from) = at
+            && !self.is_stopping()
+        {
+            let (n, next) = self.expire(from, now_ns)?;
+            (gone, at) = (gone + n, next);
+        }
+        keeper.next_short_sweep_ns = mono + EXPIRY_SHORT_NS;
+        Ok(gone)
+    }
+
     /// The time by which things expire: never faster than the monotonic clock; none after a jump ahead.
-    fn believed_time(&self, keeper: &mut Keeper) -> Option<u64> {
+    pub(super) fn believed_time(&self, keeper: &mut Keeper) -> Option<u64> {
         let (wall, mono) = (self.clock.wall_ns(), self.clock.monotonic_ns());
         let (wall_then, mono_then) = *keeper.clocks.get_or_insert((wall, mono));
         let passed = wall_then.saturating_add(mono.saturating_sub(mono_then));
@@ -188,13 +277,24 @@ impl Store {
             if object.is_some_and(|o| o.content.head == Some(place.at) && o.attributes.links > 0) {
                 continue;
             }
-            held += row::<VersionRow>(&vk, &value)?.allocated;
+            held += self.changed_bytes(place.ino, place.at, &row(&vk, &value)?)?;
             found.push(Doomed { ino: place.ino, id });
             if held >= bytes {
                 break;
             }
         }
         Ok((found, last))
+    }
+
+    /// What a version holds by itself, about: the chunks in which it differs from the one before it, as far as they are
+    /// not holes.
+    pub(super) fn changed_bytes(&self, ino: Ino, at: Lsn, v: &VersionRow) -> Result<u64> {
+        let before = self.index.last(&key::version(ino, Lsn::new(0)), &key::version(ino, at))?;
+        let before = before.and_then(|(k, _)| key::last_number(&k)).map_or(Lsn::new(0), Lsn::new);
+        let (start, end) =
+            (key::dirty(ino, v.branch, before.next(), 0), key::dirty(ino, v.branch, at.next(), 0));
+        let chunks = self.index.scan(&start, &end, YIELD)?.len() as u64;
+        Ok(v.allocated.min(chunks * limits::CHUNK_BYTES))
     }
 
     /// Does something that needs room; on a full disk again, as long as history yields, for a bounded time.
@@ -208,14 +308,17 @@ impl Store {
             };
             let exhausted = self.keeper.try_lock().is_some_and(|k| k.exhausted == Some(self.last_lsn()));
             let waited = Duration::from_nanos(self.clock.monotonic_ns() - began);
-            if exhausted || seen == 0 || waited >= PATIENCE || self.is_stopping() {
+            if exhausted || !self.keeping.load(Relaxed) || waited >= PATIENCE || self.is_stopping() {
                 return Err(full);
             }
-            self.wake.1.notify_all();
+            self.short_of_room.fetch_add(1, Relaxed);
+            self.space_wanted.notify_all();
             let mut rounds = self.rounds.0.lock();
             if *rounds == seen {
                 self.rounds.1.wait_for(&mut rounds, Duration::from_millis(limits::COMMIT_INTERVAL_MS));
             }
+            drop(rounds);
+            self.short_of_room.fetch_sub(1, Relaxed);
         }
     }
 

@@ -184,9 +184,9 @@ impl Inspection {
                 }
                 check_room(index, memtable_bytes, &mut too_much)?;
                 let l = &record.location;
-                let piece = crate::format::code::decode(record.payload)
+                let found = crate::format::code::decode(record.payload)
                     .map_err(|e| Damage::segment(l.segment, l.offset, Some(record.lsn), e.0))?;
-                visit(piece)
+                visit(record.lsn, found)
             });
             full.set(too_much);
             replayed.map(drop)
