@@ -162,14 +162,25 @@ fn reading_everything_finds_rot_and_says_whose_it_is() {
     assert_eq!(all["resumed_behind"], Value::Null);
 }
 
-/// Is this anywhere in the log, or in what was the log?
+/// Is this anywhere in the log, or in what was the log? A file that is renamed meanwhile could be missed: then it is looked
+/// for again.
 fn is_on_disk(store: &Path, needle: &[u8]) -> bool {
-    ["segments", "spare"].iter().any(|dir| {
-        fs::read_dir(store.join(dir)).unwrap().any(|entry| {
-            let bytes = fs::read(entry.unwrap().path()).unwrap();
-            bytes.windows(needle.len()).any(|w| w == needle)
-        })
-    })
+    let look = || -> std::io::Result<bool> {
+        for dir in ["segments", "spare"] {
+            for entry in fs::read_dir(store.join(dir))? {
+                if fs::read(entry?.path())?.windows(needle.len()).any(|w| w == needle) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    };
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "{e}"),
+        }
+    }
 }
 
 #[test]

@@ -84,7 +84,7 @@ pub mod kind {
     /// version id -> [`super::LockRow`].
     pub const LOCK: u8 = 0x2d;
     /// number -> [`super::BaseRow`]: where the list of the newest base lies.
-    pub const BASE: u8 = 0x2e;
+    pub const BASE: u8 = 0x2a;
     /// superseded row: key, LSN from which it held -> [`super::Superseded`].
     pub const HISTORY: u8 = 0x30;
 }
