@@ -8,15 +8,18 @@
 //! Read the modules in this order: [`base`] (ids, errors, limits), [`disk`] (files and syncs), `format`
 //! (bytes and values), `segment` (one file of the log), `log` (all of them), `index` (sorted rows),
 //! `store` (the engine), `vfs` (what a filesystem means), `fuse` (the kernel's protocol), `console`
-//! (what the programs say), `serve` (sockets and threads). `docs/ARCHITECTURE.md` follows a write and a read through them.
+//! (what the programs say), `config` (what a person sets), `replicate` (what peers say to each other), `serve`
+//! (sockets and threads). `docs/ARCHITECTURE.md` follows a write and a read through them.
 
 pub mod base;
+pub mod config;
 pub mod console;
 pub mod disk;
 pub mod format;
 pub mod fuse;
 pub mod index;
 pub mod log;
+pub mod replicate;
 pub mod segment;
 pub mod serve;
 pub mod store;

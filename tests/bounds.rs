@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use segfs::{
@@ -23,6 +23,8 @@ struct Counting {
     longest: AtomicUsize,
     /// The most changes of one record.
     changes: AtomicUsize,
+    /// The most bytes that were not written out.
+    unflushed: AtomicU64,
 }
 
 impl Counting {
@@ -43,7 +45,9 @@ impl Index for Counting {
 
     fn apply(&self, lsn: Lsn, changes: &[Change]) -> Result<()> {
         self.changes.fetch_max(changes.len(), Relaxed);
-        self.inner.apply(lsn, changes)
+        self.inner.apply(lsn, changes)?;
+        self.unflushed.fetch_max(self.inner.unflushed_bytes(), Relaxed);
+        Ok(())
     }
 
     fn walk(
@@ -143,6 +147,105 @@ fn cutting_a_long_file_looks_at_the_shorter_side_a_page_at_a_time() {
 }
 
 #[test]
+fn a_file_that_is_cut_again_and_again_is_trimmed_in_several_records() {
+    let chunks = limits::CLEARED_CHUNKS as u64 + 2000;
+    let w = sparse(chunks + 200);
+    w.store.commit_version(w.ino).unwrap();
+    let before = w.store.last_lsn();
+    // Each time a bit longer than the last, so that no cut makes another one needless.
+    let [_, longest, changes] = w.index.count(|| {
+        for n in 1..80 {
+            w.store.truncate(w.ino, 100 * limits::CHUNK_BYTES).unwrap();
+            w.store.truncate(w.ino, n * limits::CHUNK_BYTES).unwrap();
+        }
+    });
+    assert!(longest <= PAGE && changes <= 3 * limits::CLEARED_CHUNKS + 10, "{longest} {changes}");
+    assert!(w.store.last_lsn().get() - before.get() > 160, "no record takes all");
+    // What was hidden stays so, and the version has it.
+    w.store.truncate(w.ino, (chunks + 200) * limits::CHUNK_BYTES).unwrap();
+    let left = w.store.view().extents(w.ino, 0, usize::MAX).unwrap();
+    assert_eq!(left.len(), 1, "the first chunk only: {left:?}");
+    let v = w.store.view().versions(w.ino, None, 9).unwrap()[0].lsn;
+    let mut out = [0];
+    for n in [0, 1, 79, 100, chunks / 2, chunks + 199] {
+        w.store.read_version(w.ino, v, n * limits::CHUNK_BYTES, &mut out).unwrap();
+        assert_eq!(out, [1], "chunk {n} of the version");
+    }
+}
+
+#[test]
+fn a_long_sparse_file_is_cloned_a_page_at_a_time() {
+    const CHUNKS: u64 = 1500;
+    let w = world();
+    // 1 TiB, with something in each 5,000th chunk.
+    let at = |n: u64| n * 5000 * limits::CHUNK_BYTES + n;
+    for n in 0..CHUNKS {
+        w.store.write(w.ino, at(n), &n.to_be_bytes()).unwrap();
+    }
+    let size = 1 << 40;
+    w.store.truncate(w.ino, size).unwrap();
+    let new = NewObject::file(0o644, Owner::default());
+    let to = w.store.create_object(Ino::FIRST, b"clone", &new).unwrap().1.ino;
+    // What it replaces goes, also where the source has nothing.
+    for n in 0..5000 {
+        w.store.write(to, n * limits::CHUNK_BYTES + 9, b"old").unwrap();
+    }
+    let before = w.store.last_lsn();
+    let mut done = 0;
+    let [_, longest, changes] =
+        w.index.count(|| done = w.store.clone_range((w.ino, 0), (to, 0), size).unwrap().1);
+    assert_eq!(done, size);
+    let records = w.store.last_lsn().get() - before.get();
+    assert!((6..12).contains(&records), "{records} records");
+    assert!(longest <= PAGE && changes <= limits::CLEARED_CHUNKS + PAGE + 10, "{longest} {changes}");
+    let [a, b] = [w.ino, to].map(|f| w.store.view().extents(f, 0, usize::MAX).unwrap());
+    assert_eq!(a.len(), CHUNKS as usize);
+    assert_eq!(
+        a.iter().map(|e| (e.offset, e.len)).collect::<Vec<_>>(),
+        b.iter().map(|e| (e.offset, e.len)).collect::<Vec<_>>()
+    );
+    for n in [0, 1, 700, CHUNKS - 1] {
+        let mut out = [0; 8];
+        w.store.view().read(to, at(n), &mut out).unwrap();
+        assert_eq!(out, n.to_be_bytes());
+    }
+}
+
+#[test]
+fn what_a_version_changed_is_told_a_page_at_a_time() {
+    const CHUNKS: u64 = 3000;
+    let w = sparse(CHUNKS);
+    let first = w.store.commit_version(w.ino).unwrap().1.unwrap();
+    for n in 0..CHUNKS {
+        w.store.write(w.ino, n * limits::CHUNK_BYTES + 100, &[2; 10]).unwrap();
+    }
+    let second = w.store.commit_version(w.ino).unwrap().1.unwrap();
+    w.store.sync_all().unwrap();
+    let known = Default::default();
+    let mut sent = Vec::new();
+    let [_, longest, _] = w.index.count(|| sent = w.store.parcels(&known, Lsn::FIRST, usize::MAX).unwrap().0);
+    let ranges: Vec<_> = sent.iter().flat_map(|p| &p.contents).map(|c| c.ranges.len()).collect();
+    assert_eq!(ranges, [CHUNKS as usize, CHUNKS as usize]);
+    assert!(longest <= PAGE, "{longest}");
+    // And by anything else, whole or by a later one.
+    for (id, bases, most) in
+        [(second, vec![], 3 * PAGE), (second, vec![first], PAGE), (first, vec![second], PAGE)]
+    {
+        let (mut at, mut ranges) = (Some(Default::default()), 0);
+        while let Some(from) = at {
+            let mut page = None;
+            let [_, longest, _] = w.index.count(|| page = w.store.supply(id, &bases, from).unwrap());
+            let page = page.unwrap();
+            assert_eq!(page.base, bases.first().copied());
+            assert!(longest <= PAGE && page.ranges.len() <= most, "{longest} {}", page.ranges.len());
+            ranges += page.ranges.len();
+            at = page.next;
+        }
+        assert!(ranges >= CHUNKS as usize, "{ranges}");
+    }
+}
+
+#[test]
 fn a_search_for_data_looks_at_a_page() {
     let w = sparse(2000);
     let seek = |from: u64, data: bool| {
@@ -198,4 +301,64 @@ fn writes_that_lie_across_each_other_leave_few_pieces() {
     assert!(out == model[..size], "content differs");
     let pieces = w.store.view().extents(w.ino, 0, usize::MAX).unwrap().len();
     assert!(pieces < 60, "{pieces} pieces");
+}
+
+/// A rebuild from a base holds a memtable and a piece at a time, however many rows there are.
+#[test]
+fn a_rebuild_from_a_base_takes_bounded_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(&dir.path().join("s"), Options::default()).unwrap();
+    for n in 0..20_000 {
+        let new = NewObject::file(0o644, Owner::default());
+        store.create_object(Ino::FIRST, format!("a file with number {n}").as_bytes(), &new).unwrap();
+    }
+    store.write_base().unwrap();
+    store.close().unwrap();
+    drop(store);
+    let rebuilt_with = |memtable_bytes: u64| {
+        let disk = Arc::new(RealDisk::open(&dir.path().join("s"), Engine::Auto).unwrap());
+        let index = Arc::new(Counting::default());
+        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+        let parts = Parts { disk, clock, random, index: Arc::clone(&index) as Arc<dyn Index> };
+        let store = Store::open_parts(parts, Options { memtable_bytes, ..Options::default() }).unwrap();
+        assert_eq!(store.view().attributes(Ino::FIRST).unwrap().size, 20_000);
+        assert!(store.recovered().log.replayed < 100, "the base stands for the records before it");
+        store.close().unwrap();
+        index.unflushed.load(Relaxed) >> 10
+    };
+    let (bounded, all) = (rebuilt_with(256 << 10), rebuilt_with(64 << 20));
+    assert!(
+        bounded < 256 + 2048 && all > 5000,
+        "{bounded} KiB waited to be written out, without bound {all}"
+    );
+}
+
+/// Removals are not left in memory, where each listing would step over them, once no more come.
+#[test]
+fn removals_are_written_out_when_they_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { background: false, memtable_bytes: 256 << 20, ..Options::default() };
+    let store = Store::create(&dir.path().join("s"), options).unwrap();
+    let name = |n: u32| format!("f{n}").into_bytes();
+    for n in 0..6000 {
+        store.create_object(Ino::FIRST, &name(n), &NewObject::file(0o644, Owner::default())).unwrap();
+    }
+    for n in 0..6000 {
+        let (_, ino, _) = store.unlink(Ino::FIRST, &name(n)).unwrap();
+        store.reap(ino).unwrap();
+    }
+    let held = || store.status().index.memtable_bytes >> 20;
+    let before = held();
+    store
+        .write(
+            store.create_object(Ino::FIRST, b"x", &NewObject::file(0o644, Owner::default())).unwrap().1.ino,
+            0,
+            b"x",
+        )
+        .unwrap();
+    store.maintain().unwrap();
+    assert!(held() >= before && before > 4, "more may come: {before} MiB, {} now", held());
+    store.maintain().unwrap();
+    assert_eq!(held(), 0, "of {before} MiB");
+    assert!(store.status().index.disk_rows > 0);
 }

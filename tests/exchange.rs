@@ -30,7 +30,7 @@ fn new(dir: &Path, name: &str) -> Store {
     Store::create(&dir.join(name), options()).unwrap()
 }
 
-fn two() -> (tempfile::TempDir, Store, Store) {
+pub fn two() -> (tempfile::TempDir, Store, Store) {
     let d = tempfile::tempdir().unwrap();
     let (a, b) = (new(d.path(), "a"), new(d.path(), "b"));
     (d, a, b)
@@ -40,43 +40,43 @@ fn create(s: &Store, dir: Ino, name: &str) -> Ino {
     s.create_object(dir, name.as_bytes(), &NewObject::file(0o644, Owner::default())).unwrap().1.ino
 }
 
-fn file(s: &Store, dir: Ino, name: &str, data: &[u8]) -> Ino {
+pub fn file(s: &Store, dir: Ino, name: &str, data: &[u8]) -> Ino {
     let ino = create(s, dir, name);
     s.write(ino, 0, data).unwrap();
     s.commit_version(ino).unwrap();
     ino
 }
 
-fn parcels(from: &Store, to: &Store) -> Vec<Parcel> {
+pub fn parcels(from: &Store, to: &Store) -> Vec<Parcel> {
     from.sync_all().unwrap();
     from.parcels(&to.knowledge().unwrap(), Lsn::FIRST, usize::MAX).unwrap().0
 }
 
-fn take(from: &Store, to: &Store, parcels: &[Parcel]) {
+pub fn take(from: &Store, to: &Store, parcels: &[Parcel]) {
     for p in parcels {
         to.import(p, &mut |id| from.extent_bytes(p, id)).unwrap();
     }
 }
 
-fn give(from: &Store, to: &Store) {
+pub fn give(from: &Store, to: &Store) {
     take(from, to, &parcels(from, to));
 }
 
-fn names(s: &Store, at: Option<Lsn>) -> Vec<String> {
+pub fn names(s: &Store, at: Option<Lsn>) -> Vec<String> {
     let view = at.map_or(s.view(), |at| s.view_at(at));
     let entries = view.entries(Ino::FIRST, None, usize::MAX).unwrap();
     entries.into_iter().map(|e| String::from_utf8(e.name).unwrap()).collect()
 }
 
 /// An index that counts the rows that are read.
-struct Counted {
+pub struct Counted {
     index: MemoryIndex,
     rows: AtomicU64,
 }
 
 impl Counted {
     /// A new store over such an index; nothing is cached before it.
-    fn store(dir: &Path, name: &str) -> (Store, Arc<Self>) {
+    pub fn store(dir: &Path, name: &str) -> (Store, Arc<Self>) {
         let options = Options { row_cache_bytes: 0, ..options() };
         let disk = RealDisk::create(&dir.join(name), Engine::Auto).unwrap();
         Store::format(&disk, &options, &SystemClock, &SystemRandom, dir).unwrap();
@@ -91,7 +91,7 @@ impl Counted {
     }
 
     /// Rows read by this.
-    fn count<T>(&self, what: impl FnOnce() -> T) -> (T, u64) {
+    pub fn count<T>(&self, what: impl FnOnce() -> T) -> (T, u64) {
         let before = self.rows.load(Relaxed);
         let done = what();
         (done, self.rows.load(Relaxed) - before)

@@ -3,10 +3,16 @@
 use std::{fs, path::PathBuf};
 
 use segfs::{
-    base::{Incarnation, Ino, Lsn, ObjectId, SegmentId, StoreId},
+    base::{Incarnation, Ino, Lsn, ObjectId, SegmentId, StoreId, VersionId},
     format::{
-        BodyHeader, Entry, FooterBuilder, Kind, Origin, Prepared, Seed, SegmentHeader, Superblock, Trailer,
+        BodyHeader, Codec, Entry, FooterBuilder, Kind, Origin, Prepared, Seed, SegmentHeader, Superblock,
+        Trailer,
+        facts::{ExtentId, Range, Source},
         layouts,
+        wire::{
+            Bye, ContentHead, Epoch, ExtentHead, Facts, Grant, Hello, Identity, MAGIC, Message, Reason,
+            Splitter, Stretch, Want,
+        },
     },
     segment::{BatchBuilder, FrameParts},
 };
@@ -139,4 +145,78 @@ fn golden_bytes() {
         records: 3,
     };
     golden("trailer.bin", &trailer.encode(header.seed()));
+}
+
+/// One message of each kind.
+fn messages() -> Vec<Message> {
+    let origin = Origin { store: StoreId::new(0x11), incarnation: Incarnation::new(0x22), seq: 0x33 };
+    let id = ExtentId { store: origin.store, incarnation: origin.incarnation, sequence: 300 };
+    let version = VersionId::new(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
+    let range = |offset, source| Range { offset, len: 4096, source };
+    let content = ContentHead {
+        object: ObjectId::new(0x44),
+        version,
+        base: Some(VersionId::new(0x55)),
+        hash: Some([0x66; 32]),
+        ranges: 2,
+    };
+    vec![
+        Message::Hello(Hello { magic: MAGIC, oldest: 1, newest: 0x102 }),
+        Message::Epoch(Epoch { number: 7, store: origin.store }),
+        Message::Identity(Identity {
+            store: origin.store,
+            incarnation: origin.incarnation,
+            wall_ns: 1 << 60,
+        }),
+        Message::Grants(vec![Grant { path: b"photos".to_vec(), read: true, write: false }]),
+        Message::Knowledge(vec![Stretch { last: 0x1_0000, ..Stretch::one(&origin) }], true),
+        Message::Facts(Facts {
+            origin,
+            stamp: 1 << 60,
+            object: content.object,
+            facts: b"facts".to_vec(),
+            contents: vec![content],
+        }),
+        Message::Ranges(origin, version, vec![range(0, Source::Extent(id, 5)), range(1 << 40, Source::Hole)]),
+        Message::Held(vec![Stretch::one(&origin)]),
+        Message::Failed(origin, Reason::NoSpace),
+        Message::SoFar,
+        Message::Want(Want { request: 1, version, range: 70_000 }),
+        Message::Extent(ExtentHead {
+            request: 1,
+            id,
+            codec: Codec::Zstd,
+            stored_len: 100,
+            raw_len: 4096,
+            raw_crc: 0x7777_7777,
+            hash: [0x88; 32],
+        }),
+        Message::Data(1, b"bytes".to_vec()),
+        Message::Unavailable(1, Reason::Unreadable),
+        Message::Ping(9),
+        Message::Pong(9),
+        Message::Bye(Bye::Done),
+    ]
+}
+
+#[test]
+fn golden_messages() {
+    let sent = messages();
+    golden("wire.bin", &sent.iter().flat_map(Message::frame).collect::<Vec<_>>());
+    let mut splitter = Splitter::default();
+    splitter.push(&fs::read(root().join("tests/data/wire.bin")).unwrap());
+    let mut read = Vec::new();
+    while let Some(message) = splitter.next_message().unwrap() {
+        read.push(message);
+    }
+    assert_eq!(read, sent);
+    // Each kind is there, by its number on the wire, and the page names it.
+    let page = fs::read_to_string(root().join("docs/PROTOCOL.md")).unwrap();
+    for (n, message) in sent.iter().enumerate() {
+        assert_eq!(message.frame()[8], n as u8, "{message:?}");
+        let name = format!("{message:?}");
+        let name = name.split(['(', ' ']).next().unwrap();
+        assert!(page.contains(&format!("`{name}`")), "docs/PROTOCOL.md does not tell of {name}");
+    }
+    assert!(Message::decode(&[sent.len() as u8, 0, 0, 0]).is_err(), "a kind has no golden bytes");
 }

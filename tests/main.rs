@@ -2,6 +2,7 @@
 
 mod badinput;
 mod bounds;
+mod catchup;
 mod cli;
 mod disk;
 mod exchange;
@@ -10,7 +11,9 @@ mod history;
 mod index;
 mod kill;
 mod mount;
+mod names;
 mod operate;
+mod policy;
 mod review;
 mod segtool;
 mod serve;
@@ -19,4 +22,5 @@ mod space;
 mod store;
 mod stores;
 mod suites;
+mod terminal;
 mod tidy;

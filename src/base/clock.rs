@@ -6,6 +6,10 @@ pub trait Clock: Send + Sync {
     fn wall_ns(&self) -> u64;
     /// Nanoseconds since some fixed moment; never goes back.
     fn monotonic_ns(&self) -> u64;
+    /// As [`monotonic_ns`](Self::monotonic_ns), counting also the time for which the machine slept.
+    fn uptime_ns(&self) -> u64 {
+        self.monotonic_ns()
+    }
 }
 
 /// The clock of the machine.
@@ -20,6 +24,10 @@ impl Clock for SystemClock {
 
     fn monotonic_ns(&self) -> u64 {
         to_ns(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic))
+    }
+
+    fn uptime_ns(&self) -> u64 {
+        to_ns(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
     }
 }
 

@@ -181,6 +181,13 @@ impl Damage {
     }
 }
 
+/// What a panic said, for those who catch one.
+#[must_use]
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
 impl Error {
     /// From the operating system's answer; a full disk becomes [`Error::NoSpace`].
     #[must_use]

@@ -144,6 +144,10 @@ uuid_id! {
     /// One version of one object's content: a UUIDv7, minted once and the same everywhere after.
     VersionId
 }
+uuid_id! {
+    /// A state of the history of a name: what it had shown by then. A hash of what it says, so the same everywhere.
+    LineageId
+}
 
 impl ObjectId {
     /// The root directory of every store.

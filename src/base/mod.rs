@@ -10,6 +10,6 @@ pub mod planted;
 mod random;
 
 pub use clock::{Clock, SystemClock};
-pub use error::{Damage, Error, FsError, Place, Result};
-pub use ids::{Incarnation, Ino, LinkId, Lsn, ObjectId, SegmentId, StoreId, VersionId};
+pub use error::{Damage, Error, FsError, Place, Result, panic_text};
+pub use ids::{Incarnation, Ino, LineageId, LinkId, Lsn, ObjectId, SegmentId, StoreId, VersionId};
 pub use random::{Random, SystemRandom};

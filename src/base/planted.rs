@@ -112,6 +112,12 @@ bugs! {
     RemovalDropsTooMuch,
     /// A version is removed that a tagged moment shows.
     RemovalIgnoresTags,
+    /// A peer's facts are acknowledged before they are durable.
+    PeerAcknowledgesEarly,
+    /// What a peer lacks is not compared with what is here: the cursor of an earlier connection is believed.
+    PeerTrustsCursor,
+    /// What a peer could not take in is not sent again.
+    PeerForgetsFailed,
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -132,7 +138,39 @@ mod switch {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub use switch::{plant, planted};
+mod strike {
+    use parking_lot::Mutex;
+    static ARMED: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+    /// The next thread of this process that comes to the place of this name panics.
+    pub fn arm(place: &[u8]) {
+        *ARMED.lock() = Some(place.to_vec());
+    }
+
+    /// A place at which a test makes a running program panic.
+    ///
+    /// # Panics
+    /// Once, if that was asked for.
+    pub fn strike(place: &str) {
+        let mut armed = ARMED.lock();
+        if armed.as_deref() == Some(place.as_bytes()) {
+            *armed = None;
+            drop(armed);
+            panic!("planted in {place}");
+        }
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+pub use {
+    strike::{arm, strike},
+    switch::{plant, planted},
+};
+
+/// A place at which a test makes a running program panic: none, without the `planted-bugs` feature.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn strike(_: &str) {}
 
 /// Is this bug on? Never, without the `planted-bugs` feature.
 #[cfg(not(feature = "planted-bugs"))]

@@ -18,7 +18,9 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use segfs::{
-    console,
+    base::Error,
+    config, console,
+    disk::{Engine, RealDisk},
     store::{Options, Store},
 };
 
@@ -200,15 +202,33 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Outcome<()> {
 }
 
 fn init(path: &std::path::Path, out: &mut Output) -> Outcome<()> {
-    let failed = |e| Failure::of_store(&e, path);
-    let store = create(path).map_err(failed)?;
-    store.close().map_err(failed)?;
+    let store = create(path).map_err(|e| Failure::of_place(&e, path))?;
+    store.close().map_err(|e| Failure::of_store(&e, path))?;
     if out.json {
         return out
             .value(&serde_json::json!({"store": path.display().to_string(), "id": store.id().to_string()}));
     }
     out.line(&format!("made the store {} ({})", path.display(), store.id()))?;
     out.line(&format!("mount it: segfs mount {} DIR", path.display()))
+}
+
+/// Opens a store that is there, held to what its `config.toml` says. What is only read is not held to it.
+fn open(path: &std::path::Path, options: Options, progress: &dyn Fn(u64, u64)) -> Outcome<Opened> {
+    let (mut options, mut has_config) = (options, true);
+    if !options.read_only {
+        (options, has_config) = config::options(path, options)
+            .map_err(|e| e.failure(&format!("the store {} can't be opened", path.display()), path))?;
+    }
+    let store =
+        Store::open_on(path, options, Engine::Auto, progress).map_err(|e| Failure::of_store(&e, path))?;
+    Ok(Opened { store, has_config })
+}
+
+/// A store that was opened.
+struct Opened {
+    store: Store,
+    /// It has a file of settings; without one everything is kept.
+    has_config: bool,
 }
 
 /// Makes a store, whose root directory belongs to whoever makes it. Should that fail, nothing of it stays behind.
@@ -221,7 +241,7 @@ fn create(path: &std::path::Path) -> segfs::base::Result<Store> {
         for dir in ["segments", "spare", "index"] {
             let _ = std::fs::remove_dir_all(path.join(dir));
         }
-        for file in ["STORE", "LOCK"] {
+        for file in ["STORE", "LOCK", config::FILE] {
             let _ = remove_file(&path.join(file));
         }
         if !was_there {
@@ -247,6 +267,12 @@ fn make(path: &std::path::Path) -> segfs::base::Result<Store> {
     let now = Time::from_ns(SystemClock.wall_ns());
     let set = SetAttributes { owner: Some(owner), modified: Some(now), ..SetAttributes::default() };
     store.set_attributes(Ino::FIRST, &set)?;
+    let disk = RealDisk::open(path, Engine::Plain).map_err(|e| Error::io("opening the store", e))?;
+    let settings = config::create(&disk).map_err(|e| match e {
+        config::ConfigError::Io { what, source } => Error::io(format!("{what} {}", config::FILE), source),
+        e => Error::BadRequest(e.to_string()),
+    })?;
+    store.set_settings(settings);
     // Is there room for it at all?
     store.sync_all()?;
     Ok(store)

@@ -11,9 +11,8 @@ use std::{
 use nix::sys::signal::{SigSet, Signal};
 use segfs::{
     base::{Damage, Error},
-    disk::Engine,
-    fuse,
-    serve::{Control, SOCKET, Served},
+    config, fuse,
+    serve::{Beat, Control, Events, SOCKET, Served},
     store::{Options, Recovered, Store},
     vfs::Vfs,
 };
@@ -79,17 +78,31 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
         }
     });
     let (store, made_store, vfs, mount) = opened.inspect_err(|_| made_dir.undo())?;
-    let control = control(&store, &vfs, &mount, args);
+    let events = events(&store, args);
+    let control = control(&store, &vfs, &mount, events.as_ref(), args);
+    let beat = Beat::start(&vfs, &store, events.as_ref())
+        .inspect_err(|e| eprintln!("segfs: no versions are made while files are open: {e}"));
     announce(args, &store, made_store.0.is_some(), made_dir.any(), json);
     let waited = wait(mount, signals, &mounts::absolute(&args.mountpoint), json);
+    drop(beat);
     vfs.release_all();
     let closed = store.close();
     // It answers to the end, and is gone before the store's lock is.
     drop(control);
+    if let Some(why) = store.stopped() {
+        return Err(stopped(&args.mountpoint, &args.store, why));
+    }
     closed.map_err(|e| Failure::of_store(&e, &args.store))?;
     waited.map_err(|e| Failure::system("the mount ended", &e))?;
     note(json, &format!("unmounted; everything is in {}", args.store.display()));
     Ok(())
+}
+
+/// How a mount ends that had stopped writing.
+pub(super) fn stopped(dir: &Path, store: &Path, why: impl Into<String>) -> Failure {
+    let (dir, store) = (dir.display(), store.display());
+    let next = format!("segtool verify {store}, then segfs mount {store} {dir}");
+    Failure::new(FAILED, format!("{dir} is unmounted; it had stopped writing"), why, next)
 }
 
 fn options(args: &MountArgs) -> Outcome<fuse::Options> {
@@ -147,15 +160,15 @@ impl MadeStore {
 
 /// Opens the store, or makes it where there is nothing.
 fn open_store(path: &Path, read_only: bool, json: bool) -> Outcome<(Arc<Store>, MadeStore)> {
-    let failed = |e| Failure::of_store(&e, path);
+    let failed = |e| Failure::of_place(&e, path);
     let open = |options| {
         let progress = Progress::new("recovering the store", json);
         let told = |done, total| progress.tell(done, total);
-        Store::open_on(path, options, Engine::Auto, &told).map_err(failed)
+        super::open(path, options, &told)
     };
     if read_only {
-        let store = open(Options { read_only, ..Options::default() })?;
-        return Ok((Arc::new(store), MadeStore(None)));
+        let opened = open(Options { read_only, ..Options::default() })?;
+        return Ok((Arc::new(opened.store), MadeStore(None)));
     }
     let nothing_there = match std::fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_none(),
@@ -163,8 +176,13 @@ fn open_store(path: &Path, read_only: bool, json: bool) -> Outcome<(Arc<Store>, 
         Err(e) => return Err(failed(Error::io(format!("opening {}", path.display()), e))),
     };
     if !nothing_there {
-        let store = open(Options::default())?;
-        return Ok((Arc::new(store), MadeStore(None)));
+        let opened = open(Options::default())?;
+        if !opened.has_config {
+            let file = path.join(config::FILE);
+            let next = "segfs retain set / --keep ... says what to keep";
+            note(json, &format!("keeps       everything, as there is no {}; {next}", file.display()));
+        }
+        return Ok((Arc::new(opened.store), MadeStore(None)));
     }
     let made = Made::missing(path);
     let store = super::create(path).map_err(|e| {
@@ -196,14 +214,31 @@ fn serve(store: &Arc<Store>, args: &MountArgs, options: &fuse::Options) -> Outco
     Ok((vfs, mount))
 }
 
+/// Opens the file of events. Without one the mount works all the same, but what happens is not written down.
+fn events(store: &Store, args: &MountArgs) -> Option<Arc<Events>> {
+    if store.is_read_only() {
+        return None;
+    }
+    Events::open(&args.store)
+        .inspect_err(|e| eprintln!("segfs: no events are written down: {e}"))
+        .map(Arc::new)
+        .ok()
+}
+
 /// Opens the control socket. Without one the mount works all the same, but can't be asked.
-fn control(store: &Arc<Store>, vfs: &Arc<Vfs>, mount: &fuse::Mount, args: &MountArgs) -> Option<Control> {
+fn control(
+    store: &Arc<Store>,
+    vfs: &Arc<Vfs>,
+    mount: &fuse::Mount,
+    events: Option<&Arc<Events>>,
+    args: &MountArgs,
+) -> Option<Control> {
     if store.is_read_only() {
         // Nothing in its directory changes, and several may look at it at once.
         return None;
     }
     let served = Served::new(Arc::clone(store), Arc::clone(vfs), mount.requests(), &args.mountpoint);
-    Control::start(served)
+    Control::start(served.with_events(events.cloned()))
         .inspect_err(|e| {
             let place = args.store.join(SOCKET);
             eprintln!(
@@ -229,6 +264,13 @@ fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, j
         say(&format!("mounted on  {}{}", dir.display(), new(made_dir)));
         if made_store {
             say("keeps       every version for 30 days, then one a day for a year, then one a month");
+        }
+        if let Some(ahead_ns) = store.expiry().ahead_ns.filter(|_| !store.is_read_only()) {
+            let days = ahead_ns / (24 * 3600 * 1_000_000_000);
+            say(&format!(
+                "expiry      waits: the clock is {days} days ahead of when this store was last used"
+            ));
+            say(&format!("            if the clock is right: segfs retain confirm {}", dir.display()));
         }
         let recovered = store.recovered();
         if recovered.log.replayed > 0 {

@@ -59,7 +59,7 @@ pub fn change(dir: &Path, options: &segfs::fuse::Options) -> io::Result<()> {
     flags.set(MountFlags::NOEXEC, !options.execute);
     flags.set(MountFlags::SYNCHRONOUS, options.synchronous);
     flags.set(MountFlags::DIRSYNC, options.directories_synchronous);
-    flags.set(MountFlags::NOATIME, options.no_access_times);
+    flags.set(MountFlags::NOATIME, options.access_times == segfs::vfs::AccessTimes::Never);
     // A file that was closed just now is released a moment later, and until then the mount counts as written to.
     for _ in 0..BUSY_STEPS {
         match mount_remount(dir, flags, c"").map_err(io::Error::from) {

@@ -166,7 +166,9 @@ fn refused(what: &str, e: &io::Error) -> Failure {
         io::ErrorKind::NotADirectory => {
             Failure::usage(what, "it is not a directory", "choose an empty directory")
         }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::InvalidFilename => {
             Failure::usage(what, e.to_string(), "choose a directory of your own, or run it as root")
         }
         _ => Failure::system(what, e),

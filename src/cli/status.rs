@@ -8,7 +8,7 @@ use segfs::{
     console::{FAILED, Failure, NOT_FOUND, Outcome, Output, Progress, size},
     index::Index as _,
     log::Standing,
-    serve::{Client, Unanswered},
+    serve::{Client, Unanswered, newest_event},
     store::inspect::Inspection,
 };
 use serde_json::{Value, json};
@@ -83,6 +83,8 @@ fn template() -> Value {
         "space": {"free_bytes": null, "total_bytes": null},
         "index": {"disk_bytes": null, "rows": null, "cache_bytes": null, "memory_bytes": null},
         "doing": {"open_files": null, "requests_answered": null, "requests_under_way": null, "work": null},
+        "expiry": {"time": null, "time_ns": null, "suspended": null, "ahead_seconds": null},
+        "event": null,
         "recovered": {
             "records": null, "interrupted_versions": null, "index_rebuilt": null, "damages": null,
         },
@@ -150,6 +152,7 @@ fn unanswered(
         Err(e) => return Err(Failure::of_store(&e, store)),
     };
     look(&inspection, json, status).map_err(|e| Failure::of_store(&e, store))?;
+    fill(status, json!({"event": newest_event(store)}));
     if inspection.holder().is_none() {
         // What the file says is of one who is gone.
         fill(status, json!({ "process": null }));
@@ -320,6 +323,7 @@ fn print_rest(status: &Value, out: &mut Output) -> Outcome<()> {
     let known = |at: &Value| !at.is_null();
     let n = |at: &Value| at.as_u64().map_or_else(|| "?".to_owned(), |n| n.to_string());
     let b = |at: &Value| at.as_u64().map_or_else(|| "?".to_owned(), size);
+    let s = |at: &Value| at.as_str().unwrap_or("?").chars().filter(|c| !c.is_control()).collect::<String>();
     let (space, index, doing, back) =
         (&status["space"], &status["index"], &status["doing"], &status["recovered"]);
     if known(&space["free_bytes"]) {
@@ -345,6 +349,18 @@ fn print_rest(status: &Value, out: &mut Output) -> Outcome<()> {
             n(&doing["requests_under_way"])
         );
         out.line(&format!("{:<11} {text}", "doing"))?;
+    }
+    if known(&status["expiry"]["time"]) {
+        let mut text = format!("as of {}", status["expiry"]["time"].as_str().unwrap_or("?"));
+        if status["expiry"]["suspended"] == true {
+            text.push_str("; it waits, since the clock is far ahead of that; if the clock is right: segfs retain confirm");
+        }
+        out.line(&format!("{:<11} {text}", "expiry"))?;
+    }
+    if known(&status["event"]["text"]) {
+        let event = &status["event"];
+        let text = format!("{}: {} ({})", s(&event["event"]), s(&event["text"]), s(&event["time"]));
+        out.line(&format!("{:<11} {text}", "event"))?;
     }
     if known(&back["records"]) {
         let mut text = format!(

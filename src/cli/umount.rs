@@ -1,8 +1,9 @@
 //! `segfs umount`.
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Duration};
 
 use rustix::fs::{FlockOperation, flock};
+use segfs::serve::Client;
 use serde_json::{Value, json};
 
 use super::{
@@ -12,6 +13,8 @@ use super::{
 
 /// How long the process of a mount may take to close its store, in steps of 20 ms.
 const CLOSING_STEPS: u32 = 3000;
+/// How long a mount is waited for to say how it stands.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Unmounts a directory and waits until its store is closed.
 pub fn run(dir: &Path, lazy: bool, out: &mut Output) -> Outcome<()> {
@@ -20,6 +23,7 @@ pub fn run(dir: &Path, lazy: bool, out: &mut Output) -> Outcome<()> {
         let why = "no segfs is mounted there";
         return Err(Failure::new(NOT_FOUND, format!("{shown} can't be unmounted"), why, "segfs status"));
     };
+    let stopped = stopped(&mounted.store);
     mounts::take_down(&mounted.dir, lazy || mounts::is_dead(dir)).map_err(|e| {
         let what = format!("{shown} can't be unmounted");
         match e.kind() {
@@ -33,6 +37,9 @@ pub fn run(dir: &Path, lazy: bool, out: &mut Output) -> Outcome<()> {
     // Where the store is mounted elsewhere too (a moment beside the present), its process goes on.
     let elsewhere = mounts::of_store(&mounted.store).is_some();
     if lazy || elsewhere || is_closed(&mounted.store) {
+        if let Some(why) = stopped {
+            return Err(super::mount::stopped(&mounted.dir, &mounted.store, why));
+        }
         if out.json {
             let (dir, store) = (mounted.dir.display().to_string(), mounted.store.display().to_string());
             let closed = if lazy || elsewhere { Value::Null } else { true.into() };
@@ -52,6 +59,13 @@ pub fn run(dir: &Path, lazy: bool, out: &mut Output) -> Outcome<()> {
         format!("{holder} still holds it after {} s", CLOSING_STEPS / 50),
         format!("segfs status {}", mounted.store.display()),
     ))
+}
+
+/// Why the mount of a store writes nothing any more, if it says so.
+fn stopped(store: &Path) -> Option<String> {
+    let mut client = Client::connect(store).ok()?;
+    let status = client.ask("status", PATIENCE, &|_, _| {}).ok()?;
+    status["stopped"].as_str().map(str::to_owned)
 }
 
 /// Waits until nobody holds the store's lock; false if that takes too long.

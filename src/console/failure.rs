@@ -121,6 +121,25 @@ impl Failure {
         }
     }
 
+    /// As [`of_store`](Self::of_store), where somebody names a place in which a store is to be opened or made, and nothing has been done:
+    /// one that can't be used is what makes no sense then.
+    #[must_use]
+    pub fn of_place(e: &Error, store: &Path) -> Self {
+        let mut failure = Self::of_store(e, store);
+        if let Error::Io { source, .. } = e
+            && matches!(
+                source.kind(),
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::InvalidFilename
+            )
+        {
+            failure.code = USAGE;
+            if !store.exists() {
+                failure.next = "choose a directory of your own, or run it as root".into();
+            }
+        }
+        failure
+    }
+
     fn in_use(holder: &str, store: &Path) -> Self {
         let at = mounts::of_store(store);
         let place = at.as_ref().map_or_else(String::new, |m| format!(", mounted on {}", m.dir.display()));

@@ -110,6 +110,15 @@ pub trait DiskFile: Send + Sync {
     /// What the system says.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
+    /// As [`read_at`](Self::read_at), if that takes no waiting for the medium; `None` if it might, and the buffer then
+    /// holds anything. Memory never waits.
+    ///
+    /// # Errors
+    /// As of [`read_at`](Self::read_at).
+    fn read_at_once(&self, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        self.read_at(buffer, offset).map(Some)
+    }
+
     /// Writes the pieces one behind the other, all of them.
     ///
     /// # Errors

@@ -2,13 +2,13 @@
 #![allow(unsafe_code)] // sync_file_range has no safe wrapper
 
 use std::{
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut},
     os::fd::{AsRawFd, BorrowedFd},
 };
 
 use rustix::{
     fs::FallocateFlags,
-    io::{Errno, retry_on_intr},
+    io::{Errno, ReadWriteFlags, retry_on_intr},
 };
 
 /// Pieces that one call takes.
@@ -29,6 +29,22 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<us
         }
     }
     Ok(done)
+}
+
+/// Reads what is in the page cache; none if not all of it is, or the filesystem can't tell.
+pub fn read_at_once(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let part = &mut [IoSliceMut::new(&mut buffer[done..])];
+        match rustix::io::preadv2(fd, part, offset + done as u64, ReadWriteFlags::NOWAIT) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(Some(done))
 }
 
 /// Writes all pieces.

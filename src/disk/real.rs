@@ -115,7 +115,8 @@ fn inside(path: &Path) -> io::Result<&Path> {
 impl Disk for RealDisk {
     fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>> {
         let fd = self.file(path, if write { OFlags::RDWR } else { OFlags::RDONLY })?;
-        Ok(Arc::new(RealFile::new(fd, self.rings.clone())))
+        // What is open to be read is not to be written by another way.
+        Ok(Arc::new(RealFile::new(fd, self.rings.clone().filter(|_| write))))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -312,6 +313,10 @@ impl DiskFile for RealFile {
         plain::read(self.fd.as_fd(), buffer, offset)
     }
 
+    fn read_at_once(&self, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        plain::read_at_once(self.fd.as_fd(), buffer, offset)
+    }
+
     fn write_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
         plain::write(self.fd.as_fd(), pieces, offset)
     }
@@ -324,7 +329,7 @@ impl DiskFile for RealFile {
         if let Some(rings) = &self.rings
             && Rings::suits(pieces, offset)
             && let Some(direct) = self.direct()
-            && rings.write_and_sync(direct.as_fd(), pieces[0], offset)?
+            && rings.write_and_sync(direct.as_fd(), pieces, offset)?
         {
             return Ok(());
         }

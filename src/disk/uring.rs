@@ -9,59 +9,122 @@ use std::{
 use io_uring::{IoUring, opcode, squeue::Flags, types};
 use parking_lot::Mutex;
 
-/// Writes of one submission; a sync follows them.
-const WRITES: usize = 32;
-/// Each write has at least this many bytes, if there are so many.
+use super::AlignedBuffer;
+
+/// Bytes of one write; several go side by side.
 const WRITE_BYTES: usize = 512 << 10;
+/// Writes of one submission; a sync may follow them.
+const WRITES: usize = STAGE_BYTES / WRITE_BYTES;
 /// Direct writes begin and end on this, in the file and in memory.
 const ALIGN: usize = 4096;
 /// From here on one large direct write beats the page cache, in time and, by far, in processor time.
 pub const DIRECT_BYTES: usize = 1 << 20;
 
+/// What of a commit is put together in memory and submitted at once, in bytes.
+const STAGE_BYTES: usize = 4 << 20;
+
+/// A ring, and the memory from which it writes: what a commit hands over lies in many places, at any address.
+struct Rig {
+    ring: IoUring,
+    stage: AlignedBuffer,
+}
+
+impl Rig {
+    fn new() -> io::Result<Self> {
+        Ok(Self { ring: IoUring::new(entries())?, stage: AlignedBuffer::new() })
+    }
+}
+
 /// Rings that are not in use.
 pub struct Rings {
-    idle: Mutex<Vec<IoUring>>,
+    idle: Mutex<Vec<Rig>>,
 }
 
 impl Rings {
     /// Asks the kernel whether it lets us, with a ring that does something.
     pub fn probe() -> io::Result<Self> {
-        let mut ring = IoUring::new(entries())?;
-        run(&mut ring, &[opcode::Nop::new().build()])?;
-        Ok(Self { idle: Mutex::new(vec![ring]) })
+        let mut rig = Rig::new()?;
+        run(&mut rig.ring, &[opcode::Nop::new().build()])?;
+        Ok(Self { idle: Mutex::new(vec![rig]) })
     }
 
     /// Whether a write is one for [`write_and_sync`](Self::write_and_sync).
     pub fn suits(pieces: &[&[u8]], offset: u64) -> bool {
-        let [piece] = pieces else { return false };
-        piece.len() >= DIRECT_BYTES
-            && piece.len().is_multiple_of(ALIGN)
-            && piece.as_ptr().addr().is_multiple_of(ALIGN)
-            && offset.is_multiple_of(ALIGN as u64)
+        let len: usize = pieces.iter().map(|p| p.len()).sum();
+        len >= DIRECT_BYTES && len.is_multiple_of(ALIGN) && offset.is_multiple_of(ALIGN as u64)
     }
 
-    /// Writes and makes durable, in one submission: the sync waits in the kernel for the writes. `fd` is
+    /// Writes and makes durable; the sync waits in the kernel for the writes with which it is submitted. `fd` is
     /// open with O_DIRECT. False: no sync failed, but this can't be written so; write all of it by other
     /// means.
-    pub fn write_and_sync(&self, fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> io::Result<bool> {
+    pub fn write_and_sync(&self, fd: BorrowedFd<'_>, pieces: &[&[u8]], offset: u64) -> io::Result<bool> {
         let idle = self.idle.lock().pop();
-        let Ok(mut ring) = idle.map_or_else(|| IoUring::new(entries()), Ok) else { return Ok(false) };
-        let target = types::Fd(fd.as_raw_fd());
-        let size = bytes.len().div_ceil(WRITES).next_multiple_of(ALIGN).max(WRITE_BYTES);
-        let mut requests = Vec::with_capacity(WRITES + 1);
-        for (i, part) in bytes.chunks(size).enumerate() {
-            let at = offset + (i * size) as u64;
-            // A part is far below 4 GiB: a commit of WRITES times that does not fit in memory.
-            requests.push(opcode::Write::new(target, part.as_ptr(), part.len() as u32).offset(at).build());
+        let Ok(mut rig) = idle.map_or_else(Rig::new, Ok) else { return Ok(false) };
+        let mut at = offset;
+        let mut left = Left { pieces, done: 0 };
+        loop {
+            left.fill(&mut rig.stage);
+            let last = left.pieces.is_empty();
+            // After an error the ring is dropped, and nobody knows how the sync ended: that is final.
+            if !write_stage(&mut rig.ring, fd, &rig.stage, at, last)? {
+                return Ok(false);
+            }
+            if last {
+                break;
+            }
+            at += rig.stage.len() as u64;
         }
+        self.idle.lock().push(rig);
+        Ok(true)
+    }
+}
+
+/// What of some pieces is still to be written.
+struct Left<'a> {
+    pieces: &'a [&'a [u8]],
+    /// Of the first of them so much is written.
+    done: usize,
+}
+
+impl Left<'_> {
+    /// Puts the next part together.
+    fn fill(&mut self, stage: &mut AlignedBuffer) {
+        stage.clear();
+        while let Some((first, rest)) = self.pieces.split_first() {
+            let bytes = &first[self.done..];
+            let room = STAGE_BYTES - stage.len();
+            if bytes.len() > room {
+                stage.extend_from_slice(&bytes[..room]);
+                self.done += room;
+                return;
+            }
+            stage.extend_from_slice(bytes);
+            (self.pieces, self.done) = (rest, 0);
+        }
+    }
+}
+
+/// One submission: writes side by side, and behind them the sync, if it is wanted.
+fn write_stage(
+    ring: &mut IoUring,
+    fd: BorrowedFd<'_>,
+    bytes: &[u8],
+    offset: u64,
+    sync: bool,
+) -> io::Result<bool> {
+    let target = types::Fd(fd.as_raw_fd());
+    let mut requests = Vec::with_capacity(WRITES + 1);
+    for (i, part) in bytes.chunks(WRITE_BYTES).enumerate() {
+        let at = offset + (i * WRITE_BYTES) as u64;
+        requests.push(opcode::Write::new(target, part.as_ptr(), part.len() as u32).offset(at).build());
+    }
+    if sync {
         let sync = opcode::Fsync::new(target).flags(types::FsyncFlags::DATASYNC).build();
         requests.push(sync.flags(Flags::IO_DRAIN));
-        // After an error the ring is dropped, and nobody knows how the sync ended: that is final.
-        let results = run(&mut ring, &requests)?;
-        self.idle.lock().push(ring);
-        let (sync, writes) = results.split_last().expect("the sync is the last request");
-        judge(*sync, writes, bytes.chunks(size))
     }
+    let mut results = run(ring, &requests)?;
+    let sync = if sync { results.pop().expect("the sync is the last request") } else { 0 };
+    judge(sync, &results, bytes.chunks(WRITE_BYTES))
 }
 
 /// A failed sync is final, whatever the writes say. A short write, or one that is not possible directly, may

@@ -38,7 +38,7 @@ mod bit {
     pub const LINK_GONE: u16 = 1 << 8;
     /// It continues a history.
     pub const LINK_CONTINUES: u16 = 1 << 9;
-    /// `more_links`.
+    /// There are further links.
     pub const MORE_LINKS: u16 = 1 << 10;
     /// `markers`.
     pub const MARKERS: u16 = 1 << 11;
@@ -70,7 +70,7 @@ fn flags(a: &Attributes) -> u16 {
         set(bit::LINK_GONE, link.gone.is_some());
         set(bit::LINK_CONTINUES, link.continues.is_some());
     }
-    set(bit::MORE_LINKS, a.more_links);
+    set(bit::MORE_LINKS, a.further > 0);
     set(bit::MARKERS, a.markers);
     set(bit::CONTESTED, a.contested);
     set(bit::ALIAS, a.alias.is_some());
@@ -114,6 +114,9 @@ impl Encode for Attributes {
                 continues.encode(e)?;
             }
         }
+        if has(bit::MORE_LINKS) {
+            self.further.encode(e)?;
+        }
         if let Some(alias) = &self.alias {
             alias.encode(e)?;
         }
@@ -149,10 +152,12 @@ impl<C> Decode<C> for Attributes {
                 placed: if has(bit::LINK_PLACED) { Some(parent) } else { Decode::decode(d)? },
                 gone: if has(bit::LINK_GONE) { Some(Decode::decode(d)?) } else { None },
                 continues: if has(bit::LINK_CONTINUES) { Some(Decode::decode(d)?) } else { None },
+                slot: None,
             })
         } else {
             None
         };
+        let further = if has(bit::MORE_LINKS) { Decode::decode(d)? } else { 0 };
         let alias = if has(bit::ALIAS) { Some(Decode::decode(d)?) } else { None };
         let (device, target, xattrs) = if has(bit::EXTRAS) { Decode::decode(d)? } else { (0, Vec::new(), 0) };
         Ok(Self {
@@ -170,7 +175,7 @@ impl<C> Decode<C> for Attributes {
             links,
             entries,
             link,
-            more_links: has(bit::MORE_LINKS),
+            further,
             xattrs,
             alias,
             markers: has(bit::MARKERS),
@@ -222,8 +227,9 @@ mod tests {
                 gone: None,
                 continues: None,
                 placed: Some(Ino::new(77)),
+                slot: None,
             }),
-            more_links: false,
+            further: 0,
             xattrs: 0,
             alias: None,
             markers: false,
@@ -257,10 +263,10 @@ mod tests {
             a.link.iter_mut().for_each(|l| l.gone = Some(saw.clone()));
         },
         |a| {
-            let lineage = Lineage { object: ObjectId::new(8), version: None, versions: 3 };
+            let lineage = Lineage { object: ObjectId::new(8), version: None, versions: 3, earlier: None };
             a.link.iter_mut().for_each(|l| l.continues = Some(lineage));
         },
-        |a| a.more_links = true,
+        |a| a.further = 300,
         |a| a.alias = Some(Ino::new(6)),
         |a| a.markers = true,
         |a| a.contested = true,

@@ -50,6 +50,19 @@ pub fn decode_prefix<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<(T, usize),
     bincode::decode_from_slice(bytes, CONFIG).map_err(|_| Malformed("not a valid encoding"))
 }
 
+/// As [`decode`], for bytes of somebody who may be hostile: decoding allocates at most `BYTES`.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_within<const BYTES: usize, T: bincode::Decode<()>>(bytes: &[u8]) -> Result<T, Malformed> {
+    let config = bincode::config::standard().with_limit::<BYTES>();
+    match bincode::decode_from_slice(bytes, config) {
+        Ok((value, used)) if used == bytes.len() => Ok(value),
+        Ok(_) => Err(Malformed("bytes follow the value")),
+        Err(_) => Err(Malformed("not a valid encoding, or too large a value")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +81,13 @@ mod tests {
         let bytes = encode(&(u64::MAX / 2));
         assert!(decode::<Vec<u64>>(&bytes).is_err());
         assert!(decode::<Vec<u8>>(&encode(&(1_u64 << 40))).is_err());
+    }
+
+    #[test]
+    fn what_a_value_takes_in_memory_is_bounded() {
+        // One byte each in the encoding, eight in memory.
+        let bytes = encode(&vec![1_u64; 100]);
+        assert_eq!(decode_within::<1000, Vec<u64>>(&bytes), Ok(vec![1; 100]));
+        assert!(decode_within::<700, Vec<u64>>(&bytes).is_err());
     }
 }

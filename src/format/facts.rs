@@ -5,9 +5,9 @@
 
 use bincode::{Decode, Encode};
 
-use crate::base::{Incarnation, Ino, LinkId, Lsn, ObjectId, StoreId, VersionId};
+use crate::base::{Incarnation, Ino, LineageId, LinkId, Lsn, ObjectId, StoreId, VersionId};
 
-use super::Location;
+use super::{Location, code, hash, wire::Stretch};
 
 /// What kind of thing an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -67,6 +67,14 @@ impl VersionVector {
         self.0.iter().all(|((store, incarnation), n)| *n <= other.get(*store, *incarnation))
     }
 
+    /// The highest counter. A version's own is higher than every other that it includes, so that this is its number among
+    /// the versions of its object: it grows along each line of descent, is the same on every store, and is given twice
+    /// only where two stores made versions without knowing of each other.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.0.iter().map(|e| e.1).max().unwrap_or(0)
+    }
+
     /// Is nothing included?
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -85,16 +93,42 @@ impl VersionVector {
     }
 }
 
-/// A place in the history of a name: this version of this object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+/// A state of the history of a name, as who changed it saw it: the object that it ended with, and what had come before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Lineage {
-    /// The object that had the name before.
+    /// The object that had the name last.
     pub object: ObjectId,
     /// Its newest version at that time, if it had one.
     pub version: Option<VersionId>,
-    /// Versions in the history of the name up to here, those of earlier objects included: what the numbers of
+    /// The number of that version in the history of the name, those of earlier objects included: what the numbers of
     /// later ones go on from.
     pub versions: u64,
+    /// What the name had shown before that object; none: nothing that has versions.
+    pub earlier: Option<Earlier>,
+}
+
+impl Lineage {
+    /// Its id: a hash of what it says, so that a long history is a chain of short values.
+    #[must_use]
+    pub fn id(&self) -> LineageId {
+        let full = hash::leaf(&code::encode(self));
+        LineageId::new(full.first_chunk().map_or(0, |half| u128::from_be_bytes(*half)))
+    }
+
+    /// The number in the history of the name from which on the object's own go on.
+    #[must_use]
+    pub fn before(&self) -> u64 {
+        self.earlier.map_or(0, |e| e.versions)
+    }
+}
+
+/// What came before in the history of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Earlier {
+    /// [`Lineage::versions`] of that.
+    pub versions: u64,
+    /// Its id.
+    pub lineage: LineageId,
 }
 
 /// Time of an inode as people see it: seconds and nanoseconds since 1970, also before.
@@ -153,6 +187,19 @@ pub struct Link {
     pub object: ObjectId,
     /// What the name showed before, where this continues its history.
     pub continues: Option<Lineage>,
+    /// Where it hung until now, if that name had versions to speak of.
+    pub left: Option<Left>,
+}
+
+/// A name that a link left for another.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Left {
+    /// Directory in which it hung.
+    pub parent: ObjectId,
+    /// Name that it had.
+    pub name: Vec<u8>,
+    /// The history of that name up to then.
+    pub lineage: Lineage,
 }
 
 /// A link register's other value: the link is gone from where it hung.
@@ -171,6 +218,8 @@ pub struct Gone {
     /// Id of the delete marker that this leaves in the history of the name; none where something else took
     /// the name in the same operation.
     pub marker: Option<VersionId>,
+    /// The history of the name up to here, if the link was the one that showed, and of what has versions.
+    pub lineage: Option<Lineage>,
 }
 
 /// A version of a file's content. The bytes come before it: as writes to the branch where it was made, as
@@ -202,9 +251,10 @@ pub struct Version {
     pub hash: Option<[u8; 32]>,
     /// Bit 0: minted at recovery, for a file that was open in a crash. Bit 1: a restored older version.
     pub flags: u32,
-    /// Links of the object that the maker knew to be gone (register and stamp): this version does not bring
-    /// them back. Only objects with several links have any.
-    pub knew_gone: Vec<(LinkId, u64, StoreId)>,
+    /// Further links that the object had where this version was made, at most [`crate::base::limits::VERSION_LINKS`]; the
+    /// first link it had too, unless a flag says otherwise. If one of them was removed by somebody who did not know this
+    /// version, it comes back.
+    pub links: Vec<LinkId>,
 }
 
 /// Flags of a [`Version`].
@@ -213,6 +263,8 @@ pub mod version_flags {
     pub const INTERRUPTED: u32 = 1;
     /// Content of an older version, restored.
     pub const RESTORED: u32 = 2;
+    /// The object's first link was gone where this was made.
+    pub const NOT_FIRST_LINK: u32 = 4;
 }
 
 /// An extent by the name that it has in every store.
@@ -285,6 +337,15 @@ pub struct LocalChanges {
     pub ranges: Vec<LocalRange>,
 }
 
+/// Until when a version is kept, whatever else says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Lock {
+    /// 0 none, 1 governance, 2 compliance.
+    pub mode: u8,
+    /// Until when, ns since 1970.
+    pub until_ns: u64,
+}
+
 /// A fact.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Fact {
@@ -308,10 +369,10 @@ pub enum Fact {
     Alias(ObjectId, ObjectId),
     /// A tag on a moment: the stamp (ns since 1970) that it names, or removed.
     Tag(Vec<u8>, Option<u64>),
-    /// Object Lock of a version: mode (1 governance, 2 compliance) and the time, ns since 1970, until which.
-    Retain(ObjectId, VersionId, u8, u64),
-    /// Legal hold of a version, on or off.
-    Hold(ObjectId, VersionId, bool),
+    /// Object Lock of a version, in the place of those that its maker saw: for each store, its facts up to this stamp.
+    Retain(ObjectId, VersionId, Lock, Vec<(StoreId, u64)>),
+    /// Legal hold of a version, on, or taken off by one who saw these.
+    Hold(ObjectId, VersionId, bool, Vec<(StoreId, u64)>),
 
     /// Local: the inode number given to an object of another store.
     Inode(ObjectId, Ino),
@@ -342,6 +403,64 @@ pub enum Fact {
     Unnamed(Vec<ExtentId>),
     /// Local: retention gave this version up.
     Removed(ObjectId, VersionId),
+    /// Local: the clock by which things expire has got to this, ns since 1970.
+    Clock(u64),
+    /// Local, beside a version of another store: it comes without its content, which may follow; or, with true, which
+    /// retention here would not keep.
+    Without(ObjectId, VersionId, bool),
+    /// Local: a version that came without its content: that is noted now. With its stamp, ns since 1970, and who made it.
+    Supplied(Box<Version>, u64, StoreId),
+    /// Local: a value that another store's index has, under the stamp with which it was made.
+    Told(Box<Told>),
+    /// Only told: some fact that names this object has this stamp.
+    Touched(ObjectId),
+    /// Only told: what left a name last.
+    Marked(Box<Marked>),
+    /// Only told: a state of the history of a name that some link continues.
+    Continued(Lineage),
+    /// Local: everything that these facts batches come to was told.
+    Filled(Vec<Stretch>),
+    /// Local: effects of these facts batches may be here from now on, since a telling began that takes them in.
+    Owed(Vec<Stretch>),
+    /// Nobody holds these facts batches any more, but what some of them came to is here: from now on it counts as said by this
+    /// store. Others learn it from this store's index, as what makes up this batch.
+    Adopted(Vec<Stretch>),
+    /// Local: rows of a draft that truncations hide are gone: some, or all, and then the truncations need not be known any more.
+    Trimmed(ObjectId),
+    /// Local: moves of directories stamped before this (ns since 1970) need not be kept; some of them go.
+    MovesForgotten(u64),
+}
+
+/// A fact as another store's index has it: who made it when.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Told {
+    /// Its stamp, ns since 1970.
+    pub hlc: u64,
+    /// The store that made it.
+    pub store: StoreId,
+    /// In which incarnation, if that matters (moves of directories); else 0.
+    pub incarnation: Incarnation,
+    /// Number of the fact in its record, if that matters; else 0.
+    pub part: u32,
+    /// The fact, encoded; never one that was told itself.
+    pub fact: Vec<u8>,
+}
+
+/// What left a name last.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Marked {
+    /// The directory.
+    pub dir: ObjectId,
+    /// The name.
+    pub name: Vec<u8>,
+    /// Id of the delete marker; 0: it left none.
+    pub id: VersionId,
+    /// What left.
+    pub child: ObjectId,
+    /// The history that the name ends with.
+    pub lineage: Lineage,
+    /// Nothing was deleted: what stood here was given another name.
+    pub moved: bool,
 }
 
 impl Fact {
@@ -364,6 +483,17 @@ impl Fact {
                 | Self::Cleaned(..)
                 | Self::Unnamed(..)
                 | Self::Removed(..)
+                | Self::Clock(..)
+                | Self::Without(..)
+                | Self::Supplied(..)
+                | Self::Told(..)
+                | Self::Touched(..)
+                | Self::Marked(..)
+                | Self::Continued(..)
+                | Self::Filled(..)
+                | Self::Owed(..)
+                | Self::Trimmed(..)
+                | Self::MovesForgotten(..)
         )
     }
 }

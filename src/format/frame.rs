@@ -34,6 +34,8 @@ pub mod flags {
     pub const FOREIGN: u32 = 2;
     /// An extent whose bytes are only stored; an operation says where they belong.
     pub const DETACHED: u32 = 4;
+    /// An operation with which whatever loses its last name is given up, since nobody here has it open.
+    pub const GIVES_UP: u32 = 8;
 }
 
 /// What a record is.
@@ -265,7 +267,9 @@ pub const fn table_len(raw_len: u32) -> usize {
 }
 
 /// Where a record was made, for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default, bincode::Encode, bincode::Decode,
+)]
 pub struct Origin {
     /// The store.
     pub store: StoreId,

@@ -24,12 +24,18 @@ pub fn leaf(bytes: &[u8]) -> Hash {
     *blake3::Hasher::new().update(&[LEAF]).update(bytes).finalize().as_bytes()
 }
 
-fn node(left: &Hash, right: &Hash) -> Hash {
+/// Hash of an extent's raw bytes, as peers tell it.
+#[must_use]
+pub fn of_extent(raw: &[u8]) -> Hash {
+    *blake3::hash(raw).as_bytes()
+}
+
+pub(super) fn node(left: &Hash, right: &Hash) -> Hash {
     *blake3::Hasher::new().update(&[NODE]).update(left).update(right).finalize().as_bytes()
 }
 
 /// The hash of a whole subtree of zeros, for each level.
-fn zeros(level: u32) -> Hash {
+pub(super) fn zeros(level: u32) -> Hash {
     static LEVELS: OnceLock<Vec<Hash>> = OnceLock::new();
     let levels = LEVELS.get_or_init(|| {
         let mut all = vec![leaf(&[0; LEAF_BYTES as usize])];
@@ -52,7 +58,13 @@ pub fn content<E>(size: u64, data: &[(u64, u64)], read: ReadLeaf<'_, E>) -> Resu
     let mut buffer = vec![0; size.min(LEAF_BYTES) as usize];
     let mut tree = Tree { size, leaves, data, read, buffer: &mut buffer };
     let top = if leaves == 0 { leaf(&[]) } else { tree.subtree(levels_above(leaves), 0)? };
-    Ok(*blake3::Hasher::new().update(&[ROOT]).update(&size.to_le_bytes()).update(&top).finalize().as_bytes())
+    Ok(root(size, &top))
+}
+
+/// The content hash of a file of this size whose leaves have this hash together.
+#[must_use]
+pub fn root(size: u64, top: &Hash) -> Hash {
+    *blake3::Hasher::new().update(&[ROOT]).update(&size.to_le_bytes()).update(top).finalize().as_bytes()
 }
 
 /// Levels above the leaves of a tree that holds so many.

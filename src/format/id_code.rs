@@ -7,7 +7,7 @@ use bincode::{
     error::{DecodeError, EncodeError},
 };
 
-use crate::base::{Incarnation, Ino, LinkId, Lsn, ObjectId, SegmentId, StoreId, VersionId};
+use crate::base::{Incarnation, Ino, LineageId, LinkId, Lsn, ObjectId, SegmentId, StoreId, VersionId};
 
 use super::Codec;
 
@@ -31,7 +31,7 @@ macro_rules! id_code {
     )+};
 }
 
-id_code!(Ino, Lsn, SegmentId, Incarnation, StoreId, ObjectId, LinkId, VersionId);
+id_code!(Ino, Lsn, SegmentId, Incarnation, StoreId, ObjectId, LinkId, VersionId, LineageId);
 
 impl Encode for Codec {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {

@@ -20,7 +20,7 @@ pub struct Prepared {
     raw_crc: u32,
     /// Of the stored bytes; 0 for a raw extent.
     payload_crc: u32,
-    /// The piece table as stored; empty for anything but an extent above 16 KiB.
+    /// The piece table as stored; empty for anything but an extent above 4 KiB.
     table: Vec<u8>,
     stored: Arc<Vec<u8>>,
 }

@@ -8,14 +8,19 @@ use bincode::{Decode, Encode};
 
 use crate::base::{Ino, LinkId, Lsn, ObjectId, VersionId};
 
+pub use super::locks::{LockEntry, LockRow};
 use super::{
     Location,
-    facts::{Lineage, LocalRange, ObjectKind, Owner, Time, VersionVector},
+    facts::{Lineage, ObjectKind, Owner, Time, VersionVector, version_flags},
     moments::Moments,
 };
 pub use super::{
     bases::{BaseList, BasePiece, BaseRecord, BaseRow},
+    hash_tree::{HashGroupRow, HashTreeRow},
+    markers::{Departure, LineageRow, MarkerRow},
     moments::MomentsRow,
+    move_rows::{MoveAsk, MoveRow},
+    to_come::{ChangesRow, LackingRow, WaitingRow},
 };
 
 /// First bytes of keys.
@@ -42,9 +47,9 @@ pub mod kind {
     pub const OBJECT_ID: u8 = 0x17;
     /// link that is not its object's first -> [`super::LinkRegister`].
     pub const REGISTER: u8 = 0x18;
-    /// inode, link that is not its first -> nothing.
+    /// inode, slot -> link that is not its first, of those that are not gone. Slots are 0, 1, ... without a gap.
     pub const OBJECT_LINKS: u8 = 0x19;
-    /// directory, name -> [`super::MarkerRow`], the last delete marker there.
+    /// directory, name -> [`super::MarkerRow`]: what left the name last.
     pub const MARKER: u8 = 0x1a;
     /// number -> store id.
     pub const STORE_NUMBER: u8 = 0x1b;
@@ -83,10 +88,27 @@ pub mod kind {
     pub const MOMENTS: u8 = 0x2b;
     /// version id -> [`super::LockRow`].
     pub const LOCK: u8 = 0x2d;
+    /// inode, version id -> [`super::LackingRow`]: versions whose facts are here and whose content is not.
+    pub const LACKING: u8 = 0x31;
+    /// store, incarnation -> facts batches of it whose effects may be here, as intervals of sequences.
+    pub const OWED: u8 = 0x2a;
+    /// The LSN up to which what came here can be told from the index only.
+    pub const FILLED: u8 = 0x32;
     /// number -> [`super::BaseRow`]: where the list of the newest base lies.
-    pub const BASE: u8 = 0x2a;
+    pub const BASE: u8 = 0x33;
+    /// lineage -> [`super::LineageRow`], of those that a link continues.
+    pub const LINEAGE: u8 = 0x2e;
+    /// inode, number, version id -> LSN of the version, of objects whose versions did not come in the order of their numbers.
+    pub const NUMBERED: u8 = 0x2f;
     /// superseded row: key, LSN from which it held -> [`super::Superseded`].
     pub const HISTORY: u8 = 0x30;
+    /// From here on rows are only kept to spare work: the log does not make them, no base has them, and each may be
+    /// missing, or older than what it speaks of.
+    pub const SPARED: u8 = 0x40;
+    /// inode, branch -> [`super::HashTreeRow`].
+    pub const HASH_TREE: u8 = 0x40;
+    /// inode, branch, height, index -> [`super::HashGroupRow`].
+    pub const HASH_GROUP: u8 = 0x41;
 }
 
 /// Makes a key.
@@ -143,7 +165,7 @@ pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
 /// Functions that make the keys of each kind; called `key::link(dir, name)` and so on.
 pub mod key {
     use super::{Ino, Key, LinkId, Lsn, ObjectId, VersionId, kind};
-    use crate::base::{Incarnation, StoreId};
+    use crate::base::{Incarnation, LineageId, StoreId};
 
     /// The one META row.
     #[must_use]
@@ -205,14 +227,20 @@ pub mod key {
     pub fn register(link: LinkId) -> Vec<u8> {
         Key::new(kind::REGISTER).u128(link.get()).done()
     }
-    /// A further link of an object; none gives the prefix of all.
+    /// A further link of an object, by its slot.
     #[must_use]
-    pub fn object_links(ino: Ino, link: Option<LinkId>) -> Vec<u8> {
-        let key = Key::new(kind::OBJECT_LINKS).u64(ino.get());
-        match link {
-            Some(link) => key.u128(link.get()).done(),
-            None => key.done(),
-        }
+    pub fn object_links(ino: Ino, slot: u32) -> Vec<u8> {
+        Key::new(kind::OBJECT_LINKS).u64(ino.get()).u32(slot).done()
+    }
+    /// A state of the history of a name.
+    #[must_use]
+    pub fn lineage(id: LineageId) -> Vec<u8> {
+        Key::new(kind::LINEAGE).u128(id.get()).done()
+    }
+    /// A version by its number among those of its object.
+    #[must_use]
+    pub fn numbered(ino: Ino, number: u64, id: VersionId) -> Vec<u8> {
+        Key::new(kind::NUMBERED).u64(ino.get()).u64(number).u128(id.get()).done()
     }
     /// The last delete marker at a name; an empty name gives the prefix of all.
     #[must_use]
@@ -297,6 +325,40 @@ pub mod key {
     pub fn changes(ino: Ino, version: VersionId, part: u32) -> Vec<u8> {
         Key::new(kind::CHANGES).u64(ino.get()).u128(version.get()).u32(part).done()
     }
+    /// Facts batches of an incarnation whose effects may be here.
+    #[must_use]
+    pub fn owed(store: StoreId, incarnation: Incarnation) -> Vec<u8> {
+        Key::new(kind::OWED).u128(store.get()).u64(incarnation.get()).done()
+    }
+    /// The one FILLED row.
+    #[must_use]
+    pub fn filled() -> Vec<u8> {
+        Key::new(kind::FILLED).done()
+    }
+    /// A version whose content is not here; none gives the prefix of all of an object.
+    #[must_use]
+    pub fn lacking(ino: Ino, version: Option<VersionId>) -> Vec<u8> {
+        let key = Key::new(kind::LACKING).u64(ino.get());
+        match version {
+            Some(v) => key.u128(v.get()).done(),
+            None => key.done(),
+        }
+    }
+    /// The content hash of a branch in parts: which version it is of.
+    #[must_use]
+    pub fn hash_tree(ino: Ino, branch: u32) -> Vec<u8> {
+        Key::new(kind::HASH_TREE).u64(ino.get()).u32(branch).done()
+    }
+    /// A group of nodes of that.
+    #[must_use]
+    pub fn hash_group(ino: Ino, branch: u32, height: u32, index: u64) -> Vec<u8> {
+        Key::new(kind::HASH_GROUP).u64(ino.get()).u32(branch).u32(height).u64(index).done()
+    }
+    /// The branch in a key of [`hash_tree`].
+    #[must_use]
+    pub fn branch_of(key: &[u8]) -> Option<u32> {
+        Some(u32::from_be_bytes(key.get(9..13)?.try_into().ok()?))
+    }
     /// When another version began to show.
     #[must_use]
     pub fn shown(ino: Ino, at: Lsn) -> Vec<u8> {
@@ -326,6 +388,11 @@ pub mod key {
     pub fn ino_of(key: &[u8]) -> Option<Ino> {
         Some(Ino::new(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?)))
     }
+    /// The number in a key of [`numbered`].
+    #[must_use]
+    pub fn number_of(key: &[u8]) -> Option<u64> {
+        Some(u64::from_be_bytes(key.get(9..17)?.try_into().ok()?))
+    }
     /// The name in a key of [`link`], [`xattr`] or [`marker`].
     #[must_use]
     pub fn name_of(key: &[u8]) -> &[u8] {
@@ -344,10 +411,23 @@ pub mod key {
         let o = held_origin(key)?;
         Some(crate::format::facts::ExtentId { store: o.store, incarnation: o.incarnation, sequence: o.seq })
     }
+    /// Stamp, store, incarnation and part in a key of [`moved_dir`].
+    #[must_use]
+    pub fn moved_by(key: &[u8]) -> Option<(u64, StoreId, Incarnation, u32)> {
+        let hlc = u64::from_be_bytes(key.get(1..9)?.try_into().ok()?);
+        let store = StoreId::new(u128::from_be_bytes(key.get(9..25)?.try_into().ok()?));
+        let incarnation = Incarnation::new(u64::from_be_bytes(key.get(25..33)?.try_into().ok()?));
+        Some((hlc, store, incarnation, u32::from_be_bytes(key.get(33..37)?.try_into().ok()?)))
+    }
     /// The missing version in a key of [`waiting`].
     #[must_use]
     pub fn waited_for(key: &[u8]) -> Option<VersionId> {
         Some(VersionId::new(u128::from_be_bytes(key.get(1..17)?.try_into().ok()?)))
+    }
+    /// The version in a key of [`lacking`].
+    #[must_use]
+    pub fn lacking_version(key: &[u8]) -> Option<VersionId> {
+        Some(VersionId::new(u128::from_be_bytes(key.last_chunk::<16>().copied()?)))
     }
     /// The number that ends a key: an LSN or a chunk.
     #[must_use]
@@ -385,6 +465,8 @@ pub struct MetaRow {
     pub versions: u64,
     /// When the highest stamp of facts rose, as far as no row says so.
     pub moments: Moments,
+    /// The clock by which things expire, as far as it was written down, ns since 1970.
+    pub clock_ns: u64,
 }
 
 /// A row that was replaced or removed.
@@ -447,6 +529,8 @@ pub struct LinkRegister {
     pub continues: Option<Lineage>,
     /// Is it in its directory's rows now, and in which directory's?
     pub placed: Option<Ino>,
+    /// Where it is listed among the further links of its object; the first link, and one that is gone, is not.
+    pub slot: Option<u32>,
 }
 
 /// An object: its registers, and what its content is.
@@ -494,13 +578,13 @@ pub struct Attributes {
     pub entries: u64,
     /// The first link.
     pub link: Option<LinkRegister>,
-    /// Has further links, or had.
-    pub more_links: bool,
+    /// Further links that are not gone: as many slots of [`kind::OBJECT_LINKS`].
+    pub further: u32,
     /// Extended attributes that are set.
     pub xattrs: u32,
     /// For a directory that is another name for one: that one.
     pub alias: Option<Ino>,
-    /// For a directory: names in it have been deleted, so it has, or had, delete markers.
+    /// For a directory: something left a name in it, so it has rows of [`kind::MARKER`].
     pub markers: bool,
     /// Shares a name with another object after a conflict.
     pub contested: bool,
@@ -544,8 +628,10 @@ pub struct Content {
     pub newest_ns: u64,
     /// The next free branch number.
     pub branches: u32,
-    /// Versions made or received so far: the next one's ordinal less one.
+    /// The highest number of a version made or received so far: the next one's less one.
     pub ordinal: u64,
+    /// A version came whose number was not higher than all before: [`kind::NUMBERED`] has the order.
+    pub disordered: bool,
     /// LSN of the first version that was removed before every one that is kept.
     pub gap: Option<Lsn>,
 }
@@ -590,7 +676,7 @@ pub struct Piece {
 pub struct VersionRow {
     /// Its id.
     pub id: VersionId,
-    /// Which of this object's versions here, from 1; kept when others are removed.
+    /// Its number among this object's versions, from 1, the same on every store: [`VersionVector::number`].
     pub ordinal: u64,
     /// Branch on which it lies.
     pub branch: u32,
@@ -622,8 +708,8 @@ pub struct VersionRow {
     pub cuts: Vec<Cut>,
     /// Did it show from its commit on?
     pub shown: bool,
-    /// Links that its maker knew to be gone.
-    pub knew_gone: Vec<(LinkId, Stamp)>,
+    /// Further links that the object had where it was made.
+    pub links: Vec<LinkId>,
     /// LSN of the first version that was removed behind it and before the next one that is kept.
     pub gap: Option<Lsn>,
 }
@@ -633,6 +719,12 @@ impl VersionRow {
     #[must_use]
     pub const fn written(&self) -> Stamp {
         Stamp { hlc: self.changed, store: self.stamp.store }
+    }
+
+    /// Did the object have this link where this version was made, as far as it says?
+    #[must_use]
+    pub fn names(&self, link: LinkId, first: bool) -> bool {
+        if first { self.flags & version_flags::NOT_FIRST_LINK == 0 } else { self.links.contains(&link) }
     }
 }
 
@@ -654,25 +746,6 @@ pub struct BranchRow {
     pub tip: Lsn,
 }
 
-/// How a version that is still to come differs from one that is here: a [`super::facts::Changes`] whose
-/// extents are already in this log.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct ChangesRow {
-    /// The version to start from; none: an empty file.
-    pub base: Option<VersionId>,
-    /// What differs, to be applied in this order.
-    pub ranges: Vec<LocalRange>,
-}
-
-/// A version that waits for the one on which its changes rest.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct WaitingRow {
-    /// The version.
-    pub version: super::facts::Version,
-    /// Stamp of its record.
-    pub stamp: Stamp,
-}
-
 /// Where a version is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct VersionPlace {
@@ -684,21 +757,6 @@ pub struct VersionPlace {
     pub removed: bool,
 }
 
-/// What keeps a version from being removed: Object Lock and legal hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
-pub struct LockRow {
-    /// 0 none, 1 governance, 2 compliance.
-    pub mode: u8,
-    /// Until when, ns since 1970.
-    pub until: u64,
-    /// Newest stamp of the two.
-    pub stamp: Stamp,
-    /// Held.
-    pub hold: bool,
-    /// Newest stamp of that.
-    pub hold_stamp: Stamp,
-}
-
 /// An extent of another store in this one's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct ExtentRow {
@@ -706,45 +764,6 @@ pub struct ExtentRow {
     pub extent: Lsn,
     /// Where that lies.
     pub location: Location,
-}
-
-/// A delete marker: the last one at a name.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct MarkerRow {
-    /// LSN since which this holds.
-    pub from: Lsn,
-    /// Stamp of the removal.
-    pub stamp: Stamp,
-    /// Id of the marker.
-    pub id: VersionId,
-    /// What was removed.
-    pub child: Ino,
-    /// Whose history it ends.
-    pub lineage: Lineage,
-    /// Nothing was deleted: what stood here was given another name.
-    pub moved: bool,
-}
-
-/// A move of a directory, or an alias: what was decided, and what was there before, to take it back.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct MoveRow {
-    /// The directory.
-    pub dir: Ino,
-    /// What is asked for.
-    pub ask: MoveAsk,
-    /// Where the directory hung before; none: nowhere.
-    pub before: Option<LinkRegister>,
-    /// Took effect: it would not have closed a cycle, and was the newest of its register.
-    pub done: bool,
-}
-
-/// What a [`MoveRow`] asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum MoveAsk {
-    /// Hang here (or be gone from here).
-    Hang(LinkRegister),
-    /// Be another name for this one.
-    Alias(Ino),
 }
 
 /// A tag.

@@ -1,13 +1,12 @@
 //! Each request of the kernel, as fuser hands it over.
 
 use std::{
-    cell::RefCell,
     ffi::OsStr,
     io,
     os::unix::ffi::OsStrExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -19,14 +18,15 @@ use fuser::{
 };
 
 use crate::{
-    base::{FsError, Result},
+    base::{FsError, Result, panic_text, planted},
     vfs::{Allocate, Asker, Front, ObjectKind, Rename, Seek, Setting},
 };
 
 use super::{
-    REQUEST_BYTES, Requests,
+    REQUEST_BYTES, Requests, THREADS,
     convert::{attributes, caller, file_type, in_group, ino, kind, node, set_time},
     errno::{self, Code},
+    waiters::{AT_ONCE_BYTES, Read, Waiters},
 };
 
 /// How long the kernel may believe names and attributes: long, since every change goes through it or is told
@@ -34,6 +34,8 @@ use super::{
 const LIFETIME: Duration = Duration::from_secs(3600);
 /// Requests that the kernel may have under way in the background.
 const BACKGROUND: u16 = 64;
+/// The kernel may keep a listing, and use the one that it has. It drops it when it changes the directory.
+const KEEP_LISTING: FopenFlags = FopenFlags::FOPEN_CACHE_DIR.union(FopenFlags::FOPEN_KEEP_CACHE);
 /// Entries that are fetched at once for a listing.
 const LIST_ENTRIES: usize = 64;
 /// Inode numbers are never used again, so one generation is enough.
@@ -43,13 +45,9 @@ const STATFS_BYTES: u64 = 4096;
 /// The most that one copy request copies, in bytes: its answer has 32 bits.
 const COPY_BYTES: u64 = 1 << 30;
 
-thread_local! {
-    /// What reads read into: one for each thread that answers.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 /// Capabilities that are used where the kernel has them. Not FUSE_ATOMIC_O_TRUNC: with it, opening a running
-/// program with O_TRUNC cuts it off before the kernel finds that it may not be written to.
+/// program with O_TRUNC cuts it off before the kernel finds that it may not be written to. Nor FUSE_CACHE_SYMLINKS: the kernel
+/// would go on showing where `.segfs/at/now` or a tag led when it was asked for first.
 const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
@@ -62,28 +60,27 @@ const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    InitFlags::FUSE_EXPORT_SUPPORT,
 ];
 
 /// The filesystem as fuser drives it.
 pub(super) struct Adapter {
     vfs: Arc<Front>,
     requests: Arc<Requests>,
+    waiters: Waiters,
     /// The kernel collects writes and hands them over later: asked for, and after the handshake, so it is.
     writeback: bool,
 }
 
 impl Adapter {
     pub(super) fn new(vfs: Arc<Front>, requests: Arc<Requests>, writeback: bool) -> Self {
-        Self { vfs, requests, writeback }
+        Self { vfs, requests, waiters: Waiters::new(THREADS - 1), writeback }
     }
 
     fn run<T>(&self, request: impl FnOnce(&Front) -> Result<T>) -> Result<T, Code> {
-        self.requests.begun.fetch_add(1, Relaxed);
-        let answer = caught(|| request(&self.vfs), |why| self.vfs.stop_writing(why));
-        self.requests.ended.fetch_add(1, Relaxed);
-        answer
+        let _counted = Requests::begin(&self.requests);
+        caught(|| request(&self.vfs).inspect_err(|e| self.vfs.failed(e)), |why| self.vfs.stop_writing(why))
     }
 
     fn entry(&self, reply: ReplyEntry, request: impl FnOnce(&Front) -> Result<crate::vfs::Attributes>) {
@@ -116,7 +113,7 @@ impl Adapter {
 }
 
 /// Runs a request. One that panics is answered with an I/O error, and nothing is written any more.
-fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Result<T, Code> {
+pub(super) fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Result<T, Code> {
     match catch_unwind(AssertUnwindSafe(request)) {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(e)) => {
@@ -127,9 +124,7 @@ fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Re
             Err(code)
         }
         Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-            let why = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            stop(&format!("a request panicked: {why}"));
+            stop(&format!("a request panicked: {}", panic_text(&*panic)));
             Err(errno::IO)
         }
     }
@@ -138,6 +133,11 @@ fn caught<T>(request: impl FnOnce() -> Result<T>, stop: impl FnOnce(&str)) -> Re
 /// Is a file opened to be written to?
 fn writes(flags: OpenFlags) -> bool {
     flags.acc_mode() != OpenAccMode::O_RDONLY
+}
+
+/// Is a file opened such that its access time may move?
+fn may_access(flags: OpenFlags) -> bool {
+    flags.0 & libc::O_NOATIME == 0
 }
 
 /// What the kernel may do with an open file: keep its pages (nobody else writes), and not tell of closes that
@@ -167,8 +167,16 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(place) = name.as_bytes().strip_prefix(b"planted-panic:") {
+            planted::arm(place);
+        }
         match self.vfs_lookup(req, parent, name) {
-            Ok(Some(a)) => reply.entry(&self.lifetime(ino(a.ino)), &a, GENERATION),
+            Ok(Some(a)) => {
+                let (this, stay) = (ino(a.ino), self.vfs.attributes_last(ino(a.ino)));
+                let attributes = if stay { LIFETIME } else { Duration::ZERO };
+                reply.entry_with_ttls(&attributes, &self.lifetime(this), &a, GENERATION);
+            }
             Ok(None) if self.vfs.is_past(ino(parent)) => reply.error(errno::NOT_FOUND),
             Ok(None) => {
                 // Inode 0 with a lifetime: the kernel remembers that there is nothing.
@@ -179,12 +187,19 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &Request, node: INodeNo, times: u64) {
-        self.vfs.forget(ino(node), times);
+        // Nobody is answered.
+        let _ = self.run(|vfs| {
+            vfs.forget(ino(node), times);
+            Ok(())
+        });
     }
 
     fn getattr(&self, _req: &Request, node: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.run(|vfs| vfs.attributes(ino(node))) {
-            Ok(a) => reply.attr(&self.lifetime(a.ino), &attributes(&a)),
+            Ok(a) => {
+                let lifetime = if self.vfs.attributes_last(a.ino) { LIFETIME } else { Duration::ZERO };
+                reply.attr(&lifetime, &attributes(&a));
+            }
             Err(e) => reply.error(e),
         }
     }
@@ -225,7 +240,12 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _req: &Request, node: INodeNo, reply: ReplyData) {
-        match self.run(|vfs| vfs.read_link(ino(node))) {
+        let read = |vfs: &Front| {
+            let target = vfs.read_link(ino(node))?;
+            vfs.accessed(ino(node));
+            Ok(target)
+        };
+        match self.run(read) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(e),
         }
@@ -296,7 +316,14 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.run(|vfs| vfs.open(asker(req, &in_group(req)), ino(node), writes(flags))) {
+        let open = |vfs: &Front| {
+            let handle = vfs.open(asker(req, &in_group(req)), ino(node), writes(flags))?;
+            if !writes(flags) && may_access(flags) {
+                vfs.accessed(ino(node));
+            }
+            Ok(handle)
+        };
+        match self.run(open) {
             Ok(handle) => reply.opened(FileHandle(handle), open_flags(flags)),
             Err(e) => reply.error(e),
         }
@@ -328,20 +355,34 @@ impl Filesystem for Adapter {
         _fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        BUFFER.with_borrow_mut(|buffer| {
-            let size = size.min(REQUEST_BYTES) as usize;
-            if buffer.len() < size {
-                buffer.resize(size, 0);
+        if writes(flags) && may_access(flags) {
+            // Of those who only read, opening counts.
+            let noted = |vfs: &Front| {
+                vfs.accessed(ino(node));
+                Ok(())
+            };
+            let _ = caught(|| noted(&self.vfs), |why| self.vfs.stop_writing(why));
+        }
+        let read = Read { ino: ino(node), offset, size: size.min(REQUEST_BYTES) as usize };
+        let counted = Requests::begin(&self.requests);
+        let Some(_may_wait) = self.waiters.may_wait() else {
+            if read.size > AT_ONCE_BYTES {
+                return read.answer(&self.vfs, reply);
             }
-            match self.run(|vfs| vfs.read(ino(node), offset, &mut buffer[..size])) {
-                Ok(n) => reply.data(&buffer[..n]),
-                Err(e) => reply.error(e),
+            if let Some(reply) = read.answer_at_once(&self.vfs, reply) {
+                let vfs = Arc::clone(&self.vfs);
+                self.waiters.hand_over(move || {
+                    let _counted = counted;
+                    read.answer(&vfs, reply);
+                });
             }
-        });
+            return;
+        };
+        read.answer(&self.vfs, reply);
     }
 
     fn write(
@@ -357,9 +398,19 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let by = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| caller(req));
-        match self.run(|vfs| vfs.write(ino(node), fh.0, offset, data, by)) {
+        let write = |vfs: &Front| {
+            planted::strike("write");
+            vfs.write(ino(node), fh.0, offset, data, by)
+        };
+        match self.run(write) {
             Ok(()) => reply.written(data.len() as u32),
-            Err(e) => reply.error(e),
+            Err(e) => {
+                if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                    // Nobody waits for this answer, and the kernel lets go of the data.
+                    self.vfs.lost(ino(node));
+                }
+                reply.error(e);
+            }
         }
     }
 
@@ -386,13 +437,14 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn fsync(&self, _req: &Request, _node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
-        self.empty(reply, |vfs| vfs.sync());
+    fn fsync(&self, _req: &Request, node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
+        self.empty(reply, |vfs| vfs.fsync(ino(node)));
     }
 
     fn opendir(&self, req: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.run(|vfs| vfs.open_dir(asker(req, &in_group(req)), ino(node))) {
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Ok((handle, true)) => reply.opened(FileHandle(handle), KEEP_LISTING),
+            Ok((handle, false)) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(e) => reply.error(e),
         }
     }
@@ -400,6 +452,9 @@ impl Filesystem for Adapter {
     fn readdir(&self, _req: &Request, dir: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let mut at = offset;
         let done = self.run(|vfs| {
+            if offset == 0 {
+                vfs.accessed(ino(dir));
+            }
             loop {
                 let page = vfs.read_dir(ino(dir), fh.0, at, LIST_ENTRIES)?;
                 let Some(last) = page.last() else { return Ok(()) };
@@ -409,6 +464,9 @@ impl Filesystem for Adapter {
                     if reply.add(node(e.ino), e.cookie, file_type(e.kind), name) {
                         return Ok(());
                     }
+                }
+                if page.len() != LIST_ENTRIES {
+                    return Ok(()); // the end, or so near to it that the kernel may ask once more
                 }
             }
         });
@@ -426,8 +484,12 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let mut at = offset;
+        // An empty answer says that this is the end.
+        let (mut at, mut any) = (offset, false);
         let done = self.run(|vfs| {
+            if offset == 0 {
+                vfs.accessed(ino(dir));
+            }
             loop {
                 let page = vfs.read_dir(ino(dir), fh.0, at, LIST_ENTRIES)?;
                 let Some(last) = page.last() else { return Ok(()) };
@@ -439,6 +501,10 @@ impl Filesystem for Adapter {
                         vfs.not_listed(e);
                         return Ok(());
                     }
+                    any = true;
+                }
+                if any && page.len() != LIST_ENTRIES {
+                    return Ok(());
                 }
             }
         });
@@ -497,7 +563,10 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, req: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let found = self.run(|vfs| vfs.xattr(asker(req, &in_group(req)), ino(node), name.as_bytes()));
+        let found = self.run(|vfs| {
+            planted::strike("xattr");
+            vfs.xattr(asker(req, &in_group(req)), ino(node), name.as_bytes())
+        });
         Self::xattr(reply, size, found);
     }
 

@@ -7,6 +7,7 @@ mod adapter;
 mod convert;
 mod errno;
 mod options;
+mod waiters;
 
 use std::{
     io,
@@ -19,7 +20,7 @@ use std::{
 
 use fuser::{Config, MountOption, SessionACL};
 
-use crate::vfs::{Front, Vfs};
+use crate::vfs::{AccessTimes, Front, Vfs};
 use adapter::Adapter;
 
 pub use options::{KNOWN as KNOWN_OPTIONS, Options, UnknownOption};
@@ -42,7 +43,21 @@ pub struct Requests {
     ended: AtomicU64,
 }
 
+/// A request that is under way as long as this is there.
+struct Counted(Arc<Requests>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Relaxed);
+    }
+}
+
 impl Requests {
+    fn begin(requests: &Arc<Self>) -> Counted {
+        requests.begun.fetch_add(1, Relaxed);
+        Counted(Arc::clone(requests))
+    }
+
     /// How many were answered.
     #[must_use]
     pub fn answered(&self) -> u64 {
@@ -82,6 +97,7 @@ impl Mount {
             }
         });
         vfs.ask_groups(convert::groups_of);
+        vfs.keep_access_times(if options.read_only { AccessTimes::Never } else { options.access_times });
         Ok(Self { session: session.spawn()?, requests })
     }
 
@@ -125,7 +141,7 @@ fn mount_options(source: &Path, options: &Options) -> Vec<MountOption> {
     if options.directories_synchronous {
         all.push(MountOption::DirSync);
     }
-    if options.no_access_times {
+    if options.access_times == AccessTimes::Never {
         all.push(MountOption::NoAtime);
     }
     all

@@ -1,6 +1,6 @@
 //! Mount options: those of mount(8) that mean something here.
 
-use crate::vfs::{Shown, When};
+use crate::vfs::{AccessTimes, Shown, When};
 
 /// How to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub struct Options {
     pub synchronous: bool,
     /// Every change of a directory waits for the disk.
     pub directories_synchronous: bool,
-    /// Access times stay.
-    pub no_access_times: bool,
+    /// When access times move.
+    pub access_times: AccessTimes,
     /// The kernel collects writes and hands them over later (its writeback cache).
     pub writeback: bool,
     /// Not a new mount: an existing one is changed.
@@ -38,7 +38,7 @@ pub struct UnknownOption(pub String);
 
 /// Every option, for messages.
 pub const KNOWN: &str = "ro, rw, allow_other, noallow_other, dev, nodev, suid, nosuid, exec, noexec, sync, async, dirsync, atime, \
-     noatime, relatime, writeback, nowriteback, defaults";
+     noatime, relatime, strictatime, writeback, nowriteback, defaults";
 
 impl Options {
     /// As for a mount by root (who may let others in, as on any other filesystem), or by a user.
@@ -52,7 +52,7 @@ impl Options {
             execute: true,
             synchronous: false,
             directories_synchronous: false,
-            no_access_times: false,
+            access_times: AccessTimes::Relative,
             writeback: false,
             remount: false,
             history: Shown::Hidden,
@@ -80,14 +80,15 @@ impl Options {
                 "sync" => self.synchronous = true,
                 "async" => self.synchronous = false,
                 "dirsync" => self.directories_synchronous = true,
-                "noatime" => self.no_access_times = true,
+                "noatime" => self.access_times = AccessTimes::Never,
+                "strictatime" => self.access_times = AccessTimes::Strict,
                 "writeback" => self.writeback = true,
                 "nowriteback" => self.writeback = false,
                 "remount" => self.remount = true,
                 "history=hidden" => self.history = Shown::Hidden,
                 "history=visible" => self.history = Shown::Visible,
                 "history=off" => self.history = Shown::Off,
-                "atime" | "relatime" => self.no_access_times = false,
+                "atime" | "relatime" | "nostrictatime" => self.access_times = AccessTimes::Relative,
                 "defaults" | "auto" | "noauto" | "user" | "users" | "nofail" | "_netdev" => {}
                 _ if is_for_others(option) => {}
                 _ => return Err(UnknownOption(option.to_owned())),

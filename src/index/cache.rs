@@ -197,6 +197,10 @@ impl Index for CachedIndex {
         self.inner.unflushed_bytes()
     }
 
+    fn unflushed_removals(&self) -> u64 {
+        self.inner.unflushed_removals()
+    }
+
     fn rotate(&self, lsn: Lsn) -> Result<()> {
         self.inner.rotate(lsn)
     }

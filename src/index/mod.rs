@@ -161,6 +161,11 @@ pub trait Index: Send + Sync {
     /// Bytes in the active memtable, so that the store decides when to rotate.
     fn unflushed_bytes(&self) -> u64;
 
+    /// Removals in the active memtable, of which a walk through their place steps over each.
+    fn unflushed_removals(&self) -> u64 {
+        0
+    }
+
     /// Closes the active memtable: it covers exactly what was applied so far, up to `lsn`. Never concurrent with
     /// [`apply`](Self::apply). Does nothing if nothing was applied and `lsn` is not new.
     fn rotate(&self, lsn: Lsn) -> Result<()>;
@@ -215,6 +220,10 @@ impl<I: Index + ?Sized> Index for Arc<I> {
 
     fn unflushed_bytes(&self) -> u64 {
         (**self).unflushed_bytes()
+    }
+
+    fn unflushed_removals(&self) -> u64 {
+        (**self).unflushed_removals()
     }
 
     fn rotate(&self, lsn: Lsn) -> Result<()> {

@@ -41,9 +41,10 @@ use super::{Change, F_KEY, Index, IndexStats, Order, Value, check_keys, visible_
 use crate::base::{Damage, Error, Lsn, Result};
 
 /// Size at which a merge begins another table, in bytes.
-const TABLE_BYTES: u64 = 8 << 20;
-/// Size of a block, the unit of reading and caching, in bytes.
-const BLOCK_BYTES: u32 = 4096;
+const TABLE_BYTES: u64 = 4 << 20;
+/// Size of a block, the unit of reading and caching, in bytes. It ends with the row that reaches this, and has headers in memory: so that
+/// it takes 4096 bytes from the allocator there, and not the next size, which is a fourth more.
+const BLOCK_BYTES: u32 = 3900;
 /// Bits of bloom filter for each key.
 const BLOOM_BITS: f32 = 10.0;
 /// Tables in level 0 from which on a flush merges first, since reads slow down.
@@ -84,6 +85,8 @@ pub struct SortedIndex {
 
 struct Writer {
     active: Arc<Memtable>,
+    /// Removals in it.
+    removals: u64,
     rotated: Lsn,
 }
 
@@ -137,7 +140,7 @@ impl SortedIndex {
             numbers,
             visible: AtomicU64::new(next),
             reading: RwLock::new(()),
-            writer: Mutex::new(Writer { active, rotated: flushed }),
+            writer: Mutex::new(Writer { active, removals: 0, rotated: flushed }),
             waiting: Mutex::default(),
             flushing: Mutex::default(),
             merging: Mutex::default(),
@@ -239,8 +242,9 @@ impl Index for SortedIndex {
 
     fn apply(&self, _lsn: Lsn, changes: &[Change]) -> Result<()> {
         check_keys(changes)?;
-        let writer = self.writer.lock();
+        let mut writer = self.writer.lock();
         let number = self.numbers.next();
+        writer.removals += changes.iter().filter(|c| c.value.is_none()).count() as u64;
         for Change { key, value } in changes {
             writer.active.insert(match value {
                 Some(value) => {
@@ -284,6 +288,10 @@ impl Index for SortedIndex {
         self.writer.lock().active.size()
     }
 
+    fn unflushed_removals(&self) -> u64 {
+        self.writer.lock().removals
+    }
+
     fn rotate(&self, lsn: Lsn) -> Result<()> {
         let mut writer = self.writer.lock();
         if writer.active.is_empty() && lsn <= writer.rotated {
@@ -296,7 +304,7 @@ impl Index for SortedIndex {
         let memtable = memtable.expect("the row F is in it");
         self.visible.store(number + 1, Release);
         writer.active = self.call("rotate", || Ok(self.tree.active_memtable()))?;
-        writer.rotated = lsn;
+        (writer.rotated, writer.removals) = (lsn, 0);
         self.waiting.lock().push_back(Waiting { lsn, memtable });
         Ok(())
     }

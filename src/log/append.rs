@@ -27,6 +27,14 @@ use crate::{
 /// From this many waiting bytes on, the background thread writes while others append.
 const WRITE_BEHIND_BYTES: u64 = 4 << 20;
 
+/// Does a read wait for the disk?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    Waits,
+    /// It fails with `WouldBlock` instead.
+    None,
+}
+
 /// What an append needs before it can go into the tail.
 pub(super) enum Room {
     Yes,
@@ -201,6 +209,7 @@ impl Inner {
     pub(super) fn with_source<T>(
         &self,
         loc: &Location,
+        patience: Patience,
         f: impl FnOnce(Seed, segment::Fetch<'_>) -> Result<T>,
     ) -> Result<T> {
         let segment = self.files.get(loc.segment).ok_or_else(|| gone(loc.segment, loc.offset))?;
@@ -230,7 +239,14 @@ impl Inner {
             inside(now.end)?;
         }
         let file = self.files.file(loc.segment)?;
-        f(segment.seed, &|out, at| file.read_exact_at(out, at))
+        f(segment.seed, &|out, at| match patience {
+            Patience::Waits => file.read_exact_at(out, at),
+            Patience::None => match file.read_at_once(out, at)? {
+                Some(n) if n == out.len() => Ok(()),
+                Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+                None => Err(io::ErrorKind::WouldBlock.into()),
+            },
+        })
     }
 
     pub(super) fn segments(&self) -> Vec<SegmentInfo> {

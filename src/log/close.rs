@@ -1,9 +1,12 @@
 //! The background thread, and the end.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use super::{Inner, Log, append::arc_inner};
-use crate::base::Result;
+use crate::base::{Result, panic_text, planted::strike};
 
 /// Starts the background thread if it does not run yet. It writes out big streams while others append, and makes spare segments.
 pub(super) fn start_worker(log: &Log) {
@@ -13,7 +16,13 @@ pub(super) fn start_worker(log: &Log) {
     }
     let inner = arc_inner(log);
     // If there can be no thread, everything still happens inside the calls.
-    *worker = std::thread::Builder::new().name("segfs-log".into()).spawn(move || work(&inner)).ok();
+    let run = move || {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&inner))) {
+            let why = format!("the thread segfs-log panicked: {}", panic_text(&*panic));
+            inner.poison(&mut inner.tail.lock(), why);
+        }
+    };
+    *worker = std::thread::Builder::new().name("segfs-log".into()).spawn(run).ok();
 }
 
 fn work(inner: &Arc<Inner>) {
@@ -30,6 +39,7 @@ fn work(inner: &Arc<Inner>) {
             }
         } else if t.spare_wanted {
             drop(t);
+            strike("segfs-log");
             // A full disk shows when the segment is needed.
             let stop = || inner.tail.try_lock().is_some_and(|t| t.stop_worker);
             let name = format!("{:016x}.new", inner.random.nonzero_u64());

@@ -49,6 +49,7 @@ use crate::{
     disk::Disk,
     segment,
 };
+use append::Patience;
 use files::{Files, Purse};
 use tail::Tail;
 use wait::Marks;
@@ -374,7 +375,23 @@ impl Log {
     /// # Errors
     /// [`Error::Damaged`] if the bytes are not what was written, or the segment is not in the log any more.
     pub fn read(&self, loc: &Location, range: Range<u64>, out: &mut [u8]) -> Result<()> {
-        self.inner.with_source(loc, |seed, source| segment::read_range(loc, seed, source, range.clone(), out))
+        self.inner.with_source(loc, Patience::Waits, |seed, source| {
+            segment::read_range(loc, seed, source, range.clone(), out)
+        })
+    }
+
+    /// As [`read`](Self::read), if that takes no waiting for the disk. False: it might, and `out` holds anything.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_at_once(&self, loc: &Location, range: Range<u64>, out: &mut [u8]) -> Result<bool> {
+        let read = self.inner.with_source(loc, Patience::None, |seed, source| {
+            segment::read_range(loc, seed, source, range.clone(), out)
+        });
+        match read {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
+            done => done.map(|()| true),
+        }
     }
 
     /// Reads a whole record.
@@ -382,7 +399,15 @@ impl Log {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_record(&self, loc: &Location) -> Result<OwnedRecord> {
-        self.inner.with_source(loc, |seed, source| segment::read_record(loc, seed, source))
+        self.inner.with_source(loc, Patience::Waits, |seed, source| segment::read_record(loc, seed, source))
+    }
+
+    /// Reads an extent as it is stored.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_stored(&self, loc: &Location) -> Result<crate::format::Prepared> {
+        self.inner.with_source(loc, Patience::Waits, |seed, source| segment::read_stored(loc, seed, source))
     }
 
     /// The portable head of a record, without its payload; none where the kind has no head.
@@ -390,7 +415,9 @@ impl Log {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_head(&self, loc: &Location) -> Result<Option<crate::format::BodyHeader>> {
-        self.inner.with_source(loc, |seed, source| Ok(segment::read_header_of(loc, seed, source)?.1))
+        self.inner.with_source(loc, Patience::Waits, |seed, source| {
+            Ok(segment::read_header_of(loc, seed, source)?.1)
+        })
     }
 
     /// Follows the durable log from this LSN on.

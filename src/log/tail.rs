@@ -16,7 +16,8 @@ use crate::{
     base::{
         Error, Ino, Lsn, Result, SegmentId,
         limits::BLOCK_BYTES,
-        planted::{Bug, planted},
+        panic_text,
+        planted::{Bug, planted, strike},
     },
     disk::DiskFile,
     format::{FooterBuilder, Kind, Prepared, SegmentHeader, Trailer, frame::frame_len},
@@ -114,7 +115,7 @@ impl Inner {
         match done {
             Ok(done) => done.map(|()| true),
             Err(panic) => {
-                self.poison(t, "a worker panicked".into());
+                self.poison(t, format!("writing the log panicked: {}", panic_text(&*panic)));
                 resume_unwind(panic)
             }
         }
@@ -125,7 +126,7 @@ impl Inner {
         let done = MutexGuard::unlocked(t, || catch_unwind(AssertUnwindSafe(io)));
         match done {
             Ok(done) => done,
-            Err(_) => Err(self.poison(t, "a worker panicked".into())),
+            Err(panic) => Err(self.poison(t, format!("writing the log panicked: {}", panic_text(&*panic)))),
         }
     }
 
@@ -166,6 +167,7 @@ impl Inner {
         let last = t.written_lsn;
         let end = t.active.as_ref().map_or(0, |a| a.end);
         let done = self.unlocked(t, || {
+            strike("commit");
             self.write(&*file, header.as_deref(), batch.as_deref(), sync)
                 .map_err(|e| Error::Poisoned { why: format!("writing segment {}: {e}", segment.id()) })
         });

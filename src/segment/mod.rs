@@ -13,7 +13,9 @@ mod window;
 use std::path::PathBuf;
 
 pub use batch::{BatchBuilder, ClosedBatch, FrameParts};
-pub use read::{Fetch, Location, OwnedRecord, read_footer, read_header_of, read_range, read_record};
+pub use read::{
+    Fetch, Location, OwnedRecord, read_footer, read_header_of, read_range, read_record, read_stored,
+};
 pub use remains::durable_remains;
 pub use scan::{Batch, Found, Scan, ScannedFrame};
 pub use verify::{Report, verify};

@@ -9,12 +9,15 @@ use crate::{
         planted::{Bug, planted},
     },
     format::{
-        self, BodyHeader, Codec, Envelope, Footer, Kind, Malformed, Seed, Trailer,
+        self, BodyHeader, Codec, Envelope, Footer, Kind, Malformed, Prepared, Seed, Trailer,
         checksum::crc,
         frame::{BODY_HEADER_BYTES, ENVELOPE_BYTES, frame_len, table_len},
         payload::open_body,
     },
 };
+
+/// So much of a payload's beginning is read together with what stands before it, in one request and one copy more.
+const TOGETHER_BYTES: u64 = 32 << 10;
 
 /// Where a record lies, with what a read needs to know before it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -194,7 +197,7 @@ fn read_pieces(
     let before = ENVELOPE_BYTES + loc.head_len();
     let payload_at = loc.offset + before as u64;
     // From the first piece on, head and payload are one read.
-    let together = from == 0 && to - from <= 2 * piece;
+    let together = from == 0 && to <= TOGETHER_BYTES;
     let mut head = vec![0; if together { before + to as usize } else { before }];
     fetch(loc, source, &mut head, loc.offset)?;
     let envelope = loc.checked(&head[..ENVELOPE_BYTES], seed)?;
@@ -260,6 +263,21 @@ pub fn read_record(loc: &Location, seed: Seed, source: Fetch<'_>) -> Result<Owne
         payload: raw.into_owned(),
         location: *loc,
     })
+}
+
+/// Reads an extent as it is stored, whole and checked.
+///
+/// # Errors
+/// [`Error::Damaged`] if anything in it fails its checksum.
+pub fn read_stored(loc: &Location, seed: Seed, source: Fetch<'_>) -> Result<Prepared> {
+    let mut frame = vec![0; ENVELOPE_BYTES + loc.body_len() as usize];
+    fetch(loc, source, &mut frame, loc.offset)?;
+    let (envelope, body) = frame.split_at(ENVELOPE_BYTES);
+    let envelope = loc.checked(envelope, seed)?;
+    let damaged = |why: Malformed| loc.damage(Some(envelope.lsn), why.0);
+    let head = BodyHeader::decode(&body[..loc.head_len()], &envelope).map_err(damaged)?;
+    let stored = body[loc.head_len()..].to_vec();
+    Prepared::stored_extent(loc.codec, stored, loc.raw_len, head.raw_crc).map_err(damaged)
 }
 
 /// Reads envelope and head of a record, without its payload.

@@ -5,16 +5,23 @@
 //! long sends `{"progress":{"done","total"}}` before it. A connection takes one request or several. What can be asked for
 //! is a table, in `requests`.
 
+mod beat;
 mod client;
 mod control;
 mod count;
+mod events;
 mod lines;
 mod requests;
+mod settings;
 pub mod space;
 mod status;
+mod watch;
 
+pub use beat::Beat;
 pub use client::{Client, Unanswered};
 pub use control::Control;
+pub use events::{EVENTS, Events, newest_event};
+pub use settings::{edit_value, expiry_value, settings_value};
 pub use status::Served;
 
 /// The socket's name in the store's directory.

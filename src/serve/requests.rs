@@ -71,6 +71,28 @@ pub(super) const TABLE: &[Row] = &[
         about: "of a \"path\": what that would take; with \"version\", or \"objects\" without a name: removes, with \"erase\" overwrites",
         answer: purge,
     },
+    Row {
+        name: "settings",
+        about: "what is kept, by path; with \"reload\": true config.toml is read again, with \"change\" it is changed",
+        answer: |s, asked, _| {
+            let told = s.config.answer(&s.store, asked)?;
+            if let Some(events) = &s.events {
+                super::watch::settings(events, &s.store.settings());
+            }
+            // What lay where no versions were made may lie elsewhere by the new rules.
+            s.vfs.look_at_drafts();
+            Ok(told)
+        },
+    },
+    Row {
+        name: "clock",
+        about: "the clock by which things expire; with \"confirm\": true it is set to the machine's, which changes the store",
+        answer: |s, asked, _| {
+            let confirm = asked["confirm"] == true;
+            let expiry = if confirm { s.store.confirm_clock().map_err(failed(s))? } else { s.store.expiry() };
+            Ok(super::expiry_value(expiry))
+        },
+    },
     Row { name: "digest", about: "all rows of the index in short, as of one LSN", answer: digest },
 ];
 

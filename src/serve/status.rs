@@ -10,7 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     count::{Counted, Counter},
+    events::Events,
     requests::bytes,
+    settings::Config,
 };
 use crate::{
     base::{Clock as _, SystemClock, limits::STATUS_PATIENCE_MS},
@@ -29,6 +31,8 @@ pub struct Served {
     mountpoint: PathBuf,
     since_ns: u64,
     pub(super) counter: Arc<Counter>,
+    pub(super) config: Config,
+    pub(super) events: Option<Arc<Events>>,
 }
 
 impl Served {
@@ -38,7 +42,24 @@ impl Served {
         let since_ns = SystemClock.wall_ns();
         let path = mounts::absolute(store.path());
         let mountpoint = mounts::absolute(mountpoint);
-        Self { store, vfs, requests, path, mountpoint, since_ns, counter: Arc::default() }
+        let config = Config::of(path.clone());
+        Self {
+            store,
+            vfs,
+            requests,
+            path,
+            mountpoint,
+            since_ns,
+            counter: Arc::default(),
+            config,
+            events: None,
+        }
+    }
+
+    /// With the events that its status names.
+    #[must_use]
+    pub fn with_events(self, events: Option<Arc<Events>>) -> Self {
+        Self { events, ..self }
     }
 
     /// The state of everything that can be told without waiting long.
@@ -97,6 +118,8 @@ impl Served {
                 "requests_under_way": self.requests.under_way(),
                 "work": working,
             },
+            "expiry": super::expiry_value(self.store.expiry()),
+            "event": self.events.as_ref().and_then(|events| events.newest()),
             "recovered": {
                 "records": recovered.log.replayed,
                 "interrupted_versions": recovered.minted,

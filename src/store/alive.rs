@@ -41,7 +41,7 @@ pub(super) fn each_shown(index: &dyn Index, shown: Shown<'_>) -> Result<u64> {
     let mut rows = 0;
     let mut owner: Option<(Ino, Owner)> = None;
     let mut failed: Option<Error> = None;
-    index.walk(&[], &[0xff], Order::Forward, &mut |k, bytes| {
+    index.walk(&[], &[kind::SPARED], Order::Forward, &mut |k, bytes| {
         rows += 1;
         match see(index, k, bytes, &mut owner, shown) {
             Ok(go_on) => go_on,

@@ -34,6 +34,8 @@ pub(super) struct Apply<'t, 'i> {
     /// Gone directories that got their first entry, or lost their last: to be settled before the fact is done. A list, and not
     /// calls within calls, since a tree may be deeper than the stack.
     pub(super) unsettled: Vec<Ino>,
+    /// What loses its last name by this record is given up with it ([`GIVES_UP`](crate::format::flags::GIVES_UP)).
+    pub(super) gives_up: bool,
 }
 
 impl<'t, 'i> Apply<'t, 'i> {
@@ -44,7 +46,7 @@ impl<'t, 'i> Apply<'t, 'i> {
         stamp: Stamp,
         made_in: Incarnation,
     ) -> Self {
-        Self { txn, state, stamp, made_in, part: 0, created: None, unsettled: Vec::new() }
+        Self { txn, state, stamp, made_in, part: 0, created: None, unsettled: Vec::new(), gives_up: false }
     }
 }
 
@@ -70,37 +72,17 @@ impl Apply<'_, '_> {
 
     /// Notes where in the log the stamp of this record is, if it is the highest of any facts so far. Local facts
     /// change nothing that a moment shows, and would put late what another store made early.
-    fn rise(&mut self) -> Result<()> {
+    pub(super) fn rise(&mut self) -> Result<()> {
         match self.state.meta.moments.rise(self.stamp.hlc, self.txn.lsn()) {
             Some((first, full)) => self.txn.put(key::moments(first), &full, Keep::Amend),
             None => Ok(()),
         }
     }
 
-    fn fact(&mut self, fact: &Fact) -> Result<()> {
+    pub(super) fn fact(&mut self, fact: &Fact) -> Result<()> {
         match fact {
             Fact::Create(create) => self.create(create),
-            Fact::Link(link) => {
-                let register = LinkRegister {
-                    stamp: self.stamp,
-                    parent: self.ino_for(link.parent)?,
-                    name: link.name.clone(),
-                    child: self.ino_for(link.object)?,
-                    gone: None,
-                    continues: link.continues,
-                    placed: None,
-                };
-                if self.state.unbroken
-                    && self.created == Some(register.child)
-                    && self.stamp.store == 0
-                    && !self.state.meta.foreign
-                {
-                    // A new object's name was seen to be free when its record was made, and only records of other
-                    // stores could have come between.
-                    self.txn.is_free_name(register.parent, &link.name);
-                }
-                self.set_register(link.link, link.object, link.parent, register)
-            }
+            Fact::Link(link) => self.link(link),
             Fact::Gone(gone) => self.gone(gone),
             Fact::Mode(object, mode) => self.attribute(*object, |s, a, stamp| {
                 if s.wins((stamp, *mode), (a.mode_stamp, a.mode)) {
@@ -121,8 +103,8 @@ impl Apply<'_, '_> {
             Fact::Version(version) => self.version(version, self.stamp),
             Fact::Alias(from, to) => self.alias(*from, *to),
             Fact::Tag(name, moment) => self.tag(name, *moment),
-            Fact::Retain(_, version, mode, until) => self.retain(*version, *mode, *until),
-            Fact::Hold(_, version, on) => self.hold(*version, *on),
+            Fact::Retain(_, version, lock, saw) => self.retain(*version, *lock, saw),
+            Fact::Hold(_, version, on, saw) => self.hold(*version, *on, saw),
             Fact::Inode(object, ino) => self.inode(*object, *ino),
             Fact::StoreNumber(n, store) => self.store_number(*n, *store),
             Fact::Size(object, size) => self.resize(*object, *size),
@@ -140,6 +122,21 @@ impl Apply<'_, '_> {
             Fact::Cleaned(gone) => self.cleaned(gone),
             Fact::Unnamed(names) => self.unnamed(names),
             Fact::Removed(object, version) => self.removed(*object, *version),
+            Fact::Clock(ns) => {
+                self.state.meta.clock_ns = *ns;
+                Ok(())
+            }
+            Fact::Without(object, version, declined) => self.without(*object, *version, *declined),
+            Fact::Trimmed(object) => self.trimmed(*object),
+            Fact::Supplied(version, hlc, maker) => self.supplied(version, *hlc, *maker),
+            Fact::Told(_)
+            | Fact::Touched(_)
+            | Fact::Marked(_)
+            | Fact::Continued(_)
+            | Fact::Filled(_)
+            | Fact::Owed(_)
+            | Fact::Adopted(_) => self.of_a_telling(fact),
+            Fact::MovesForgotten(before_ns) => self.forget_moves(*before_ns),
         }
     }
 
@@ -276,35 +273,61 @@ impl Apply<'_, '_> {
         self.txn.get(&key::register(link))
     }
 
-    pub(super) fn put_register(&mut self, link: LinkId, register: LinkRegister) -> Result<()> {
+    pub(super) fn put_register(&mut self, link: LinkId, mut register: LinkRegister) -> Result<()> {
         let child = register.child;
         let mut row = self.txn.object(child)?;
         if LinkId::primary(row.object) == link {
             row.attributes.link = Some(register);
             return self.txn.put_object(child, row, Keep::History);
         }
-        if !row.attributes.more_links {
-            row.attributes.more_links = true;
-            self.txn.put_object(child, row, Keep::History)?;
+        // What is gone is on no list, so that an object that had many names costs no more than one that never had. Only
+        // of an object without any name the last stays, for whoever asks under which it was known.
+        let live = register.gone.is_none() || register.placed.is_some();
+        match register.slot {
+            None if live => {
+                register.slot = Some(row.attributes.further);
+                self.txn.put(key::object_links(child, row.attributes.further), &link, Keep::Amend)?;
+                row.attributes.further += 1;
+                self.txn.put_object(child, row, Keep::History)?;
+            }
+            Some(slot) if !live && row.attributes.links > 0 => {
+                register.slot = None;
+                self.free_slot(child, slot)?;
+            }
+            _ => {}
         }
-        self.txn.put(key::object_links(child, Some(link)), &(), Keep::Amend)?;
         self.txn.put(key::register(link), &register, Keep::Amend)
     }
 
-    /// Every link that an object has or had.
+    /// Takes a link off the list of its object: the last on the list takes its slot.
+    pub(super) fn free_slot(&mut self, child: Ino, slot: u32) -> Result<()> {
+        let mut row = self.txn.object(child)?;
+        let Some(last) = row.attributes.further.checked_sub(1) else { return Ok(()) };
+        row.attributes.further = last;
+        self.txn.put_object(child, row, Keep::History)?;
+        let last_key = key::object_links(child, last);
+        if slot != last
+            && let Some(moved) = self.txn.get::<LinkId>(&last_key)?
+        {
+            let k = key::register(moved);
+            if let Some(mut register) = self.txn.get::<LinkRegister>(&k)? {
+                register.slot = Some(slot);
+                self.txn.put(k, &register, Keep::Amend)?;
+            }
+            self.txn.put(key::object_links(child, slot), &moved, Keep::Amend)?;
+        }
+        self.txn.delete(last_key, Keep::Amend)
+    }
+
+    /// Every link that an object has; its first also if that is gone.
     pub(super) fn links_of(&mut self, child: Ino) -> Result<Vec<LinkId>> {
         let row = self.txn.object(child)?;
         let mut links = Vec::new();
         if row.attributes.link.is_some() {
             links.push(LinkId::primary(row.object));
         }
-        if row.attributes.more_links {
-            let prefix = key::object_links(child, None);
-            for (k, _) in self.txn.scan(&prefix, &prefix, usize::MAX)? {
-                if let Some(id) = k.last_chunk::<16>() {
-                    links.push(LinkId::new(u128::from_be_bytes(*id)));
-                }
-            }
+        for slot in 0..row.attributes.further {
+            links.extend(self.txn.get::<LinkId>(&key::object_links(child, slot))?);
         }
         Ok(links)
     }
@@ -337,7 +360,7 @@ pub(super) fn unknown() -> Attributes {
         links: 0,
         entries: 0,
         link: None,
-        more_links: false,
+        further: 0,
         xattrs: 0,
         alias: None,
         markers: false,

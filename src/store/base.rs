@@ -142,7 +142,7 @@ impl Store {
         };
         let mut failed = None;
         // The walk sees the moment at which it begins; from its first row on, others may go on.
-        self.index.walk(&[1], &[0xff; 8], Order::Forward, &mut |k, row| {
+        self.index.walk(&[1], &[kind::SPARED], Order::Forward, &mut |k, row| {
             drop(state.take());
             failed = writing.row(k, row).err();
             failed.is_none()
@@ -316,8 +316,17 @@ pub(super) fn replayed(txn: &mut Txn<'_>, payload: &[u8], location: Location) ->
 ///
 /// # Errors
 /// What reading the log says, or [`crate::base::Error::Damaged`] for a base that does not decode.
-pub(super) fn load(parts: &Parts, id: StoreId, options: LogOptions) -> Result<()> {
-    fill(&*parts.index, Lsn::MAX, &|visit| each_record(parts, id, options, visit))
+pub(super) fn load(parts: &Parts, id: StoreId, options: LogOptions, memtable_bytes: u64) -> Result<()> {
+    fill(&*parts.index, Lsn::MAX, memtable_bytes, &|visit| each_record(parts, id, options, visit))
+}
+
+/// Was the filling of this index begun and not ended? It covers nothing then, but holds rows, and another base than they are of
+/// may be the one to begin with: it is to be made anew.
+pub(super) fn is_half_filled(index: &dyn Index) -> Result<bool> {
+    // The row of what the store knows is written with the end.
+    Ok(index.flushed_lsn() == Lsn::new(0)
+        && index.stats().disk_rows > 0
+        && index.get(&key::meta())?.is_none())
 }
 
 /// Goes through all records of bases in a log.
@@ -331,11 +340,29 @@ struct Listed {
     pieces: Vec<Lsn>,
 }
 
-/// As [`load`], from the newest whole base as of `upto` or before.
+/// Takes all rows out of an index whose filling was not ended.
+pub(super) fn clear(index: &dyn Index) -> Result<()> {
+    loop {
+        let rows = index.scan(&[1], &[0xff], 4096)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let gone: Vec<_> = rows.into_iter().map(|(k, _)| Change::remove(k)).collect();
+        index.apply(Lsn::new(0), &gone)?;
+    }
+}
+
+/// As [`load`], from the newest whole base as of `upto` or before. Rows are written out whenever there are `memtable_bytes` of
+/// them; until the end the index says that it covers nothing.
 ///
 /// # Errors
 /// As of [`load`].
-pub(super) fn fill(index: &dyn Index, upto: Lsn, each_record: EachRecord<'_>) -> Result<()> {
+pub(super) fn fill(
+    index: &dyn Index,
+    upto: Lsn,
+    memtable_bytes: u64,
+    each_record: EachRecord<'_>,
+) -> Result<()> {
     let mut bases: BTreeMap<Lsn, Listed> = BTreeMap::new();
     let mut there = HashSet::new();
     each_record(&mut |lsn, record| {
@@ -360,15 +387,26 @@ pub(super) fn fill(index: &dyn Index, upto: Lsn, each_record: EachRecord<'_>) ->
     let newest = bases.into_iter().rev().find(|(at, listed)| *at <= upto && is_whole(listed));
     let Some((newest, listed)) = newest else { return Ok(()) };
     let wanted: HashSet<Lsn> = listed.pieces.into_iter().collect();
+    let meta_key = key::meta();
+    let mut meta = None;
     each_record(&mut |lsn, record| {
-        if let BaseRecord::Rows(rows) = record
-            && wanted.contains(&lsn)
-        {
-            let rows: Vec<_> = rows.into_iter().map(|(k, row)| Change::put(k, row)).collect();
-            index.apply(newest, &rows)?;
+        let BaseRecord::Rows(found) = record else { return Ok(()) };
+        if !wanted.contains(&lsn) {
+            return Ok(());
+        }
+        let mut rows = Vec::with_capacity(found.len());
+        for (k, row) in found {
+            let change = Change::put(k, row);
+            if change.key == meta_key { meta = Some(change) } else { rows.push(change) }
+        }
+        index.apply(newest, &rows)?;
+        if index.unflushed_bytes() >= memtable_bytes {
+            index.rotate(Lsn::new(0))?;
+            index.flush()?;
         }
         Ok(())
     })?;
+    index.apply(newest, meta.as_slice())?;
     index.rotate(newest)?;
     index.flush()
 }
@@ -408,4 +446,44 @@ fn each_record(
 pub(super) fn wanted(index: &dyn Index, disk: &dyn crate::disk::Disk) -> bool {
     index.flushed_lsn() == Lsn::new(0)
         && disk.list(Path::new(crate::segment::DIRECTORY)).is_ok_and(|names| !names.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::Ino,
+        format::facts::Owner,
+        index::{SortedIndex, destroy},
+        store::{NewObject, Options, inspect::Inspection},
+    };
+
+    #[test]
+    fn an_index_that_was_half_filled_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let options = || Options { background: false, ..Options::default() };
+        let store = Store::create(&path, options()).unwrap();
+        let new = NewObject::file(0o644, Owner::default());
+        store.create_object(Ino::FIRST, b"here", &new).unwrap();
+        store.write_base().unwrap();
+        store.close().unwrap();
+        let entry = store.index.get(&key::link(Ino::FIRST, b"here")).unwrap().unwrap();
+        drop(store);
+        // What a kill leaves in the middle, with a row that no base of now has.
+        destroy(&path.join("index")).unwrap();
+        let index = SortedIndex::open(&path.join("index"), 1 << 20).unwrap();
+        let row = Change::put(key::link(Ino::FIRST, b"of another base"), &entry[..]);
+        index.apply(Lsn::new(9), &[row]).unwrap();
+        index.rotate(Lsn::new(0)).unwrap();
+        index.flush().unwrap();
+        drop(index);
+        let store = Store::open(&path, options()).unwrap();
+        let names: Vec<_> = store.view().entries(Ino::FIRST, None, 10).unwrap();
+        assert_eq!(names.iter().map(|e| &e.name[..]).collect::<Vec<_>>(), [b"here"]);
+        store.close().unwrap();
+        drop(store);
+        let found = Inspection::open(&path).unwrap().check_index(&|_, _| {}).unwrap();
+        assert_eq!(found.different, 0, "{found:?}");
+    }
 }

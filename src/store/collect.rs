@@ -34,9 +34,10 @@ impl Store {
             Collected { dead_bytes: self.census(&|_, _| {})?.1.total.dead_bytes, ..Collected::default() };
         let last = self.apply.lock().meta.next_ino;
         // A clock that jumped ahead is not believed here either.
-        let now_ns = self.believed_time(&mut self.keeper.lock());
-        let mut at = now_ns.map(|_| Ino::FIRST);
-        while let (Some(from), Some(now_ns)) = (at, now_ns) {
+        let now = self.expiry();
+        let now_ns = now.time_ns;
+        let mut at = now.ahead_ns.is_none().then_some(Ino::FIRST);
+        while let Some(from) = at {
             progress(from.get(), last);
             let (doomed, next) = self.doomed(from, now_ns)?;
             for d in self.removable(&doomed, now_ns)? {

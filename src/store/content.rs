@@ -5,7 +5,7 @@
 
 use crate::{
     base::{
-        Damage, Ino, Lsn, ObjectId, Result,
+        Damage, Ino, Lsn, ObjectId, Result, limits,
         limits::CHUNK_BYTES,
         planted::{Bug, planted},
     },
@@ -23,11 +23,11 @@ use super::{
     txn::{Keep, row, row_at},
 };
 
-/// Cuts kept in an object's row before the rows that they hide are removed one by one.
+/// Cuts kept in an object's row before the rows that they hide are removed.
 const CUTS_MAX: usize = 32;
 
 /// Chunks that are looked at together: what a long file costs in memory, however long it is.
-const PAGE_CHUNKS: usize = 256;
+pub(super) const PAGE_CHUNKS: usize = 256;
 
 /// Some of the chunks in a range that may hold something, in order.
 pub(super) struct Page {
@@ -46,7 +46,7 @@ impl Page {
         Self { chunks, upto }
     }
 
-    fn and(mut self, other: Self) -> Self {
+    pub(super) fn and(mut self, other: Self) -> Self {
         self.upto = self.upto.min(other.upto);
         self.chunks.extend(other.chunks);
         self.chunks.retain(|c| *c <= self.upto);
@@ -56,7 +56,7 @@ impl Page {
     }
 
     /// Where the page behind this one begins, if there is one before `last`.
-    fn next(&self, last: u64) -> Option<u64> {
+    pub(super) fn next(&self, last: u64) -> Option<u64> {
         (self.upto < last).then(|| self.upto + 1)
     }
 }
@@ -109,13 +109,19 @@ impl Apply<'_, '_> {
 
     pub(super) fn reap(&mut self, object: ObjectId) -> Result<()> {
         let (ino, mut row) = self.object_or_new(object)?;
+        self.give_up(ino, &mut row)?;
+        self.list(kind::ORPHAN, ino, false)?;
+        self.txn.put_object(ino, row, Keep::Amend)
+    }
+
+    /// What no version has of an object that no name shows and nobody has open.
+    pub(super) fn give_up(&mut self, ino: Ino, row: &mut ObjectRow) -> Result<()> {
         if row.content.draft {
             // An edit elsewhere may bring the file back; it must not show then what was given up here.
             self.leave_draft(ino, &mut row.content)?;
             self.list(kind::DRAFT, ino, false)?;
         }
-        self.list(kind::ORPHAN, ino, false)?;
-        self.txn.put_object(ino, row, Keep::Amend)
+        Ok(())
     }
 
     /// The object has changes that no version has.
@@ -226,26 +232,38 @@ impl Apply<'_, '_> {
                 row.content.allocated.saturating_sub(self.allocated_in(ino, &row.content, first, last)?)
             };
         }
-        if row.content.cuts.len() >= CUTS_MAX {
-            self.carry_out_cuts(ino, &mut row.content)?;
-        }
         if !planted(Bug::CutForgotten) {
             add_cut(&mut row.content.cuts, Cut { at: self.txn.lsn(), size: boundary });
         }
         Ok(())
     }
 
-    /// Removes the rows that cuts hide, so that the cuts can be forgotten. Branches over a base keep theirs.
-    fn carry_out_cuts(&mut self, ino: Ino, content: &mut Content) -> Result<()> {
-        if self.branch_row(ino, content.branch)?.is_some_and(|b| b.base.is_some()) {
-            return Ok(());
-        }
-        let prefix = key::chunk(ino, content.branch, 0);
-        let prefix = &prefix[..prefix.len() - 8];
-        for (k, bytes) in self.txn.scan(prefix, prefix, usize::MAX)? {
-            let old: ChunkRow = row(&k, &bytes)?;
-            let chunk = key::last_number(&k).unwrap_or(0);
-            if is_cut(&content.cuts, chunk, old.from) {
+    /// Are there so many cuts that the rows which they hide should go? Branches over a base keep theirs.
+    pub(super) fn has_many_cuts(&mut self, ino: Ino, content: &Content) -> Result<bool> {
+        Ok(content.cuts.len() >= CUTS_MAX
+            && self.branch_row(ino, content.branch)?.is_none_or(|b| b.base.is_none()))
+    }
+
+    /// Removes rows that cuts hide: at most [`limits::CLEARED_CHUNKS`] of them. Once none is left, the cuts are forgotten.
+    pub(super) fn trimmed(&mut self, object: ObjectId) -> Result<()> {
+        let (ino, mut row) = self.object_or_new(object)?;
+        let content = &mut row.content;
+        let (mut start, end) = chunk_keys(ino, content.branch, 0, u64::MAX);
+        let mut gone = 0;
+        loop {
+            let page = self.txn.scan_range(&start, &end, PAGE_CHUNKS)?;
+            let Some((last, _)) = page.last() else { break };
+            start = [&last[..], &[0]].concat();
+            for (k, bytes) in page {
+                let old: ChunkRow = super::txn::row(&k, &bytes)?;
+                let chunk = key::last_number(&k).unwrap_or(0);
+                if !is_cut(&content.cuts, chunk, old.from) {
+                    continue;
+                }
+                if gone >= limits::CLEARED_CHUNKS {
+                    return Ok(());
+                }
+                gone += 1;
                 let keep = if old.from > content.tip { Keep::Amend } else { Keep::History };
                 if keep == Keep::History && content.tip > Lsn::default() {
                     // The cut is forgotten; that the chunk changed since the last version must not be.
@@ -256,7 +274,7 @@ impl Apply<'_, '_> {
             }
         }
         content.cuts.clear();
-        Ok(())
+        self.txn.put_object(ino, row, Keep::Amend)
     }
 
     /// Changes the pieces of one chunk of the branch that shows.
@@ -450,16 +468,6 @@ impl BranchView {
         Ok(len as usize)
     }
 
-    /// All chunks between two that may hold something.
-    pub(super) fn chunks(&self, index: &dyn Index, first: u64, last: u64) -> Result<Vec<u64>> {
-        let mut all = Vec::new();
-        self.each_chunk(index, first, last, &mut |chunk| {
-            all.push(chunk);
-            Ok(true)
-        })?;
-        Ok(all)
-    }
-
     /// Hands the chunks between two that may hold something to `visit`, in order, until it returns false.
     pub(super) fn each_chunk(
         &self,
@@ -482,7 +490,7 @@ impl BranchView {
     }
 
     /// The first chunks between two that may hold something.
-    fn page(&self, index: &dyn Index, first: u64, last: u64) -> Result<Page> {
+    pub(super) fn page(&self, index: &dyn Index, first: u64, last: u64) -> Result<Page> {
         let (start, end) = chunk_keys(self.ino, self.branch, first, last);
         let rows = index.scan(&start, &end, PAGE_CHUNKS)?;
         let mut page = Page::of(rows.iter().map(|(k, _)| Some(&k[..])));

@@ -4,10 +4,10 @@
 //! of the content of each version in it; the extents that it names are asked for one by one. Parcels may
 //! arrive in any order and any number of times. See `docs/FORMAT.md` section 9.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
-    base::{Damage, Error, FsError, Ino, Lsn, ObjectId, Result, VersionId, limits},
+    base::{Damage, Error, FsError, Ino, Lsn, ObjectId, Result, StoreId, VersionId, limits},
     format::{
         Kind, Origin, code,
         facts::{Changes, ExtentId, Fact, LocalRange, Range, Source, Version},
@@ -15,7 +15,12 @@ use crate::{
     },
 };
 
-use super::{Store, content::BranchView, knowledge::Knowledge, txn::row};
+use super::{
+    Store,
+    differences::{Difference, Onward},
+    knowledge::Knowledge,
+    txn::row,
+};
 
 /// A batch of facts on its way to another store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,14 +33,37 @@ pub struct Parcel {
     pub object: ObjectId,
     /// The facts, byte for byte as their maker logged them.
     pub facts: Vec<u8>,
-    /// For each version among them, its content.
+    /// For each version among them, its content; not of those which the sender does not have (any more), and not of those of
+    /// which that would be more than [`limits::CHANGES_PER_RECORD`] ranges.
     pub contents: Vec<Changes>,
     /// The records of the extents that it names, and where they lay in the sender's log; not for the receiver.
-    pub sources: BTreeMap<ExtentId, (Lsn, crate::format::Location)>,
+    pub sources: Sources,
 }
 
-/// A range that differs: offset, length, and what it shows (a piece, and the offset in its extent).
-type Difference = (u64, u64, Option<(Piece, u32)>);
+/// Extents that a store named, and where they lay in its log.
+pub type Sources = BTreeMap<ExtentId, (Lsn, crate::format::Location)>;
+
+/// A version that another store knows of and whose content it lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Supply {
+    /// Its fact. The hash may be one that was computed since.
+    pub version: Version,
+    /// The stamp of its record, ns since 1970.
+    pub stamp: u64,
+    /// The store that made it.
+    pub maker: StoreId,
+    /// The version by which the ranges describe it; none: an empty file.
+    pub base: Option<VersionId>,
+    /// Some of what differs, to be applied in this order.
+    pub ranges: Vec<Range>,
+    /// Where it goes on; none: this is the end.
+    pub next: Option<Onward>,
+    /// As of [`Parcel`].
+    pub sources: Sources,
+}
+
+/// A base, and how a version differs from it.
+type Described = (Option<VersionId>, Vec<Difference>);
 
 impl Store {
     /// Facts batches in the durable log from this LSN on that are not known there: at most `limit`, and the LSN
@@ -67,6 +95,9 @@ impl Store {
             let facts: Vec<Fact> = code::decode(&record.payload).map_err(|e| {
                 Damage::segment(record.location.segment, record.location.offset, Some(record.lsn), e.0)
             })?;
+            if facts.iter().any(|f| matches!(f, Fact::Adopted(_))) {
+                continue; // Not to be had without the index.
+            }
             let mut parcel = Parcel {
                 origin: head.origin,
                 stamp: head.stamp,
@@ -77,7 +108,7 @@ impl Store {
             };
             for fact in &facts {
                 if let Fact::Version(version) = fact {
-                    self.describe(version, &mut parcel)?;
+                    self.describe(version, &mut parcel.contents, &mut parcel.sources)?;
                 }
             }
             found.push(parcel);
@@ -88,33 +119,152 @@ impl Store {
     /// The raw bytes of an extent that a parcel of this store names.
     ///
     /// # Errors
-    /// [`FsError::NotFound`] if the parcel does not name it, [`Error::Damaged`].
+    /// As of [`source_bytes`](Self::source_bytes).
     pub fn extent_bytes(&self, parcel: &Parcel, id: &ExtentId) -> Result<Vec<u8>> {
-        let (extent, at) = parcel.sources.get(id).ok_or(FsError::NotFound)?;
-        Ok(self.at_extent(*extent, at, &mut |at| self.log.read_record(at))?.payload)
+        self.source_bytes(&parcel.sources, id)
     }
 
-    /// Adds to a parcel what the content of one of its versions is.
-    fn describe(&self, version: &Version, parcel: &mut Parcel) -> Result<()> {
+    /// The raw bytes of an extent that was named with where it lay.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] if it was not named, or is gone since: nothing shows it any more. [`Error::Damaged`].
+    pub fn source_bytes(&self, sources: &Sources, id: &ExtentId) -> Result<Vec<u8>> {
+        let (extent, at) = sources.get(id).ok_or(FsError::NotFound)?;
+        match self.at_extent(*extent, at, &mut |at| self.log.read_record(at)) {
+            Ok(record) => Ok(record.payload),
+            Err(e) => match self.locate(*extent, at) {
+                Ok(at) if !self.log.is_there(at.segment) => Err(FsError::NotFound.into()),
+                _ => Err(e),
+            },
+        }
+    }
+
+    /// Adds to a parcel what the content of one of its versions is; nothing, if that is not here (any more), or is more than
+    /// one parcel should hold: then the other store asks for it ([`Store::supply`]).
+    pub(super) fn describe(
+        &self,
+        version: &Version,
+        contents: &mut Vec<Changes>,
+        sources: &mut Sources,
+    ) -> Result<()> {
         let k = key::version_id(version.id);
-        let (base, pieces) = match self.index.get(&k)? {
-            Some(bytes) => self.differences(&row(&k, &bytes)?)?,
-            None => self.noted_changes(version)?,
+        let place: Option<VersionPlace> = self.index.get(&k)?.map(|bytes| row(&k, &bytes)).transpose()?;
+        let described = match place {
+            Some(place) => self.described(&place),
+            None => self.noted_changes(version),
         };
+        let (base, pieces) = match described {
+            Ok(Some(described)) => described,
+            Ok(None) => return Ok(()),
+            // Removed between two looks.
+            Err(_) if place.is_some() && self.find_version(version.id)?.is_none() => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let ranges = self.ranges(&pieces, sources)?;
+        contents.push(Changes { object: version.object, version: version.id, base, ranges });
+        Ok(())
+    }
+
+    /// Differences as they are told to others.
+    fn ranges(&self, pieces: &[Difference], sources: &mut Sources) -> Result<Vec<Range>> {
         let mut ranges = Vec::with_capacity(pieces.len());
         for (offset, len, source) in pieces {
             let source = match source {
                 None => Source::Hole,
                 Some((piece, skip)) => {
-                    let id = self.extent_id(&piece)?;
-                    parcel.sources.insert(id, (piece.extent, piece.location));
-                    Source::Extent(id, skip)
+                    let id = self.extent_id(piece)?;
+                    sources.insert(id, (piece.extent, piece.location));
+                    Source::Extent(id, *skip)
                 }
             };
-            ranges.push(Range { offset, len, source });
+            ranges.push(Range { offset: *offset, len: *len, source });
         }
-        parcel.contents.push(Changes { object: version.object, version: version.id, base, ranges });
-        Ok(())
+        Ok(ranges)
+    }
+
+    /// A version that is here, by what it rests on; none if it was removed, or differs in too much for one parcel.
+    fn described(&self, place: &VersionPlace) -> Result<Option<Described>> {
+        if place.removed {
+            return Ok(None);
+        }
+        let v = self.version_row(place.ino, place.at)?;
+        let mut base = self.base_of(place.ino, place.at, v.branch)?;
+        if let Some(at) = base
+            && !self.version_row(place.ino, at)?.vector.within(&v.vector)
+        {
+            // It came late, described by a newer one. Told so to others, the two might wait for each other.
+            base = None;
+        }
+        let differences = self.differences(place, base)?;
+        let mut out = Vec::new();
+        let mut from = Some(Onward::default());
+        while let Some(at) = from {
+            from = differences.page(&*self.index, at, &mut out)?;
+            if out.len() > limits::CHANGES_PER_RECORD {
+                return Ok(None);
+            }
+        }
+        let base = base.map(|at| self.version_row(place.ino, at)).transpose()?.map(|v| v.id);
+        Ok(Some((base, out)))
+    }
+
+    /// A version that is here, with a page of its content, by one of `bases` (versions of its object that the other store has)
+    /// if one of them is here too, else whole. Who asks for the next page names the base of the first. None if the
+    /// version is not here.
+    ///
+    /// # Errors
+    /// What reading log and index says.
+    pub fn supply(&self, id: VersionId, bases: &[VersionId], from: Onward) -> Result<Option<Supply>> {
+        match self.supply_page(id, bases, from) {
+            // Removed between two looks.
+            Err(_) if self.find_version(id)?.is_none() => Ok(None),
+            done => done,
+        }
+    }
+
+    fn supply_page(&self, id: VersionId, bases: &[VersionId], from: Onward) -> Result<Option<Supply>> {
+        let Some((ino, at)) = self.find_version(id)? else { return Ok(None) };
+        let Some(object) = self.object_row(ino, None)?.map(|o| o.object) else { return Ok(None) };
+        let place = VersionPlace { ino, at, removed: false };
+        let natural = self.base_of(ino, at, self.version_row(ino, at)?.branch)?;
+        let mut base: Option<(Lsn, VersionId)> = None;
+        for id in bases {
+            if let Some((of, found)) = self.find_version(*id)?
+                && of == ino
+                && found != at
+                && (Some(found) == natural || base.is_none_or(|b| Some(b.0) != natural && b.0 < found))
+            {
+                base = Some((found, *id));
+            }
+        }
+        let differences = self.differences(&place, base.map(|b| b.0))?;
+        let mut pieces = Vec::new();
+        let next = differences.page(&*self.index, from, &mut pieces)?;
+        let v = differences.version();
+        let (stamp, maker) = self.rank(v.stamp);
+        let mut sources = Sources::new();
+        let ranges = self.ranges(&pieces, &mut sources)?;
+        let version = Self::version_fact(object, v);
+        Ok(Some(Supply { version, stamp, maker, base: base.map(|b| b.1), ranges, next, sources }))
+    }
+
+    /// The fact of a version that is here; its hash may have been computed since it was made.
+    pub(super) fn version_fact(object: ObjectId, v: &VersionRow) -> Version {
+        Version {
+            id: v.id,
+            object,
+            vector: v.vector.clone(),
+            parents: v.parents.clone(),
+            created_ns: v.created_ns,
+            size: v.size,
+            modified: v.modified,
+            changed_ns: v.changed,
+            mode: v.mode,
+            owner: v.owner,
+            hash: v.hash,
+            flags: v.flags,
+            links: v.links.clone(),
+        }
     }
 
     fn extent_id(&self, piece: &Piece) -> Result<ExtentId> {
@@ -127,56 +277,12 @@ impl Store {
         Ok(ExtentId { store: o.store, incarnation: o.incarnation, sequence: o.seq })
     }
 
-    /// How a version differs from its first parent, if that is a version of the same object here.
-    fn differences(&self, place: &VersionPlace) -> Result<(Option<VersionId>, Vec<Difference>)> {
-        let v: VersionRow = self.version_row(place)?;
-        let view = BranchView::of_version(&*self.index, place.ino, place.at)?;
-        let mut base = None;
-        if let Some(parent) = v.parents.first() {
-            let k = key::version_id(*parent);
-            if let Some(bytes) = self.index.get(&k)? {
-                let at: VersionPlace = row(&k, &bytes)?;
-                if at.ino == place.ino {
-                    base = Some((*parent, at));
-                }
-            }
-        }
-        let mut out = Vec::new();
-        let last = v.size.saturating_sub(1) / limits::CHUNK_BYTES;
-        let Some((base_id, base_at)) = base else {
-            for chunk in view.chunks(&*self.index, 0, last)? {
-                differ(chunk, &[], &view.chunk(&*self.index, chunk)?, &mut out);
-            }
-            return Ok((None, out));
-        };
-        let old = self.version_row(&base_at)?;
-        let old_view = BranchView::of_version(&*self.index, place.ino, base_at.at)?;
-        for cut in v.cuts.iter().filter(|c| c.at > base_at.at && c.size < old.size) {
-            out.push((cut.size, old.size - cut.size, None));
-        }
-        let dirty = |at| key::dirty(place.ino, v.branch, at, 0);
-        let mut chunks = BTreeSet::new();
-        for (k, _) in self.index.scan(&dirty(base_at.at.next()), &dirty(place.at.next()), usize::MAX)? {
-            chunks.extend(key::last_number(&k));
-        }
-        for chunk in chunks {
-            let cut = v.cuts.iter().any(|c| c.at > base_at.at && c.size <= chunk * limits::CHUNK_BYTES);
-            let before = if cut { Vec::new() } else { old_view.chunk(&*self.index, chunk)? };
-            differ(chunk, &before, &view.chunk(&*self.index, chunk)?, &mut out);
-        }
-        Ok((Some(base_id), out))
-    }
-
-    fn version_row(&self, place: &VersionPlace) -> Result<VersionRow> {
-        let k = key::version(place.ino, place.at);
-        let bytes = self.index.get(&k)?;
-        let bytes = bytes.ok_or_else(|| Damage::file("index", 0, "a version's row is missing"))?;
-        row(&k, &bytes)
-    }
-
-    /// Changes of a version that itself waits here for another.
-    fn noted_changes(&self, version: &Version) -> Result<(Option<VersionId>, Vec<Difference>)> {
+    /// Changes of a version that itself waits here for another; none if its content is not here.
+    fn noted_changes(&self, version: &Version) -> Result<Option<Described>> {
         let ino = self.known_ino(version.object)?.ok_or(FsError::NotFound)?;
+        if self.is_lacking(ino, version.id)? {
+            return Ok(None);
+        }
         let first = key::changes(ino, version.id, 0);
         let prefix = &first[..first.len() - 4];
         let mut base = None;
@@ -192,12 +298,14 @@ impl Store {
             }
         }
         if base.is_none() && out.is_empty() {
-            // It waited, and was applied between two looks: it is a version like any other by now.
+            // It waited, and was applied or given up between two looks: it is a version like any other by now.
             let k = key::version_id(version.id);
-            let bytes = self.index.get(&k)?.ok_or(FsError::NotFound)?;
-            return self.differences(&row(&k, &bytes)?);
+            return match self.index.get(&k)? {
+                Some(bytes) => self.described(&row(&k, &bytes)?),
+                None => Ok(None),
+            };
         }
-        Ok((base, out))
+        Ok((out.len() <= limits::CHANGES_PER_RECORD).then_some((base, out)))
     }
 
     /// The inode number of an object, if it has one here.
@@ -208,47 +316,5 @@ impl Store {
         }
         let ino = if object == ObjectId::ROOT { Ino::FIRST } else { object.parts().1 };
         Ok(self.object_row(ino, None)?.filter(|r| r.object == object).map(|_| ino))
-    }
-}
-
-/// Where the pieces of a chunk differ from what they were.
-fn differ(chunk: u64, before: &[Piece], after: &[Piece], out: &mut Vec<Difference>) {
-    let mut edges: Vec<u32> = before.iter().chain(after).flat_map(|p| [p.start, p.start + p.len]).collect();
-    edges.sort_unstable();
-    edges.dedup();
-    let at = |pieces: &[Piece], from: u32| {
-        pieces
-            .iter()
-            .find(|p| p.start <= from && from < p.start + p.len)
-            .map(|p| (*p, p.skip + (from - p.start)))
-    };
-    for edge in edges.windows(2) {
-        let (from, to) = (edge[0], edge[1]);
-        let (old, new) = (at(before, from), at(after, from));
-        let same = match (&old, &new) {
-            (None, None) => true,
-            (Some((o, os)), Some((n, ns))) => o.extent == n.extent && os == ns,
-            _ => false,
-        };
-        if same {
-            continue;
-        }
-        let (offset, len) = (chunk * limits::CHUNK_BYTES + u64::from(from), u64::from(to - from));
-        if let Some((last_offset, last_len, last)) = out.last_mut()
-            && *last_offset + *last_len == offset
-            && continues(last.as_ref(), *last_len, new.as_ref())
-        {
-            *last_len += len;
-            continue;
-        }
-        out.push((offset, len, new));
-    }
-}
-
-fn continues(last: Option<&(Piece, u32)>, last_len: u64, new: Option<&(Piece, u32)>) -> bool {
-    match (last, new) {
-        (None, None) => true,
-        (Some((l, ls)), Some((n, ns))) => l.extent == n.extent && u64::from(*ls) + last_len == u64::from(*ns),
-        _ => false,
     }
 }

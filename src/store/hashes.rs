@@ -1,7 +1,7 @@
 //! Content hashes of versions: small files at their commit, others later, off the path that acknowledges.
 
 use crate::{
-    base::{FsError, Ino, Lsn, Result, limits::CHUNK_BYTES},
+    base::{FsError, Ino, Lsn, Result},
     format::{
         facts::{Fact, ObjectKind},
         hash::{self, LEAF_BYTES},
@@ -13,6 +13,7 @@ use crate::{
 use super::{
     Store,
     content::{BranchView, FetchPiece},
+    hash_trees::data_leaves,
     txn::row,
 };
 
@@ -36,7 +37,7 @@ impl Store {
         Some((content, hash))
     }
 
-    /// The content hash of a version, computed from its bytes.
+    /// The content hash of a version, computed from all of its bytes.
     ///
     /// # Errors
     /// [`FsError::NotFound`], [`crate::base::Error::Damaged`] if the bytes can't be read.
@@ -44,9 +45,8 @@ impl Store {
         let k = key::version(ino, at);
         let bytes = self.index.get(&k)?.ok_or(FsError::NotFound)?;
         let v: VersionRow = row(&k, &bytes)?;
-        let object = self.object_row(ino, None)?.ok_or(FsError::NotFound)?;
-        if object.attributes.kind == ObjectKind::Symlink {
-            return Ok(hash_of_bytes(&object.attributes.target));
+        if let Some(target) = self.symlink_target(ino)? {
+            return Ok(hash_of_bytes(&target));
         }
         self.hash_view(&BranchView { ino, branch: v.branch, at, cuts: v.cuts, rests: true }, v.size)
     }
@@ -74,25 +74,49 @@ impl Store {
             let vk = key::version(ino, at);
             let v: Option<VersionRow> = self.index.get(&vk)?.map(|b| row(&vk, &b)).transpose()?;
             let Some(v) = v else { continue };
-            if v.size > left && left < ROUND_BYTES {
+            let read = self.hash_version(ino, at, &v)?;
+            left = left.saturating_sub(read);
+            if left == 0 {
                 break;
             }
-            left = left.saturating_sub(v.size);
-            let hash = match self.content_hash(ino, at) {
-                Ok(hash) => Some(hash),
-                Err(crate::base::Error::Damaged(d)) => {
-                    tracing::error!("version {} of inode {ino} can't be hashed: {d}", v.id);
-                    None
-                }
-                Err(e) => return Err(e),
-            };
-            self.run(|op| {
-                let object = op.apply.txn.object(ino)?.object;
-                op.subject = (object, ino);
-                op.fact(Fact::Hash(object, v.id, hash))
-            })?;
+        }
+        if !any {
+            let mut next = self.trees.lock();
+            let from = next.take().unwrap_or_else(|| vec![kind::HASH_TREE]);
+            *next = self.drop_trees(&from)?;
         }
         Ok(any)
+    }
+
+    /// Hashes one version, and says so in the log. Returns how many bytes of content it read.
+    pub(super) fn hash_version(&self, ino: Ino, at: Lsn, v: &VersionRow) -> Result<u64> {
+        let mut read = 0;
+        let made = match self.symlink_target(ino)? {
+            Some(target) => Ok(hash_of_bytes(&target)),
+            None => self.hash_in_parts(ino, at, v, &mut |p, from, part| {
+                read += part.len() as u64;
+                self.read_piece(p, from, part)
+            }),
+        };
+        let hash = match made {
+            Ok(hash) => Some(hash),
+            Err(crate::base::Error::Damaged(d)) => {
+                tracing::error!("version {} of inode {ino} can't be hashed: {d}", v.id);
+                None
+            }
+            Err(e) => return Err(e),
+        };
+        self.run(|op| {
+            let object = op.apply.txn.object(ino)?.object;
+            op.subject = (object, ino);
+            op.fact(Fact::Hash(object, v.id, hash))
+        })?;
+        Ok(read)
+    }
+
+    fn symlink_target(&self, ino: Ino) -> Result<Option<Vec<u8>>> {
+        let object = self.object_row(ino, None)?.ok_or(FsError::NotFound)?;
+        Ok((object.attributes.kind == ObjectKind::Symlink).then_some(object.attributes.target))
     }
 }
 
@@ -115,21 +139,8 @@ pub(super) fn hash_of_view(
     size: u64,
     fetch: FetchPiece<'_>,
 ) -> Result<hash::Hash> {
-    let mut data: Vec<(u64, u64)> = Vec::new();
-    let per_chunk = CHUNK_BYTES / LEAF_BYTES;
-    if size <= LEAF_BYTES {
-        // One leaf: to read it is as quick as to find out that it is all hole, and zeros hash alike either way.
-        data.push((0, 1));
-    } else {
-        view.each_chunk(index, 0, (size - 1) / CHUNK_BYTES, &mut |chunk| {
-            let (first, end) = (chunk * per_chunk, (chunk + 1) * per_chunk);
-            match data.last_mut() {
-                Some(last) if last.1 == first => last.1 = end,
-                _ => data.push((first, end)),
-            }
-            Ok(true)
-        })?;
-    }
+    // One leaf: to read it is as quick as to find out that it is all hole, and zeros hash alike either way.
+    let data = if size <= LEAF_BYTES { vec![(0, 1)] } else { data_leaves(view, index, size)? };
     hash::content(size, &data, &mut |leaf, out| {
         view.read(index, size, leaf * LEAF_BYTES, out, fetch).map(drop)
     })

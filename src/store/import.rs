@@ -8,7 +8,10 @@ use crate::{
         Kind, Origin, Prepared, code,
         facts::{Changes, ExtentId, Fact, LocalChanges, LocalRange, ObjectKind, Source, Version},
         flags,
-        rows::{ExtentRow, LinkRow, Stamp, VersionPlace, VersionRow, WaitingRow, after_prefix, key, kind},
+        rows::{
+            ChangesRow, ExtentRow, LackingRow, LinkRow, Stamp, VersionPlace, VersionRow, WaitingRow,
+            after_prefix, key, kind,
+        },
     },
     log::Record,
 };
@@ -18,6 +21,7 @@ use super::{
     apply::Apply,
     exchange::Parcel,
     knowledge::note_held,
+    lacking::{Apart, extents_in, same_version},
     parcels,
     state::State,
     txn::{Keep, Txn, row},
@@ -27,7 +31,10 @@ use super::{
 pub type Fetch<'a> = &'a mut dyn FnMut(&ExtentId) -> Result<Vec<u8>>;
 
 /// How often extents that went again before their facts came are fetched anew.
-const ROUNDS: usize = 16;
+pub(super) const ROUNDS: usize = 16;
+
+/// A description of content, and the same in extents of this log.
+type Here<'p> = (&'p Changes, Vec<LocalRange>);
 
 impl Store {
     /// Takes in a parcel, asking `fetch` for the extents that are not here. Does nothing if it is here already.
@@ -43,17 +50,30 @@ impl Store {
         if !self.wants(&self.apply.lock(), parcel, &facts)? {
             return Ok(self.log.last_lsn());
         }
+        let mut apart = self.taken_apart(&parcel.contents, &facts, self.clock.wall_ns())?;
         for _ in 0..ROUNDS {
             // The other side may take its time; nobody here waits for it.
-            self.bring_extents(parcel, fetch)?;
+            for changes in &parcel.contents {
+                if apart.iter().any(|a| a.1 == changes.version) {
+                    continue;
+                }
+                match self.bring_extents([changes], fetch) {
+                    // Gone at the sender since the parcel was made.
+                    Err(Error::Fs(FsError::NotFound)) => apart.push((changes.object, changes.version, false)),
+                    done => done?,
+                }
+            }
             let mut state = self.apply.lock();
             if !self.wants(&state, parcel, &facts)? {
                 return Ok(self.log.last_lsn());
             }
-            let Some(contents) = self.contents_here(parcel)? else { continue };
-            self.introduce(&mut state, parcel, &facts)?;
-            for (changes, ranges) in parcel.contents.iter().zip(contents) {
-                self.note_changes(&mut state, changes, &ranges)?;
+            let Some(contents) = self.contents_here(parcel, &apart)? else { continue };
+            self.introduce(&mut state, [parcel.origin.store], &facts)?;
+            for (object, version, declined) in &apart {
+                self.append_local(&mut state, &[Fact::Without(*object, *version, *declined)])?;
+            }
+            for (changes, ranges) in contents {
+                self.note_changes(&mut state, changes, &ranges, &mut 0)?;
             }
             self.append_parcel(&mut state, parcel, &facts)?;
             drop(state);
@@ -87,6 +107,13 @@ impl Store {
                 let k = key::version(place.ino, place.at);
                 let version: Option<VersionRow> = self.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
                 let object = self.object_row(place.ino, None)?.map(|r| r.object).unwrap_or_default();
+                let same = |o: &VersionRow| {
+                    (o.created_ns, o.changed, o.size, &o.vector)
+                        == (v.created_ns, v.changed_ns, v.size, &v.vector)
+                };
+                if object == v.object && version.as_ref().map_or(place.removed, same) {
+                    return Ok(()); // It came before, with other facts or without.
+                }
                 let made = version.map_or(String::new(), |o| {
                     let maker = self.rank(o.stamp).1;
                     format!(", of {} bytes, made by store {maker} at {} ns", o.size, o.created_ns)
@@ -97,6 +124,9 @@ impl Store {
                 let k = key::claimed(v.id);
                 let Some(bytes) = self.index.get(&k)? else { return Ok(()) };
                 let object: ObjectId = row(&k, &bytes)?;
+                if object == v.object && self.is_awaited(v)? {
+                    return Ok(());
+                }
                 format!("a version of object {object}, which waits for another")
             }
         };
@@ -114,11 +144,30 @@ impl Store {
         )))
     }
 
+    /// Is this the version that is known by its id, and waits for another or for its content?
+    fn is_awaited(&self, v: &Version) -> Result<bool> {
+        let Some(ino) = self.known_ino(v.object)? else { return Ok(false) };
+        let k = key::lacking(ino, v.id.into());
+        if let Some(bytes) = self.index.get(&k)? {
+            let lacking: LackingRow = row(&k, &bytes)?;
+            return Ok(lacking.version.is_none_or(|w| same_version(&w.version, v)));
+        }
+        let k = key::changes(ino, v.id, 0);
+        let Some(bytes) = self.index.get(&k)? else { return Ok(false) };
+        let Some(base) = row::<ChangesRow>(&k, &bytes)?.base else { return Ok(false) };
+        let k = key::waiting(base, Some(v.id));
+        let waits: Option<WaitingRow> = self.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
+        Ok(waits.is_some_and(|w| same_version(&w.version, v)))
+    }
+
     /// What follows from facts that were taken in, as records of its own.
-    fn follow_up(&self, facts: &[Fact]) -> Result<Lsn> {
+    pub(super) fn follow_up(&self, facts: &[Fact]) -> Result<Lsn> {
         for fact in facts {
             if let Fact::Version(v) = fact {
                 self.wake_waiting(v.id)?;
+                if let Some(ino) = self.known_ino(v.object)? {
+                    self.trim(ino)?;
+                }
             }
         }
         self.name_twins()?;
@@ -142,14 +191,19 @@ impl Store {
     }
 
     /// Gives numbers to a store and to objects that are new here, as a record of their own before the facts.
-    fn introduce(&self, state: &mut State, parcel: &Parcel, facts: &[Fact]) -> Result<()> {
+    pub(super) fn introduce(
+        &self,
+        state: &mut State,
+        makers: impl IntoIterator<Item = StoreId>,
+        facts: &[Fact],
+    ) -> Result<()> {
         let mut new = Vec::new();
-        let stores = std::iter::once(parcel.origin.store).chain(facts.iter().flat_map(stores_in));
-        let mut known: Vec<StoreId> = state.stores.to_vec();
-        for store in stores {
-            if !known.contains(&store) {
-                new.push(Fact::StoreNumber(known.len() as u32, store));
-                known.push(store);
+        let stores = makers.into_iter().chain(facts.iter().flat_map(stores_in));
+        let mut number = state.stores.len() as u32;
+        for store in stores.collect::<BTreeSet<_>>() {
+            if !state.stores.contains(&store) {
+                new.push(Fact::StoreNumber(number, store));
+                number += 1;
             }
         }
         let mut next = state.meta.next_ino;
@@ -163,10 +217,14 @@ impl Store {
         if new.is_empty() { Ok(()) } else { self.append_local(state, &new).map(drop) }
     }
 
-    /// Sees to it that the extents which a parcel names are in this log. Until facts name them, they may be lost again
-    /// to the cleaner; [`contents_here`](Self::contents_here) finds that out.
-    fn bring_extents(&self, parcel: &Parcel, fetch: Fetch<'_>) -> Result<()> {
-        for id in extents_in(parcel) {
+    /// Sees to it that the extents which descriptions of content name are in this log. Until facts name them, they may be lost
+    /// again to the cleaner; [`ranges_here`](Self::ranges_here) finds that out.
+    pub(super) fn bring_extents<'c>(
+        &self,
+        contents: impl IntoIterator<Item = &'c Changes>,
+        fetch: Fetch<'_>,
+    ) -> Result<()> {
+        for id in extents_in(contents) {
             let k = key::extent(id);
             if self.index.get(&k)?.is_some() {
                 continue;
@@ -175,74 +233,97 @@ impl Store {
             if bytes.is_empty() || bytes.len() > limits::EXTENT_BYTES {
                 return Err(Error::BadRequest(format!("{id:?} has {} bytes", bytes.len())));
             }
-            let payload = Prepared::extent(bytes, false);
-            let mut record = Record::new(Kind::Extent, &payload);
-            record.flags = flags::DETACHED | flags::FOREIGN;
-            record.origin = Some(Origin { store: id.store, incarnation: id.incarnation, seq: id.sequence });
-            let mut state = self.apply.lock();
-            self.check_usable()?;
-            if self.index.get(&k)?.is_some() {
-                continue; // Another parcel brought it meanwhile.
-            }
-            let apart = self.until_applied();
-            let (lsn, location) = self.log.append(&[record])?[0];
-            let found = ExtentRow { extent: lsn, location: location.into() };
-            let mut txn = Txn::new(&*self.index, lsn);
-            txn.put(k, &found, Keep::Amend)?;
-            let next = state.clone();
-            self.land(&mut state, next, lsn, &txn.finish()?)?;
-            apart.done();
+            self.bring_extent(id, &Prepared::extent(bytes, false))?;
         }
         Ok(())
     }
 
-    /// The contents of a parcel, in extents of this log; none if one of those is not here. Under the lock, so that none
-    /// goes before the facts that name it are appended.
-    fn contents_here(&self, parcel: &Parcel) -> Result<Option<Vec<Vec<LocalRange>>>> {
+    /// Appends an extent of another store, if nobody has meanwhile.
+    pub(super) fn bring_extent(&self, id: &ExtentId, payload: &Prepared) -> Result<()> {
+        let k = key::extent(id);
+        let mut record = Record::new(Kind::Extent, payload);
+        record.flags = flags::DETACHED | flags::FOREIGN;
+        record.origin = Some(Origin { store: id.store, incarnation: id.incarnation, seq: id.sequence });
+        let mut state = self.apply.lock();
+        self.check_usable()?;
+        if self.index.get(&k)?.is_some() {
+            return Ok(()); // Another parcel brought it.
+        }
+        let apart = self.until_applied();
+        let (lsn, location) = self.log.append(&[record])?[0];
+        let found = ExtentRow { extent: lsn, location: location.into() };
+        let mut txn = Txn::new(&*self.index, lsn);
+        txn.put(k, &found, Keep::Amend)?;
+        let next = state.clone();
+        self.land(&mut state, next, lsn, &txn.finish()?)?;
+        apart.done();
+        Ok(())
+    }
+
+    /// The contents of a parcel that are to be taken, in extents of this log; none if one of those is not here. Under the lock,
+    /// so that none goes before the facts that name it are appended.
+    fn contents_here<'p>(&self, parcel: &'p Parcel, apart: &Apart) -> Result<Option<Vec<Here<'p>>>> {
         let mut contents = Vec::with_capacity(parcel.contents.len());
         for changes in &parcel.contents {
-            let mut ranges = Vec::with_capacity(changes.ranges.len());
-            for range in &changes.ranges {
-                let source = match range.source {
-                    Source::Hole => None,
-                    Source::Extent(id, skip) => {
-                        let k = key::extent(&id);
-                        let Some(bytes) = self.index.get(&k)? else { return Ok(None) };
-                        let e: ExtentRow = row(&k, &bytes)?;
-                        if range.len > u64::from(e.location.raw_len).saturating_sub(u64::from(skip)) {
-                            return Err(Error::BadRequest(format!("a range beyond the end of {id:?}")));
-                        }
-                        Some((e.extent, e.location, skip))
-                    }
-                };
-                ranges.push(LocalRange { offset: range.offset, len: range.len, source });
+            let known = || Ok::<_, Error>(self.index.get(&key::version_id(changes.version))?.is_some());
+            if apart.iter().any(|a| a.1 == changes.version) || known()? {
+                continue;
             }
-            contents.push(ranges);
+            let Some(ranges) = self.ranges_here(changes)? else { return Ok(None) };
+            contents.push((changes, ranges));
         }
         Ok(Some(contents))
     }
 
-    /// Notes the content of a version that comes next.
-    fn note_changes(&self, state: &mut State, changes: &Changes, ranges: &[LocalRange]) -> Result<()> {
+    /// What a description of content says, in extents of this log; none if one of those is not here.
+    pub(super) fn ranges_here(&self, changes: &Changes) -> Result<Option<Vec<LocalRange>>> {
+        let mut ranges = Vec::with_capacity(changes.ranges.len());
+        for range in &changes.ranges {
+            let source = match range.source {
+                Source::Hole => None,
+                Source::Extent(id, skip) => {
+                    let k = key::extent(&id);
+                    let Some(bytes) = self.index.get(&k)? else { return Ok(None) };
+                    let e: ExtentRow = row(&k, &bytes)?;
+                    if range.len > u64::from(e.location.raw_len).saturating_sub(u64::from(skip)) {
+                        return Err(Error::BadRequest(format!("a range beyond the end of {id:?}")));
+                    }
+                    Some((e.extent, e.location, skip))
+                }
+            };
+            ranges.push(LocalRange { offset: range.offset, len: range.len, source });
+        }
+        Ok(Some(ranges))
+    }
+
+    /// Notes the content of a version that comes next, from this part on; part 0 forgets what was noted of it before.
+    pub(super) fn note_changes(
+        &self,
+        state: &mut State,
+        changes: &Changes,
+        ranges: &[LocalRange],
+        part: &mut u32,
+    ) -> Result<()> {
         let mut parts: Vec<_> = ranges.chunks(limits::CHANGES_PER_RECORD).map(<[_]>::to_vec).collect();
-        if parts.is_empty() {
+        if parts.is_empty() && *part == 0 {
             parts.push(Vec::new());
         }
-        for (part, ranges) in parts.into_iter().enumerate() {
+        for ranges in parts {
             let local = LocalChanges {
                 object: changes.object,
                 version: changes.version,
-                part: part as u32,
+                part: *part,
                 base: changes.base,
                 ranges,
             };
             self.append_local(state, &[Fact::Changes(local)])?;
+            *part += 1;
         }
         Ok(())
     }
 
     /// A record of local facts.
-    fn append_local(&self, state: &mut State, facts: &[Fact]) -> Result<Lsn> {
+    pub(super) fn append_local(&self, state: &mut State, facts: &[Fact]) -> Result<Lsn> {
         let mut next = state.clone();
         let stamp = next.tick(&*self.clock);
         self.append_facts(state, &mut next, stamp, facts, |record| record.stamp = stamp.hlc)
@@ -288,11 +369,11 @@ impl Store {
         Ok(lsn)
     }
 
-    /// Versions that waited for this one can be applied; and those that waited for them.
-    fn wake_waiting(&self, id: VersionId) -> Result<()> {
+    /// Versions that waited for this one can be applied, or are lacking with it; and those that waited for them.
+    pub(super) fn wake_waiting(&self, id: VersionId) -> Result<()> {
         let mut ready = vec![id];
         while let Some(id) = ready.pop() {
-            if self.find_version(id)?.is_none() {
+            if !self.is_decided(id)? {
                 continue;
             }
             let prefix = key::waiting(id, None);
@@ -369,16 +450,14 @@ impl Store {
     }
 }
 
-/// The extents that a parcel names, each once.
-fn extents_in(parcel: &Parcel) -> BTreeSet<&ExtentId> {
-    let ranges = parcel.contents.iter().flat_map(|c| &c.ranges);
-    ranges.filter_map(|r| if let Source::Extent(id, _) = &r.source { Some(id) } else { None }).collect()
-}
-
-fn objects_in(fact: &Fact) -> Vec<ObjectId> {
+/// The objects that a fact names.
+pub(super) fn objects_in(fact: &Fact) -> Vec<ObjectId> {
     match fact {
         Fact::Create(c) => vec![c.object],
-        Fact::Link(l) => vec![l.parent, l.object],
+        Fact::Link(l) => {
+            let left = l.left.as_ref().map(|left| left.parent);
+            [l.parent, l.object].into_iter().chain(left).collect()
+        }
         Fact::Gone(g) => vec![g.parent, g.object],
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
@@ -388,13 +467,16 @@ fn objects_in(fact: &Fact) -> Vec<ObjectId> {
         | Fact::Hold(o, ..) => vec![*o],
         Fact::Version(v) => vec![v.object],
         Fact::Alias(from, to) => vec![*from, *to],
+        Fact::Without(o, ..) | Fact::Touched(o) => vec![*o],
+        Fact::Marked(m) => vec![m.dir, m.child],
         _ => Vec::new(),
     }
 }
 
+/// The stores that a fact names beside its own.
 fn stores_in(fact: &Fact) -> Vec<StoreId> {
     match fact {
-        Fact::Version(v) => v.knew_gone.iter().map(|(_, _, store)| *store).collect(),
+        Fact::Retain(.., saw) | Fact::Hold(.., saw) => saw.iter().map(|(store, _)| *store).collect(),
         _ => Vec::new(),
     }
 }

@@ -1,16 +1,17 @@
 //! The history of a name: the versions of whatever stood there, one object after the other.
 //!
-//! An object that takes a name over (a rename onto it, a new file where one was deleted or moved away) says in
-//! its link whose history it continues, and how many versions that has. So the number of a version never
-//! depends on what is read: that of the link, and its own among the versions of its object.
+//! An object that takes a name over (a rename onto it, a new file where one was deleted or moved away) says in its link
+//! whose history it continues: a [`Lineage`], which names the one before it by its id, and so on. All of this is in facts,
+//! as are the numbers of versions: so the history of a name is the same on every store that holds the same facts. Only
+//! until when a name showed a version is this store's own.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use crate::{
-    base::{Damage, Ino, Lsn, ObjectId, Result, limits},
+    base::{Damage, Ino, LineageId, Lsn, Result, VersionId, limits},
     format::{
         facts::{Lineage, ObjectKind},
-        rows::{LinkEntry, LinkRow, MarkerRow, ObjectRow, Superseded, VersionRow, after_prefix, key, kind},
+        rows::{LineageRow, LinkRow, MarkerRow, Superseded, VersionRow, after_prefix, key, kind},
     },
     index::Order,
 };
@@ -20,14 +21,14 @@ use super::{
     txn::{row, row_at, since},
 };
 
-/// How many former states of a name or of an object are looked through for the one that a link continues.
-const STATES: usize = 64;
-
 /// A version in the history of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Past {
-    /// Its number in the history, from 1; stays when others are removed.
+    /// Its number in the history, from 1; stays when others are removed. Versions that two stores made without knowing of
+    /// each other may share one: then they come in the order of their ids.
     pub ordinal: u64,
+    /// Another version of this history has the same number.
+    pub shared: bool,
     /// The object whose version it is.
     pub ino: Ino,
     /// The version; its own `ordinal` counts within the object.
@@ -63,29 +64,22 @@ struct Part {
     upto: u64,
     /// The LSN that ended it; none: it goes on.
     until: Option<Lsn>,
-}
-
-/// Where to look for what came before.
-#[derive(Debug, Clone)]
-struct Place {
-    dir: Ino,
-    name: Vec<u8>,
-    /// Only what stood there before this.
-    before: Lsn,
+    /// The history before it.
+    earlier: Option<LineageId>,
 }
 
 /// The history of one name, newest object first; older ones are looked up as they are asked for.
 pub struct History<'a> {
     view: View<'a>,
     parts: Vec<Part>,
-    next: Option<(Lineage, Place)>,
+    next: Option<LineageId>,
 }
 
 /// What is known of a history, for the next time that it is asked: [`History::pause`], [`History::learn`].
 #[derive(Debug, Clone)]
 pub struct Paused {
     parts: Vec<Part>,
-    next: Option<(Lineage, Place)>,
+    next: Option<LineageId>,
 }
 
 impl Paused {
@@ -120,41 +114,33 @@ impl<'a> View<'a> {
         if name.is_empty() || name.len() > limits::NAME_BYTES {
             return Ok(None);
         }
-        let here = |before| Place { dir, name: name.to_vec(), before };
-        let links: Option<LinkRow> = self.row_of(&key::link(dir, name))?;
-        if let Some(links) = links {
+        if let Some(links) = self.row_of::<LinkRow>(&key::link(dir, name))? {
             let Some(entry) = links.entries.first() else { return Ok(None) };
-            return self.history_of_entry(entry, here(links.from));
+            return self.history_of_entry(entry.child, entry.kind, entry.continues);
         }
         let marker: Option<MarkerRow> = self.row_of(&key::marker(dir, name))?;
-        let Some(marker) = marker else { return Ok(None) };
-        let (view, parts) = (*self, Vec::new());
-        let mut history = History { view, parts, next: Some((marker.lineage, here(marker.from))) };
-        history.extend()?;
-        if let Some(last) = history.parts.first_mut() {
-            last.until = last.until.or(Some(marker.from));
-        }
+        let Some((from, last)) = marker.as_ref().and_then(|m| Some((m.from, m.last()?))) else {
+            return Ok(None);
+        };
+        let mut history = History { view: *self, parts: Vec::new(), next: None };
+        history.push(&last.lineage, from)?;
         Ok((!history.parts.is_empty()).then_some(history))
     }
 
-    fn history_of_entry(&self, entry: &LinkEntry, place: Place) -> Result<Option<History<'a>>> {
-        if !matches!(entry.kind, ObjectKind::File | ObjectKind::Symlink) {
+    fn history_of_entry(
+        &self,
+        child: Ino,
+        kind: ObjectKind,
+        continues: Option<Lineage>,
+    ) -> Result<Option<History<'a>>> {
+        if !matches!(kind, ObjectKind::File | ObjectKind::Symlink) {
             return Ok(None);
         }
-        let upto = match self.lsn() {
-            None => self.store().object_row(entry.child, None)?.map_or(0, |o| o.content.ordinal),
-            Some(at) => {
-                let (start, end) =
-                    (key::version(entry.child, Lsn::new(0)), key::version(entry.child, at.next()));
-                match self.index().last(&start, &end)? {
-                    Some((k, bytes)) => row::<VersionRow>(&k, &bytes)?.ordinal,
-                    None => 0,
-                }
-            }
-        };
-        let before = entry.continues.map_or(0, |c| c.versions);
-        let part = Part { ino: entry.child, before, upto, until: None };
-        Ok(Some(History { view: *self, parts: vec![part], next: entry.continues.map(|c| (c, place)) }))
+        let upto = self.newest_number(child)?;
+        let before = continues.map_or(0, |c| c.versions);
+        let earlier = continues.map(|c| c.id());
+        let part = Part { ino: child, before, upto, until: None, earlier };
+        Ok(Some(History { view: *self, parts: vec![part], next: earlier }))
     }
 
     /// The history that an object has under the name that came with it, or, if that is gone, its versions alone.
@@ -170,18 +156,10 @@ impl<'a> View<'a> {
             if let Some(links) = links
                 && let Some(entry) = links.entries.iter().find(|e| e.child == ino)
             {
-                return self
-                    .history_of_entry(entry, Place { dir, name: link.name.clone(), before: links.from });
+                return self.history_of_entry(ino, entry.kind, entry.continues);
             }
         }
-        let alone = LinkEntry {
-            link: None,
-            child: ino,
-            kind: object.attributes.kind,
-            stamp: crate::format::rows::Stamp::default(),
-            continues: None,
-        };
-        self.history_of_entry(&alone, Place { dir: ino, name: Vec::new(), before: Lsn::new(0) })
+        self.history_of_entry(ino, object.attributes.kind, None)
     }
 
     /// Names in a directory that were deleted and not made again, in order, from behind `after` on, at most `limit`.
@@ -221,13 +199,14 @@ impl<'a> View<'a> {
     }
 
     fn gone_of(&self, name: Vec<u8>, marker: &MarkerRow) -> Result<Option<Gone>> {
-        let object = self.store().object_row(marker.child, None)?;
+        let Some(last) = marker.last().filter(|d| !d.moved) else { return Ok(None) };
+        let object = self.store().object_row(last.child, None)?;
         let kind = object.map_or(ObjectKind::Unknown, |o| o.attributes.kind);
-        if marker.moved || !matches!(kind, ObjectKind::File | ObjectKind::Symlink) {
+        if !matches!(kind, ObjectKind::File | ObjectKind::Symlink) {
             return Ok(None);
         }
-        let (ino, versions) = (marker.child, marker.lineage.versions);
-        Ok(Some(Gone { name, ino, kind, versions, removed_ns: marker.stamp.hlc, lsn: marker.from }))
+        let (ino, versions) = (last.child, last.lineage.versions);
+        Ok(Some(Gone { name, ino, kind, versions, removed_ns: last.stamp.hlc, lsn: marker.from }))
     }
 
     /// Markers between two keys as of the view: rows of now, and in the past those of the history too.
@@ -279,12 +258,106 @@ impl<'a> View<'a> {
         bytes.map(|b| row(k, &b)).transpose()
     }
 
-    fn ino_of(&self, object: ObjectId) -> Result<Ino> {
-        let k = key::object_id(object);
-        match self.index().get(&k)? {
-            Some(bytes) => row(&k, &bytes),
-            None => Ok(object.parts().1),
+    /// The highest number of an object's versions, as of the view.
+    fn newest_number(&self, ino: Ino) -> Result<u64> {
+        let Some(object) = self.store().object_row(ino, None)? else { return Ok(0) };
+        let Some(at) = self.lsn() else { return Ok(object.content.ordinal) };
+        if !object.content.disordered {
+            let (start, end) = (key::version(ino, Lsn::new(0)), key::version(ino, at.next()));
+            let last = self.index().last(&start, &end)?;
+            return last.map_or(Ok(0), |(k, bytes)| Ok(row::<VersionRow>(&k, &bytes)?.ordinal));
         }
+        let mut newest = 0;
+        let prefix = &key::numbered(ino, 0, VersionId::default())[..9];
+        self.each_number(prefix, &after_prefix(prefix), Order::Back, &mut |number, lsn| {
+            if lsn <= at {
+                newest = number;
+            }
+            newest == 0
+        })?;
+        Ok(newest)
+    }
+
+    /// The numbers of an object's versions, and where those are.
+    fn each_number(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        order: Order,
+        each: &mut dyn FnMut(u64, Lsn) -> bool,
+    ) -> Result<()> {
+        let mut failed = None;
+        self.index().walk(start, end, order, &mut |k, bytes| match row::<Lsn>(k, bytes) {
+            Ok(lsn) => each(key::number_of(k).unwrap_or(0), lsn),
+            Err(e) => {
+                failed = Some(e);
+                false
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Versions of an object with numbers in this range, in their order or backwards: at most `limit`, and those that share
+    /// their number with the last.
+    fn numbered(
+        &self,
+        ino: Ino,
+        range: RangeInclusive<u64>,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<VersionInfo>> {
+        let (first, last) = range.into_inner();
+        let Some(object) = self.store().object_row(ino, None)?.filter(|_| first <= last && limit > 0) else {
+            return Ok(Vec::new());
+        };
+        let at = self.lsn().unwrap_or(Lsn::MAX);
+        let mut found: Vec<VersionInfo> = Vec::new();
+        if object.content.disordered {
+            let mut lsns: Vec<(u64, Lsn)> = Vec::new();
+            let start = key::numbered(ino, first, VersionId::default());
+            let end = key::numbered(ino, last.saturating_add(1), VersionId::default());
+            self.each_number(&start, &end, order, &mut |number, lsn| {
+                let full = lsns.len() >= limit && lsns.last().is_some_and(|l| l.0 != number);
+                if !full && lsn <= at {
+                    lsns.push((number, lsn));
+                }
+                !full
+            })?;
+            for (_, lsn) in lsns {
+                let k = key::version(ino, lsn);
+                if let Some(bytes) = self.index().get(&k)? {
+                    found.push(self.store().version_info(&k, &bytes)?);
+                }
+            }
+            return Ok(found);
+        }
+        let top = key::version(ino, if at == Lsn::MAX { at } else { at.next() });
+        let from = match self.version_upto(ino, first - 1)? {
+            Some(v) => v.lsn.next(),
+            None => Lsn::new(0),
+        };
+        let rows = match order {
+            Order::Forward => self.index().scan(&key::version(ino, from), &top, limit)?,
+            Order::Back => {
+                let Some(newest) = self.version_upto(ino, last)? else { return Ok(found) };
+                let end = key::version(ino, newest.lsn.next()).min(top);
+                self.index().scan_back(&key::version(ino, from), &end, limit)?
+            }
+        };
+        for (k, bytes) in rows {
+            let v = self.store().version_info(&k, &bytes)?;
+            if v.ordinal <= last {
+                found.push(v);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The LSN of the version of an object that came next after this one.
+    fn came_next(&self, ino: Ino, lsn: Lsn) -> Result<Option<Lsn>> {
+        let (start, end) = (key::version(ino, lsn.next()), key::version(ino, Lsn::MAX));
+        let next = self.index().scan(&start, &end, 1)?.pop();
+        Ok(next.and_then(|(k, _)| key::last_number(&k)).map(Lsn::new))
     }
 
     /// The newest version of an object whose number is at most `ordinal`.
@@ -343,7 +416,9 @@ impl History<'_> {
     /// Takes over what was known of the same history before, as far as it still holds. Only what stands at the name
     /// now can have changed.
     pub fn learn(&mut self, paused: Paused) {
-        let same = |a: &Part, b: &Part| (a.ino, a.before, a.until) == (b.ino, b.before, b.until);
+        let same = |a: &Part, b: &Part| {
+            (a.ino, a.before, a.until, a.earlier) == (b.ino, b.before, b.until, b.earlier)
+        };
         let Some((head, old)) = self.parts.first().zip(paused.parts.first()) else { return };
         if same(head, old) && self.parts.len() < paused.parts.len() {
             let head = head.clone();
@@ -365,7 +440,7 @@ impl History<'_> {
         self.parts.first().map_or(Ino::FIRST, |p| p.ino)
     }
 
-    /// The version with this number.
+    /// The version with this number; of several, the one that was made last.
     ///
     /// # Errors
     /// What reading the index says.
@@ -373,8 +448,8 @@ impl History<'_> {
         Ok(self.from(ordinal, 1)?.pop().filter(|p| p.ordinal == ordinal))
     }
 
-    /// Versions from this number on, oldest first, at most `limit`. What it costs grows with the number of objects
-    /// that had the name since, not with the number of versions.
+    /// Versions from this number on, oldest first: at most `limit`, and those that share their number with the last. What it
+    /// costs grows with the number of objects that had the name since, not with the number of versions.
     ///
     /// # Errors
     /// What reading the index says.
@@ -388,29 +463,17 @@ impl History<'_> {
             }
             let part = self.parts[n].clone();
             let local = wanted.saturating_sub(part.before).max(1);
-            let start = match self.view.version_upto(part.ino, local - 1)? {
-                Some(v) => v.lsn.next(),
-                None => Lsn::new(0),
-            };
             let left = limit - found.len();
-            let end = key::version(part.ino, Lsn::MAX);
-            let rows = self.view.index().scan(&key::version(part.ino, start), &end, left + 1)?;
-            let mut versions = Vec::with_capacity(rows.len());
-            for (k, bytes) in &rows {
-                let v = self.view.store().version_info(k, bytes)?;
-                if v.ordinal <= part.upto {
-                    versions.push(v);
-                }
-            }
-            for (i, v) in versions.iter().take(left).enumerate() {
-                let until = versions.get(i + 1).map(|next| next.lsn).or(part.until);
-                found.push(part.past(v.clone(), until));
+            for v in self.view.numbered(part.ino, local..=part.upto, Order::Forward, left)? {
+                found.push(self.past(&part, v)?);
             }
         }
+        mark_shared(&mut found);
         Ok(found)
     }
 
-    /// Versions before this number, newest first, at most `limit`; none: from the newest on.
+    /// Versions before this number, newest first, at most `limit` and those that share their number with the last; none: from
+    /// the newest on.
     ///
     /// # Errors
     /// What reading the index says.
@@ -426,21 +489,21 @@ impl History<'_> {
             }
             let local = upto - part.before;
             upto = part.before;
-            let Some(first) = self.view.version_upto(part.ino, local)? else { continue };
-            let end = key::version(part.ino, Lsn::MAX);
-            let later = self.view.index().scan(&key::version(part.ino, first.lsn.next()), &end, 1)?.pop();
-            let later = later.map(|(k, bytes)| self.view.store().version_info(&k, &bytes)).transpose()?;
-            let mut until = later.filter(|v| v.ordinal <= part.upto).map(|v| v.lsn).or(part.until);
-            let (start, end) =
-                (key::version(part.ino, Lsn::new(0)), key::version(part.ino, first.lsn.next()));
-            for (k, bytes) in self.view.index().scan_back(&start, &end, limit - found.len())? {
-                let v = self.view.store().version_info(&k, &bytes)?;
-                let lsn = v.lsn;
-                found.push(part.past(v, until));
-                until = Some(lsn);
+            for v in self.view.numbered(part.ino, 1..=local, Order::Back, limit - found.len())? {
+                found.push(self.past(&part, v)?);
             }
         }
+        mark_shared(&mut found);
         Ok(found)
+    }
+
+    /// A version of a part, with the end of its time.
+    fn past(&self, part: &Part, version: VersionInfo) -> Result<Past> {
+        let next = self.view.came_next(part.ino, version.lsn)?;
+        let ended = [next, part.until].into_iter().flatten().min();
+        let until = ended.and_then(|l| l.get().checked_sub(1)).map(Lsn::new);
+        let ordinal = part.before.saturating_add(version.ordinal);
+        Ok(Past { ordinal, shared: false, ino: part.ino, version, until })
     }
 
     /// The newest part that begins before this version.
@@ -464,103 +527,39 @@ impl History<'_> {
 
     /// Looks up the object before the oldest that is known.
     fn extend(&mut self) -> Result<()> {
-        let Some((lineage, place)) = self.next.take() else { return Ok(()) };
-        let ino = self.view.ino_of(lineage.object)?;
-        let stood = match self.stood_here(ino, &lineage, &place)? {
-            Some(found) => Some(found),
-            None => self.stood_elsewhere(ino, &lineage)?,
-        };
-        if let Some((part, next)) = stood {
-            // Objects without versions add nothing: a long row of them would be a circle.
-            let idle = self.parts.iter().rev().take_while(|p| p.upto == 0).take(STATES * 16).count();
-            self.next = next.filter(|_| idle < STATES * 16);
-            self.parts.push(part);
-            return Ok(());
-        }
-        // Where it stood is not known any more: its own versions, and how many came before.
-        let version = lineage.version.map(|id| self.view.store().find_version(id)).transpose()?.flatten();
-        let upto = match version {
-            None => 0,
-            Some((ino, at)) => {
-                let k = key::version(ino, at);
-                let bytes = self.view.index().get(&k)?;
-                bytes.map(|b| row::<VersionRow>(&k, &b)).transpose()?.map_or(0, |v| v.ordinal)
+        let Some(id) = self.next.take() else { return Ok(()) };
+        let k = key::lineage(id);
+        match self.view.index().get(&k)? {
+            Some(bytes) => {
+                let found: LineageRow = row(&k, &bytes)?;
+                self.push(&found.lineage, found.ended)
             }
-        };
-        let upto = upto.min(lineage.versions);
-        self.parts.push(Part { ino, before: lineage.versions - upto, upto, until: None });
+            // The facts that say it are not here: what came before is not known.
+            None => Ok(()),
+        }
+    }
+
+    fn push(&mut self, lineage: &Lineage, ended: Lsn) -> Result<()> {
+        self.next = lineage.earlier.map(|e| e.lineage);
+        let before = lineage.before();
+        let upto = lineage.versions.saturating_sub(before);
+        // Of an object whose creation is not known here nothing can be shown.
+        let ino = self.view.store().known_ino(lineage.object)?;
+        let object = ino.map(|ino| self.view.store().object_row(ino, None)).transpose()?.flatten();
+        if let Some(ino) = ino
+            && object.is_some_and(|o| o.attributes.kind != ObjectKind::Unknown)
+        {
+            self.parts.push(Part { ino, before, upto, until: Some(ended), earlier: self.next });
+        }
         Ok(())
     }
-
-    /// The object among those that had the same name before.
-    fn stood_here(&self, ino: Ino, lineage: &Lineage, place: &Place) -> Result<Option<Stood>> {
-        let k = key::link(place.dir, &place.name);
-        let (start, end) = (key::history_prefix(&k), key::history(&k, place.before));
-        let most = self.most(ino)?;
-        for (hk, bytes) in self.view.index().scan_back(&start, &end, STATES)? {
-            let old: Superseded = row(&hk, &bytes)?;
-            let links: LinkRow = row(&k, &old.row)?;
-            if let Some(found) = stood(ino, lineage, &links, place, old.until, most) {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The object where it hung last, under another name: what continues it was moved here.
-    fn stood_elsewhere(&self, ino: Ino, lineage: &Lineage) -> Result<Option<Stood>> {
-        let k = key::object(ino);
-        let most = self.most(ino)?;
-        let mut plausible = None;
-        let (start, end) = (key::history_prefix(&k), key::history(&k, Lsn::MAX));
-        for (hk, bytes) in self.view.index().scan_back(&start, &end, STATES)? {
-            let old: Superseded = row(&hk, &bytes)?;
-            let object: ObjectRow = row(&k, &old.row)?;
-            let Some(link) = object.attributes.link else { continue };
-            let (Some(dir), Some(at)) = (link.placed, old.until.get().checked_sub(1)) else { continue };
-            let lk = key::link(dir, &link.name);
-            let Some(bytes) = row_at(self.view.index(), &lk, Lsn::new(at))? else { continue };
-            let links: LinkRow = row(&lk, &bytes)?;
-            let place = Place { dir, name: link.name, before: links.from };
-            if let Some(found) = stood(ino, lineage, &links, &place, old.until, most) {
-                if found.0.upto == object.content.ordinal {
-                    return Ok(Some(found));
-                }
-                plausible = plausible.or(Some(found));
-            }
-        }
-        Ok(plausible)
-    }
-
-    /// Versions that an object ever had.
-    fn most(&self, ino: Ino) -> Result<u64> {
-        Ok(self.view.store().object_row(ino, None)?.map_or(0, |o| o.content.ordinal))
-    }
 }
 
-/// A part, and what to look for before it.
-type Stood = (Part, Option<(Lineage, Place)>);
-
-/// Takes an object out of what stood at a name, if it can be the one that a later link continues.
-fn stood(
-    ino: Ino,
-    lineage: &Lineage,
-    links: &LinkRow,
-    place: &Place,
-    until: Lsn,
-    most: u64,
-) -> Option<Stood> {
-    let entry = links.entries.iter().find(|e| e.child == ino)?;
-    let before = entry.continues.map_or(0, |c| c.versions);
-    let upto = lineage.versions.checked_sub(before).filter(|n| *n <= most)?;
-    let next = entry.continues.map(|c| (c, Place { before: links.from, ..place.clone() }));
-    Some((Part { ino, before, upto, until: Some(until) }, next))
-}
-
-impl Part {
-    /// A version of this part; `ended` is the LSN that ended its time.
-    fn past(&self, version: VersionInfo, ended: Option<Lsn>) -> Past {
-        let until = ended.and_then(|l| l.get().checked_sub(1)).map(Lsn::new);
-        Past { ordinal: self.before.saturating_add(version.ordinal), ino: self.ino, version, until }
+/// Says of neighbours whether they share a number. No page ends between two that do.
+fn mark_shared(found: &mut [Past]) {
+    for n in 1..found.len() {
+        if found[n].ordinal == found[n - 1].ordinal {
+            (found[n].shared, found[n - 1].shared) = (true, true);
+        }
     }
 }

@@ -7,16 +7,23 @@
 mod activity;
 mod alive;
 mod apply;
+mod arriving;
 mod base;
+mod catchup;
 mod cleaner;
+mod clock;
 mod collect;
 mod content;
+mod differences;
 mod exchange;
+mod hash_trees;
 mod hashes;
 mod import;
 pub mod inspect;
 mod knowledge;
+mod lacking;
 mod lineage;
+mod locks;
 mod missing;
 mod moments;
 mod moves;
@@ -25,21 +32,26 @@ mod open;
 mod ops;
 mod pace;
 mod parcels;
+mod paths;
 mod pieces;
 mod purge;
 mod read;
 mod remove;
 mod retention;
 mod scrub;
+mod settings;
 mod space;
 mod state;
 mod superblock;
+mod told;
 mod txn;
 mod versions;
+pub mod words;
 mod write;
 
 use std::{
     collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc,
@@ -51,8 +63,8 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
     base::{
-        Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits,
-        planted::{Bug, planted},
+        Clock, Error, Ino, Lsn, ObjectId, Random, Result, StoreId, limits, panic_text,
+        planted::{Bug, planted, strike},
     },
     disk::Disk,
     format::{
@@ -67,12 +79,17 @@ use crate::{
 use activity::Activity;
 pub use activity::Work;
 use apply::Apply;
+pub use catchup::{CatchUp, Mark, ToldPage};
 pub use cleaner::{Cleaned, Goal};
+pub use clock::Expiry;
 pub use collect::Collected;
-pub use exchange::Parcel;
+pub use differences::Onward;
+pub use exchange::{Parcel, Sources, Supply};
 pub use import::Fetch;
 pub use knowledge::Knowledge;
+pub use lacking::{Lacking, Supplier};
 pub use lineage::{Gone, History, Past, Paused};
+pub use locks::{LockMode, Protection};
 pub use missing::Missing;
 pub use moments::Tag;
 pub use open::{Parts, Recovered};
@@ -82,6 +99,7 @@ pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
 pub use remove::Kept;
 pub use retention::{Life, Policy, Retention, Thinning};
 pub use scrub::{Finding, Hit, Scrubbed};
+pub use settings::{ByPath, Making, Settings};
 use state::State;
 use txn::Txn;
 
@@ -103,6 +121,8 @@ pub struct Options {
     /// Change nothing in the store's directory, which may be read-only itself, and be open beside others who only read.
     /// Every change is refused with [`FsError::ReadOnly`](crate::base::FsError::ReadOnly).
     pub read_only: bool,
+    /// What a person sets, to begin with.
+    pub settings: Settings,
 }
 
 impl Default for Options {
@@ -110,11 +130,12 @@ impl Default for Options {
         Self {
             segment_bytes: limits::SEGMENT_BYTES,
             background: true,
-            cache_bytes: 96 << 20,
+            cache_bytes: 80 << 20,
             row_cache_bytes: 16 << 20,
-            memtable_bytes: 8 << 20,
+            memtable_bytes: 12 << 20,
             mint_interrupted: true,
             read_only: false,
+            settings: Settings::default(),
         }
     }
 }
@@ -128,6 +149,11 @@ impl Options {
         }
     }
 }
+
+/// Memtables that may wait while another one fills; whoever fills that then helps to write them out.
+const WAITING_MEMTABLES: usize = 1;
+/// Removals in a memtable that are not left there, once no more come.
+const REMOVALS_SETTLED: u64 = 10_000;
 
 /// An open store.
 pub struct Store {
@@ -155,8 +181,16 @@ pub struct Store {
     cleaned: Mutex<Cleaned>,
     /// The newest base that this opening wrote, all of it durable.
     base: Mutex<Option<base::Base>>,
-    /// Which versions are kept.
-    retention: Mutex<Retention>,
+    /// Up to where every two-way member has acknowledged the log.
+    acknowledged: Mutex<Lsn>,
+    /// When it was made, ns since 1970.
+    created_ns: u64,
+    /// What the clock by which things expire goes by.
+    anchor: Mutex<clock::Anchor>,
+    /// What a person sets.
+    settings: RwLock<Arc<Settings>>,
+    /// Versions that made room on a short disk.
+    yielded: AtomicU64,
     /// What keeping space bounded remembers.
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
@@ -173,6 +207,10 @@ pub struct Store {
     surplus: AtomicU64,
     /// Files that got a version since they were last held against the policies.
     ripe: Mutex<BTreeSet<Ino>>,
+    /// Removals in the memtable when they were counted last.
+    removals: AtomicU64,
+    /// Where the look for hash trees of versions that are gone goes on.
+    trees: Mutex<Option<Vec<u8>>>,
     /// What goes on beside answering.
     activity: Activity,
     recovered: Recovered,
@@ -319,6 +357,12 @@ impl Store {
         self.log.subscribe(from)
     }
 
+    /// How many old versions made room on a short disk since it was opened.
+    #[must_use]
+    pub fn versions_yielded(&self) -> u64 {
+        self.yielded.load(Relaxed)
+    }
+
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -339,7 +383,7 @@ impl Store {
 
     fn status_with(&self, counts: Option<(u64, u64)>) -> Status {
         let log = self.log.status();
-        let stopped = self.broken.lock().clone().or_else(|| log.poisoned.clone());
+        let stopped = self.stopped();
         let (objects, versions) = counts.unwrap_or_default();
         Status {
             id: self.id,
@@ -375,6 +419,12 @@ impl Store {
     #[must_use]
     pub fn segments(&self) -> Vec<crate::log::SegmentInfo> {
         self.log.segments()
+    }
+
+    /// Why nothing is written any more, if that is so.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        self.broken.lock().clone().or_else(|| self.log.status().poisoned)
     }
 
     fn check_usable(&self) -> Result<()> {
@@ -418,6 +468,7 @@ impl Store {
         let apply = Apply::new(&mut txn, &mut next, stamp, self.log.incarnation());
         let mut op = Op { apply, facts: Vec::new(), subject: (ObjectId::default(), Ino::new(0)) };
         let out = make(&mut op)?;
+        let gives_up = op.apply.gives_up;
         let Op { facts, subject, .. } = op;
         if facts.is_empty() {
             return Ok((self.log.last_lsn(), out));
@@ -429,6 +480,7 @@ impl Store {
         let mut record = Record::new(Kind::Operation, &payload);
         (record.object, record.ino) = subject;
         (record.seq, record.stamp, record.arg) = (seq, stamp.hlc, facts.len() as u64);
+        record.flags = if gives_up { crate::format::flags::GIVES_UP } else { 0 };
         let changes = txn.finish()?;
         let apart = self.until_applied();
         let appended =
@@ -442,6 +494,7 @@ impl Store {
                 return Err(e);
             }
         }
+        strike("apply");
         self.land(&mut state, next, lsn, &changes)?;
         apart.done();
         Ok((lsn, out))
@@ -500,7 +553,7 @@ impl Store {
             self.break_with(e);
         }
         done?;
-        if !self.options.background || self.index.waiting_memtables() > 3 {
+        if !self.options.background || self.index.waiting_memtables() > WAITING_MEMTABLES {
             // Whoever fills memory faster than it can be written out helps.
             self.flush_index(lsn)?;
         } else {
@@ -568,6 +621,7 @@ impl Store {
             self.log.commit()?;
             did = true;
         }
+        self.settle_removals()?;
         if self.index.waiting_memtables() > 0 {
             let _one = self.flushing.lock();
             let _doing = self.activity.begin(Work::Flushing);
@@ -575,6 +629,18 @@ impl Store {
             did = true;
         }
         Ok(did)
+    }
+
+    /// Closes a memtable with many removals once no more come: only a merge makes walks through their place, the listing of a
+    /// directory that was emptied, as quick as if they had never been, and nothing else may fill this memtable for long.
+    fn settle_removals(&self) -> Result<()> {
+        let now = self.index.unflushed_removals();
+        if now >= REMOVALS_SETTLED && self.removals.swap(now, Relaxed) == now {
+            let state = self.apply.lock();
+            self.check_usable()?;
+            self.rotate(&state, self.log.last_lsn())?;
+        }
+        Ok(())
     }
 
     fn rank(&self, s: Stamp) -> (u64, StoreId) {
@@ -591,6 +657,11 @@ impl Store {
         drop(self.keeper.lock());
         if self.options.read_only {
             return Ok(());
+        }
+        if self.broken.lock().is_none()
+            && let Err(e) = self.note_expiry()
+        {
+            tracing::warn!("the clock by which things expire was not written down: {e}");
         }
         self.log.commit()?;
         if self.broken.lock().is_none() && self.index.flushed_lsn() < self.log.last_lsn() {
@@ -630,17 +701,36 @@ impl Store {
         self.repeat("segfs-space", |store| &store.space_wanted, Self::keep_space)
     }
 
+    /// A thread of this store panicked. Nothing is written any more, and what was written until then is made durable, since
+    /// nobody may come by to do that.
+    fn panicked(&self, thread: &str, why: &str) {
+        self.stop_writing(&format!("the thread {thread} panicked: {why}"));
+        // Whoever was not stopped by that has appended once this lock is free.
+        drop(self.apply.lock());
+        if let Ok(Err(e)) = catch_unwind(AssertUnwindSafe(|| self.log.commit())) {
+            tracing::error!("{e}");
+        }
+    }
+
     /// Does something again and again on a thread; at once where it says that there is more.
     fn repeat(
         self: &Arc<Self>,
-        name: &str,
+        name: &'static str,
         woken_by: fn(&Self) -> &Condvar,
         work: fn(&Self) -> Result<bool>,
     ) -> Result<()> {
         let weak = Arc::downgrade(self);
         let run = move || {
             while let Some(store) = weak.upgrade() {
-                let busy = match work(&store) {
+                let done = catch_unwind(AssertUnwindSafe(|| {
+                    strike(name);
+                    work(&store)
+                }));
+                let done = match done {
+                    Ok(done) => done,
+                    Err(panic) => return store.panicked(name, &panic_text(&*panic)),
+                };
+                let busy = match done {
                     Ok(busy) => busy,
                     // Space comes back when something is deleted.
                     Err(e @ Error::NoSpace { .. }) => {

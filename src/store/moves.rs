@@ -2,23 +2,63 @@
 //!
 //! After Kleppmann, Mulligan, Gomes and Beresford, "A highly-available move operation for replicated trees"
 //! (IEEE TPDS 2022): every move is kept with what was there before. One that arrives late takes back all
-//! that are newer, takes its place, and lets them happen again. Files need none of this: a link of a file
+//! that are newer, takes its place, and lets them happen again: in memory, and what came out otherwise is written. Files need none of this: a link of a file
 //! cannot close a cycle.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::{
-    base::{Ino, LinkId, ObjectId, Result},
+    base::{Incarnation, Ino, LinkId, ObjectId, Result, StoreId, limits},
     format::{
-        facts::ObjectKind,
-        rows::{LinkRegister, LinkRow, MoveAsk, MoveRow, after_prefix, key, kind},
+        facts::{Fact, ObjectKind},
+        rows::{LinkRegister, LinkRow, MoveAsk, MoveRow, Stamp, after_prefix, key, kind},
     },
 };
 
 use super::{
+    Store,
     apply::Apply,
     txn::{Keep, row},
 };
+
+/// Moves forgotten by one record.
+const FORGOTTEN: usize = 4096;
+
+impl Store {
+    /// Forgets moves of directories stamped before this (ns since 1970): to be called when every store that could still send
+    /// an older one has acknowledged all up to then, or was absent for too long. The directories stay where they are. Where an
+    /// older move arrives nevertheless, it counts as older than all that are kept, and stores may disagree on which of
+    /// several moves would have closed a cycle. Returns how many it forgot.
+    ///
+    /// # Errors
+    /// What the log says.
+    pub fn forget_moves_before(&self, stamp_ns: u64) -> Result<u64> {
+        let mut forgotten = 0;
+        loop {
+            let (_, n) = self.run_quiet(|op| {
+                let n = op.apply.forgettable(stamp_ns)?.len();
+                if n > 0 {
+                    op.fact(Fact::MovesForgotten(stamp_ns))?;
+                }
+                Ok(n as u64)
+            })?;
+            if n == 0 {
+                break;
+            }
+            forgotten += n;
+        }
+        Ok(forgotten)
+    }
+
+    /// Of a store that never met another, the moves that only a copy of it could still ask about, after so long that one counts
+    /// as absent for too long.
+    pub(super) fn forget_lonely_moves(&self, now_ns: u64) -> Result<()> {
+        if self.apply.lock().meta.foreign {
+            return Ok(());
+        }
+        self.forget_moves_before(now_ns.saturating_sub(limits::ABSENT_NS)).map(drop)
+    }
+}
 
 impl Apply<'_, '_> {
     fn move_key(&self) -> Vec<u8> {
@@ -39,12 +79,12 @@ impl Apply<'_, '_> {
 
     /// A move (or removal) of a directory that had a place before.
     pub(super) fn move_dir(&mut self, dir: Ino, register: LinkRegister) -> Result<()> {
-        self.ask(dir, MoveAsk::Hang(register))
+        self.ask(dir, MoveAsk::Hang(Box::new(register)))
     }
 
     /// A link of an object whose creation has not arrived: kept until it is known what the object is.
     pub(super) fn note_move(&mut self, dir: Ino, register: LinkRegister) -> Result<()> {
-        let note = MoveRow { dir, ask: MoveAsk::Hang(register), before: None, done: false };
+        let note = MoveRow { dir, ask: MoveAsk::Hang(Box::new(register)), before: None, done: false };
         let k = self.move_key();
         self.txn.put(k, &note, Keep::Amend)
     }
@@ -94,10 +134,32 @@ impl Apply<'_, '_> {
                 None => true,
             };
             if wins {
-                self.put_register(link, register)?;
+                self.put_register(link, *register)?;
             }
         }
         Ok(())
+    }
+
+    /// Moves stamped before this need not be kept any more: the oldest of them go, as many as one record may take.
+    pub(super) fn forget_moves(&mut self, before_ns: u64) -> Result<()> {
+        for k in self.forgettable(before_ns)? {
+            self.txn.delete(k, Keep::Amend)?;
+        }
+        Ok(())
+    }
+
+    /// The rows that one record forgets. What was noted of an object whose creation has not arrived is not among them: it is all
+    /// that is known of that.
+    fn forgettable(&mut self, before_ns: u64) -> Result<Vec<Vec<u8>>> {
+        let end = key::moved_dir(before_ns, StoreId::default(), Incarnation::new(0), 0);
+        let mut found = Vec::new();
+        for (k, bytes) in self.txn.scan_range(&[kind::MOVE], &end, FORGOTTEN)? {
+            let m: MoveRow = row(&k, &bytes)?;
+            if self.txn.object(m.dir)?.attributes.kind == ObjectKind::Directory {
+                found.push(k);
+            }
+        }
+        Ok(found)
     }
 
     fn moves_from(&mut self, start: &[u8]) -> Result<Vec<(Vec<u8>, MoveRow)>> {
@@ -110,69 +172,47 @@ impl Apply<'_, '_> {
             .collect()
     }
 
-    /// Takes back every move from this one on and does them again in order.
+    /// Takes back every move from this one on and does them again in order: in memory, since the outcome of most is what it
+    /// was. Only what changed is written.
     fn replay(&mut self, start: &[u8]) -> Result<()> {
-        let mut moves = self.moves_from(start)?;
-        let mut touched = BTreeSet::new();
-        for (_, m) in moves.iter_mut().rev() {
-            if std::mem::take(&mut m.done) {
-                match &m.ask {
-                    MoveAsk::Hang(_) => self.hang(m.dir, m.before.take())?,
-                    MoveAsk::Alias(_) => self.set_alias(m.dir, None)?,
-                }
-                touched.insert(m.dir);
-            }
-        }
-        for (_, m) in &mut moves {
-            m.done = self.do_move(m)?;
-            if m.done {
-                touched.insert(m.dir);
-            }
-        }
-        for (k, m) in moves {
+        let mut tree = Tree::new(self.moves_from(start)?);
+        tree.take_back(self)?;
+        for (k, m) in tree.again(self)? {
             self.txn.put(k, &m, Keep::Amend)?;
         }
-        for dir in touched {
+        let mut moved: Vec<(Ino, Hung)> = tree.moved().collect();
+        moved.sort_by_key(|(dir, _)| *dir);
+        let mut unsettled = BTreeSet::new();
+        // Other names that end go before any that begin, so that they never lead in a circle.
+        for (dir, h) in &moved {
+            let alias = self.txn.object(*dir)?.attributes.alias;
+            if alias.is_some() && alias != h.alias {
+                self.set_alias(*dir, None)?;
+                unsettled.insert(*dir);
+            }
+        }
+        for (dir, h) in &moved {
+            let new = tree.register(h.link);
+            let old = self.txn.object(*dir)?.attributes.link;
+            if h.link != Some(Link::Row)
+                && !old.as_ref().zip(new).map_or(old.is_none() && new.is_none(), alike)
+            {
+                let new = new.cloned().map(|r| LinkRegister { placed: None, ..r });
+                self.hang(*dir, new)?;
+                unsettled.insert(*dir);
+            }
+        }
+        for (dir, h) in &moved {
+            if h.alias.is_some() && self.txn.object(*dir)?.attributes.alias.is_none() {
+                self.set_alias(*dir, h.alias)?;
+                unsettled.insert(*dir);
+            }
+        }
+        for dir in unsettled {
             let object = self.txn.object(dir)?.object;
             self.settle(LinkId::primary(object), dir)?;
         }
         Ok(())
-    }
-
-    fn do_move(&mut self, m: &mut MoveRow) -> Result<bool> {
-        let row = self.txn.object(m.dir)?;
-        if row.attributes.kind != ObjectKind::Directory {
-            return Ok(false);
-        }
-        match &m.ask {
-            MoveAsk::Hang(register) => {
-                let old = row.attributes.link.as_ref();
-                // Of one stamp, made twice by a store that was set back, the opening with the higher number comes later.
-                if old.is_some_and(|l| self.state.newer(l.stamp, register.stamp)) {
-                    return Ok(false);
-                }
-                // Staying where it is closes no cycle, and rm -r of a deep tree need not walk up for each directory.
-                if old.is_none_or(|l| l.parent != register.parent)
-                    && self.is_within(register.parent, m.dir)?
-                {
-                    return Ok(false);
-                }
-                let mut register = register.clone();
-                register.placed = None;
-                m.before.clone_from(&row.attributes.link);
-                if let Some(before) = &mut m.before {
-                    before.placed = None;
-                }
-                self.hang(m.dir, Some(register))?;
-            }
-            MoveAsk::Alias(to) => {
-                if row.attributes.alias.is_some() || self.is_within(*to, m.dir)? {
-                    return Ok(false);
-                }
-                self.set_alias(m.dir, Some(*to))?;
-            }
-        }
-        Ok(true)
     }
 
     /// Is `dir` the directory `top`, or below it?
@@ -208,6 +248,7 @@ impl Apply<'_, '_> {
         let mut row = self.txn.object(dir)?;
         row.attributes.alias = to;
         self.txn.put_object(dir, row, Keep::History)?;
+        self.settle_markers(holds_entries)?;
         let prefix = key::link(holds_entries, b"");
         for (k, bytes) in self.txn.scan(&prefix, &prefix, usize::MAX)? {
             let links: LinkRow = super::txn::row(&k, &bytes)?;
@@ -217,5 +258,187 @@ impl Apply<'_, '_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Do two registers say the same? Where they are placed follows.
+fn alike((a, b): (&LinkRegister, &LinkRegister)) -> bool {
+    (a.stamp, a.parent, &a.name, &a.gone) == (b.stamp, b.parent, &b.name, &b.gone)
+}
+
+/// Where a directory's register is, while moves are taken back and done again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// In its row.
+    Row,
+    /// What this move asks for.
+    Asked(usize),
+    /// What was there before this move.
+    Before(usize),
+}
+
+/// A directory in a tree that is not that of the rows.
+#[derive(Debug, Clone, Copy)]
+struct Hung {
+    is_dir: bool,
+    link: Option<Link>,
+    /// Parent and stamp of that.
+    at: Option<(Ino, Stamp)>,
+    alias: Option<Ino>,
+    /// A move of it was taken back or done.
+    moved: bool,
+}
+
+/// The tree while moves are taken back and done again: the rows, but for what these moved.
+struct Tree {
+    moves: Vec<(Vec<u8>, MoveRow)>,
+    /// What the moves that were done found, as it was written.
+    before: Vec<Option<LinkRegister>>,
+    was_done: Vec<bool>,
+    /// Directories that were looked at; none: there is no row.
+    seen: HashMap<Ino, Option<Hung>>,
+}
+
+impl Tree {
+    fn new(mut moves: Vec<(Vec<u8>, MoveRow)>) -> Self {
+        let before = moves.iter_mut().map(|(_, m)| m.before.take()).collect();
+        let was_done = moves.iter_mut().map(|(_, m)| std::mem::take(&mut m.done)).collect();
+        Self { moves, before, was_done, seen: HashMap::new() }
+    }
+
+    fn moved(&self) -> impl Iterator<Item = (Ino, Hung)> + '_ {
+        self.seen.iter().filter_map(|(dir, h)| Some((*dir, (*h)?))).filter(|(_, h)| h.moved)
+    }
+
+    /// A register that is not in a row.
+    fn register(&self, link: Option<Link>) -> Option<&LinkRegister> {
+        match link? {
+            Link::Row => None,
+            Link::Before(n) => self.before[n].as_ref(),
+            Link::Asked(n) => match &self.moves[n].1.ask {
+                MoveAsk::Hang(register) => Some(register),
+                MoveAsk::Alias(_) => None,
+            },
+        }
+    }
+
+    fn look(&mut self, apply: &mut Apply<'_, '_>, dir: Ino) -> Result<Option<Hung>> {
+        if let Some(seen) = self.seen.get(&dir) {
+            return Ok(*seen);
+        }
+        let found = apply.txn.object_if_any(dir)?.map(|row| {
+            let at = row.attributes.link.as_ref().map(|l| (l.parent, l.stamp));
+            Hung {
+                is_dir: row.attributes.kind == ObjectKind::Directory,
+                link: at.map(|_| Link::Row),
+                at,
+                alias: row.attributes.alias,
+                moved: false,
+            }
+        });
+        self.seen.insert(dir, found);
+        Ok(found)
+    }
+
+    fn put(&mut self, dir: Ino, h: Hung) {
+        self.seen.insert(dir, Some(Hung { moved: true, ..h }));
+    }
+
+    fn take_back(&mut self, apply: &mut Apply<'_, '_>) -> Result<()> {
+        for n in (0..self.moves.len()).rev().filter(|n| self.was_done[*n]).collect::<Vec<_>>() {
+            let dir = self.moves[n].1.dir;
+            let Some(mut h) = self.look(apply, dir)? else { continue };
+            match self.moves[n].1.ask {
+                MoveAsk::Hang(_) => {
+                    let before = self.before[n].as_ref();
+                    (h.link, h.at) = (before.map(|_| Link::Before(n)), before.map(|b| (b.parent, b.stamp)));
+                }
+                MoveAsk::Alias(_) => h.alias = None,
+            }
+            self.put(dir, h);
+        }
+        Ok(())
+    }
+
+    /// Does them again; returns those that came out otherwise.
+    fn again(&mut self, apply: &mut Apply<'_, '_>) -> Result<Vec<(Vec<u8>, MoveRow)>> {
+        let mut changed = Vec::new();
+        for n in 0..self.moves.len() {
+            let (done, before) = self.again_one(apply, n)?;
+            let same = before == Some(Link::Before(n)) || {
+                let (old, new) = (self.before[n].as_ref(), self.register(before));
+                before != Some(Link::Row) && old.zip(new).map_or(old.is_none() && new.is_none(), alike)
+            };
+            if done == self.was_done[n] && (same || !done) {
+                continue;
+            }
+            let (k, mut m) = self.moves[n].clone();
+            m.done = done;
+            m.before = match before {
+                Some(Link::Row) => apply.txn.object(m.dir)?.attributes.link,
+                other => self.register(other).cloned(),
+            };
+            if let Some(before) = &mut m.before {
+                before.placed = None;
+            }
+            changed.push((k, m));
+        }
+        Ok(changed)
+    }
+
+    /// Does one of them again, unless something newer is there or it would close a cycle; and what was there before it.
+    fn again_one(&mut self, apply: &mut Apply<'_, '_>, n: usize) -> Result<(bool, Option<Link>)> {
+        let dir = self.moves[n].1.dir;
+        let asked = match &self.moves[n].1.ask {
+            MoveAsk::Hang(register) => Ok((register.parent, register.stamp)),
+            MoveAsk::Alias(to) => Err(*to),
+        };
+        let Some(mut h) = self.look(apply, dir)?.filter(|h| h.is_dir) else { return Ok((false, None)) };
+        let before = match asked {
+            Ok((parent, stamp)) => {
+                // Of one stamp, made twice by a store that was set back, the opening with the higher number comes later.
+                if h.at.is_some_and(|(_, old)| apply.state.newer(old, stamp)) {
+                    return Ok((false, None));
+                }
+                // Staying where it is closes no cycle, and rm -r of a deep tree need not walk up for each directory.
+                if h.at.is_none_or(|(old, _)| old != parent) && self.is_within(apply, parent, dir)? {
+                    return Ok((false, None));
+                }
+                h.at = Some((parent, stamp));
+                h.link.replace(Link::Asked(n))
+            }
+            Err(to) => {
+                if h.alias.is_some() || self.is_within(apply, to, dir)? {
+                    return Ok((false, None));
+                }
+                h.alias = Some(to);
+                None
+            }
+        };
+        self.put(dir, h);
+        Ok((true, before))
+    }
+
+    fn canonical(&mut self, apply: &mut Apply<'_, '_>, dir: Ino) -> Result<Ino> {
+        let mut at = dir;
+        while let Some(to) = self.look(apply, at)?.and_then(|h| h.alias) {
+            at = to;
+        }
+        Ok(at)
+    }
+
+    /// As [`Apply::is_within`], in this tree.
+    fn is_within(&mut self, apply: &mut Apply<'_, '_>, dir: Ino, top: Ino) -> Result<bool> {
+        let mut at = self.canonical(apply, dir)?;
+        for step in 0.. {
+            if at == top || step > crate::base::limits::DEPTH {
+                return Ok(true);
+            }
+            match self.look(apply, at)?.and_then(|h| h.at) {
+                Some((parent, _)) => at = self.canonical(apply, parent)?,
+                None => return Ok(false),
+            }
+        }
+        Ok(false)
     }
 }

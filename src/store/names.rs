@@ -12,14 +12,51 @@ use crate::{
     },
     format::{
         code,
-        facts::{Gone, Lineage, ObjectKind, Time},
-        rows::{LinkEntry, LinkRegister, LinkRow, MarkerRow, ObjectRow, VersionRow, key, kind},
+        facts::{Earlier, Gone, Left, Lineage, Link, ObjectKind, Time},
+        rows::{
+            Departure, LineageRow, LinkEntry, LinkRegister, LinkRow, MarkerRow, ObjectRow, VersionRow, key,
+            kind,
+        },
     },
 };
 
-use super::{apply::Apply, txn::Keep};
+use super::{
+    apply::Apply,
+    txn::{Keep, row},
+};
 
 impl Apply<'_, '_> {
+    /// A link hangs somewhere.
+    pub(super) fn link(&mut self, link: &Link) -> Result<()> {
+        let register = LinkRegister {
+            stamp: self.stamp,
+            parent: self.ino_for(link.parent)?,
+            name: link.name.clone(),
+            child: self.ino_for(link.object)?,
+            gone: None,
+            continues: link.continues,
+            placed: None,
+            slot: None,
+        };
+        if let Some(lineage) = &link.continues {
+            self.note_lineage(lineage, register.parent, &link.name)?;
+        }
+        if self.state.unbroken
+            && self.created == Some(register.child)
+            && self.stamp.store == 0
+            && !self.state.meta.foreign
+        {
+            // A new object's name was seen to be free when its record was made, and only records of other
+            // stores could have come between.
+            self.txn.is_free_name(register.parent, &link.name);
+        }
+        self.set_register(link.link, link.object, link.parent, register)?;
+        match &link.left {
+            Some(left) => self.left(link.object, left),
+            None => Ok(()),
+        }
+    }
+
     /// A link fact: its register takes the value, if its stamp is newer.
     pub(super) fn set_register(
         &mut self,
@@ -57,16 +94,17 @@ impl Apply<'_, '_> {
                 {
                     return Ok(());
                 }
-                let moved = new.gone.is_none();
+                let mut new = new;
                 if let Some(old) = &old {
                     self.unplace(link, old)?;
+                    match old.slot {
+                        // No store gives one link to two objects; should one say so, the newer has it.
+                        Some(slot) if old.child != child => self.free_slot(old.child, slot)?,
+                        slot => new.slot = slot,
+                    }
                 }
                 self.put_register(link, new)?;
-                self.settle(link, child)?;
-                match old {
-                    Some(old) if moved => self.moved_away(&old),
-                    _ => Ok(()),
-                }
+                self.settle(link, child)
             }
         }
     }
@@ -94,63 +132,133 @@ impl Apply<'_, '_> {
             gone: Some(gone.saw.clone()),
             continues: None,
             placed: None,
+            slot: None,
         };
-        let (child, dir) = (register.child, self.canonical(register.parent)?);
-        let continues = match gone.marker {
-            Some(_) => self.txn.links(dir, &gone.name)?,
-            None => None,
-        };
-        let continues = continues.and_then(|l| l.entries.iter().find(|e| e.child == child)?.continues);
         self.set_register(gone.link, gone.object, gone.parent, register)?;
-        let Some(id) = gone.marker else { return Ok(()) };
-        self.leave_marker(dir, &gone.name, child, Some(id), continues)
+        let Some(lineage) = gone.lineage else { return Ok(()) };
+        let id = gone.marker.unwrap_or_default();
+        self.depart(gone.object, gone.parent, &gone.name, (id, false, lineage))
     }
 
-    /// A link hangs elsewhere now: if nothing took its name, whatever does later continues its history.
-    fn moved_away(&mut self, old: &LinkRegister) -> Result<()> {
-        let Some(dir) = old.placed else { return Ok(()) };
-        if !Self::is_versioned(self.txn.object(old.child)?.attributes.kind) {
-            return Ok(());
-        }
-        self.leave_marker(dir, &old.name, old.child, None, old.continues)
+    /// A link left a name for another.
+    pub(super) fn left(&mut self, object: ObjectId, left: &Left) -> Result<()> {
+        self.depart(object, left.parent, &left.name, (VersionId::default(), true, left.lineage))
     }
 
-    /// Notes whose history a name ends with, if nothing stands there any more; without an id nothing was deleted.
-    fn leave_marker(
+    /// Something left a name. The newest of such facts says whose history the name ends with, while nothing stands there;
+    /// whether the link itself hangs where this fact says does not matter.
+    pub(super) fn depart(
         &mut self,
-        dir: Ino,
+        object: ObjectId,
+        parent: ObjectId,
         name: &[u8],
-        child: Ino,
-        id: Option<VersionId>,
-        continues: Option<Lineage>,
+        (id, moved, lineage): (VersionId, bool, Lineage),
     ) -> Result<()> {
-        if self.txn.links(dir, name)?.is_some() {
-            return Ok(());
+        let (dir, dir_row) = self.object_or_new(parent)?;
+        if self.txn.object_if_any(dir)?.is_none() {
+            self.txn.put_object(dir, dir_row, Keep::History)?;
         }
-        let k = key::marker(dir, name);
-        let old: Option<MarkerRow> = self.txn.get(&k)?;
-        let new = (self.stamp, id.unwrap_or_default());
-        if old.is_some_and(|o| !self.state.wins(new, (o.stamp, o.id))) {
-            return Ok(());
+        let child = self.ino_for(object)?;
+        let new = Departure { dir, stamp: self.stamp, child, id, moved, lineage };
+        let at = self.canonical(dir)?;
+        self.put_departure(at, name, new)
+    }
+
+    fn put_departure(&mut self, at: Ino, name: &[u8], new: Departure) -> Result<()> {
+        let old: Option<MarkerRow> = self.txn.get(&key::marker(at, name))?;
+        let mut departures = old.map(|o| o.departures).unwrap_or_default();
+        match departures.iter_mut().find(|d| d.dir == new.dir) {
+            Some(d) if !self.state.wins((new.stamp, new.value()), (d.stamp, d.value())) => return Ok(()),
+            Some(d) => *d = new,
+            None => departures.push(new),
         }
-        let mut row = self.txn.object(dir)?;
+        self.put_marker(at, name, departures)
+    }
+
+    fn put_marker(&mut self, at: Ino, name: &[u8], mut departures: Vec<Departure>) -> Result<()> {
+        let k = key::marker(at, name);
+        if departures.is_empty() {
+            return self.txn.delete(k, Keep::History);
+        }
+        departures.sort_by_cached_key(|d| Reverse((self.state.rank(d.stamp), d.value())));
+        let mut row = self.txn.object(at)?;
         if !row.attributes.markers {
             row.attributes.markers = true;
-            self.txn.put_object(dir, row, Keep::History)?;
+            self.txn.put_object(at, row, Keep::History)?;
         }
-        let lineage = self.lineage_after(child, continues)?;
-        let (from, moved) = (self.txn.lsn(), id.is_none());
-        let id = id.unwrap_or_default();
-        let marker = MarkerRow { from, stamp: self.stamp, id, child, lineage, moved };
-        self.txn.put(k, &marker, Keep::History)
+        let covered = self.txn.links(at, name)?.is_some();
+        // While something stands there, nobody sees it.
+        let unseen = covered && self.txn.get::<MarkerRow>(&k)?.is_none_or(|old| old.covered);
+        let marker = MarkerRow { from: self.txn.lsn(), covered, departures };
+        self.txn.put(k, &marker, if unseen { Keep::Amend } else { Keep::History })
     }
 
-    /// The history of a name that an object had, as of now: `continues` is what came before the object there.
+    /// Something stands at a name from now on, or no more.
+    fn cover_marker(&mut self, dir: Ino, name: &[u8], covered: bool) -> Result<()> {
+        let k = key::marker(dir, name);
+        match self.txn.get::<MarkerRow>(&k)? {
+            Some(old) if old.covered != covered => {
+                let marker = MarkerRow { from: self.txn.lsn(), covered, ..old };
+                self.txn.put(k, &marker, Keep::History)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Departures kept with this directory's names: those that belong to another one now go there.
+    pub(super) fn settle_markers(&mut self, at: Ino) -> Result<()> {
+        if !self.txn.object(at)?.attributes.markers {
+            return Ok(());
+        }
+        let prefix = key::marker(at, b"");
+        for (k, bytes) in self.txn.scan(&prefix, &prefix, usize::MAX)? {
+            let marker: MarkerRow = row(&k, &bytes)?;
+            let name = key::name_of(&k);
+            let (mut stay, mut go) = (Vec::new(), Vec::new());
+            for d in marker.departures {
+                let to = self.canonical(d.dir)?;
+                if to == at { stay.push(d) } else { go.push((to, d)) }
+            }
+            if go.is_empty() {
+                continue;
+            }
+            self.put_marker(at, name, stay)?;
+            for (to, d) in go {
+                self.put_departure(to, name, d)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A link continues this history: kept by its id, for whoever follows the chain.
+    pub(super) fn note_lineage(&mut self, lineage: &Lineage, parent: Ino, name: &[u8]) -> Result<()> {
+        let k = key::lineage(lineage.id());
+        if self.txn.has(&k)? {
+            return Ok(());
+        }
+        let dir = self.canonical(parent)?;
+        let marker = match self.txn.object_if_any(dir)? {
+            Some(d) if d.attributes.markers => self.txn.get::<MarkerRow>(&key::marker(dir, name))?,
+            _ => None,
+        };
+        let ended = marker.filter(|m| m.last().is_some_and(|d| d.lineage == *lineage)).map(|m| m.from);
+        let new = LineageRow { lineage: *lineage, ended: ended.unwrap_or(self.txn.lsn()) };
+        self.txn.put(k, &new, Keep::Amend)
+    }
+
+    /// The history of a name that an object has, as of now: `continues` is what came before the object there.
     pub(super) fn lineage_after(&mut self, child: Ino, continues: Option<Lineage>) -> Result<Lineage> {
         let row = self.txn.object(child)?;
+        if row.content.ordinal == 0
+            && let Some(continues) = continues
+        {
+            return Ok(continues); // An object without versions adds nothing.
+        }
         let version = self.best_head(child, &row.content.heads)?.map(|(_, id)| id);
-        let versions = continues.map_or(0, |c| c.versions).saturating_add(row.content.ordinal);
-        Ok(Lineage { object: row.object, version, versions })
+        let earlier = continues.map(|c| Earlier { versions: c.versions, lineage: c.id() });
+        let before = earlier.map_or(0, |e| e.versions);
+        let versions = before.saturating_add(row.content.ordinal);
+        Ok(Lineage { object: row.object, version, versions, earlier })
     }
 
     /// An object's creation arrived: links that were noted before can show now.
@@ -158,6 +266,11 @@ impl Apply<'_, '_> {
         self.moves_of_known(ino, object)?;
         for link in self.links_of(ino)? {
             self.settle(link, ino)?;
+        }
+        for at in self.txn.object(ino)?.content.heads {
+            if let Some(head) = self.txn.get::<VersionRow>(&key::version(ino, at))? {
+                self.settle_named(ino, &head.links)?;
+            }
         }
         Ok(())
     }
@@ -176,6 +289,9 @@ impl Apply<'_, '_> {
     /// Places or removes a link according to its register.
     pub(super) fn settle(&mut self, link: LinkId, child: Ino) -> Result<()> {
         let Some(mut register) = self.register(link, child)? else { return Ok(()) };
+        if register.child != child {
+            return Ok(());
+        }
         let row = self.txn.object(child)?;
         let target =
             if self.shows(link, &row, &register)? { Some(self.canonical(register.parent)?) } else { None };
@@ -203,7 +319,7 @@ impl Apply<'_, '_> {
             let version: Option<VersionRow> = self.txn.get(&key::version(register.child, *at))?;
             if let Some(v) = version
                 && !v.vector.within(saw)
-                && !v.knew_gone.contains(&(link, register.stamp))
+                && v.names(link, LinkId::primary(row.object) == link)
             {
                 return Ok(true);
             }
@@ -248,7 +364,9 @@ impl Apply<'_, '_> {
                 a.links.saturating_sub(u32::from(!planted(Bug::SkipLinkCount)))
             };
             let orphan = a.links == 0;
-            if orphan {
+            if orphan && self.gives_up {
+                self.give_up(child, &mut row)?;
+            } else if orphan {
                 self.list(kind::ORPHAN, child, !planted(Bug::OrphanNotListed))?;
             } else if more && a.links == 1 && a.born != self.stamp.hlc {
                 // Not made by this record, so it may be listed: a rename takes the old name away first.
@@ -287,10 +405,9 @@ impl Apply<'_, '_> {
             self.txn.delete(k, Keep::History)?;
         } else {
             self.txn.put(k, &LinkRow { from: self.txn.lsn(), entries }, Keep::History)?;
-            let marker = key::marker(dir, name);
-            if markers && was.is_none() && self.txn.has(&marker)? {
-                self.txn.delete(marker, Keep::History)?;
-            }
+        }
+        if markers && was.is_none() != emptied {
+            self.cover_marker(dir, name, !emptied)?;
         }
         if gone && was.is_none() != emptied {
             self.unsettled.push(dir);
@@ -362,10 +479,20 @@ impl Apply<'_, '_> {
         Ok(best)
     }
 
-    /// The heads of an object changed: its gone links may come back, and contested names may show another.
-    pub(super) fn heads_changed(&mut self, ino: Ino) -> Result<()> {
+    /// Settles links that a head names: it may bring them back.
+    fn settle_named(&mut self, ino: Ino, links: &[LinkId]) -> Result<()> {
+        for link in links {
+            self.settle(*link, ino)?;
+        }
+        Ok(())
+    }
+
+    /// The heads of an object changed, since there is a version that names these links: gone ones may come back, and
+    /// contested names may show another.
+    pub(super) fn heads_changed(&mut self, ino: Ino, named: &[LinkId]) -> Result<()> {
+        self.settle_named(ino, named)?;
         let row = self.txn.object(ino)?;
-        let several = row.attributes.more_links;
+        let several = row.attributes.further > 0;
         let gone = row.attributes.link.as_ref().is_some_and(|l| l.gone.is_some());
         if !(several || gone || row.attributes.contested) {
             return Ok(());

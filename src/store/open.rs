@@ -27,9 +27,10 @@ use crate::{
 };
 
 use super::{
-    Options, Store,
+    Making, Options, Store,
     apply::{Apply, unknown},
     base,
+    clock::Anchor,
     inspect::Progress,
     knowledge::note_held,
     missing::{Missing, Replayer},
@@ -118,7 +119,12 @@ impl Store {
         let index_path = path.join(INDEX);
         let aside = path.join(INDEX_ASIDE);
         let had_index = index_path.exists();
-        let opened = SortedIndex::open(&index_path, options.cache_bytes);
+        let opened = SortedIndex::open(&index_path, options.cache_bytes).and_then(|index| {
+            if base::is_half_filled(&index)? {
+                return Err(Damage::file(INDEX, 0, "it was not filled to the end").into());
+            }
+            Ok(index)
+        });
         let (index, unusable) = match opened {
             Ok(index) => (index, None),
             // Only what is damaged is replaced; no right to read it, say, is not its fault.
@@ -221,8 +227,11 @@ impl Store {
         let id = found.superblock.superblock.store;
         let log_options =
             LogOptions { segment_bytes: found.superblock.superblock.segment_bytes, ..options.log() };
+        if base::is_half_filled(&*parts.index)? {
+            base::clear(&*parts.index)?;
+        }
         if base::wanted(&*parts.index, &*parts.disk) {
-            base::load(&parts, id, log_options)?;
+            base::load(&parts, id, log_options, options.memtable_bytes)?;
         }
         let flushed = parts.index.flushed_lsn();
         let fault = |parts, found, why| Assembly::Index(Box::new(IndexFault { parts, found, why }));
@@ -266,10 +275,11 @@ impl Store {
             }
         }
         let stores = RwLock::new(Arc::clone(&state.stores));
+        let created_ns = superblock.superblock.created_ns;
+        let anchor = Anchor::new(&*parts.clock, state.meta.clock_ns.max(created_ns));
         let mut store = Self {
             id,
             path: path.to_owned(),
-            options,
             clock: parts.clock,
             random: parts.random,
             disk: parts.disk,
@@ -283,8 +293,15 @@ impl Store {
             cleaner: Mutex::default(),
             cleaned: Mutex::default(),
             base: Mutex::new(None),
-            retention: Mutex::default(),
+            created_ns,
+            anchor: Mutex::new(anchor),
+            settings: RwLock::new(Arc::new(options.settings.clone())),
+            options,
+            acknowledged: Mutex::default(),
+            yielded: std::sync::atomic::AtomicU64::new(0),
             keeper: Mutex::default(),
+            removals: std::sync::atomic::AtomicU64::default(),
+            trees: Mutex::default(),
             rounds: (Mutex::new(0), Condvar::new()),
             space_wanted: Condvar::new(),
             keeping: AtomicBool::new(false),
@@ -324,7 +341,9 @@ impl Store {
         for list in [kind::DRAFT, kind::ORPHAN] {
             for (k, _) in self.index.scan(&[list], &after_prefix(&[list]), usize::MAX)? {
                 let Some(ino) = key::ino_of(&k) else { continue };
-                if self.commit_flagged(ino, version_flags::INTERRUPTED)?.1.is_some() {
+                if self.making_of(ino)? != Making::Never
+                    && self.commit_flagged(ino, version_flags::INTERRUPTED)?.1.is_some()
+                {
                     minted += 1;
                 }
                 self.reap(ino)?;
@@ -483,7 +502,7 @@ fn with_flusher<T>(
         let replayed = replay(&mut || {
             // Full means that it is about to look anyhow; gone, that it failed and says so below.
             let _ = wake.try_send(());
-            if index.waiting_memtables() > 3 { index.flush() } else { Ok(()) }
+            if index.waiting_memtables() > super::WAITING_MEMTABLES { index.flush() } else { Ok(()) }
         });
         drop(wake);
         let flushed =
@@ -554,7 +573,9 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
             } else if head.origin.seq > 0 {
                 note_own(txn, state, head.origin.incarnation, head.origin.seq)?;
             }
-            Apply::new(txn, state, stamp, made_in).facts(&facts)
+            let mut apply = Apply::new(txn, state, stamp, made_in);
+            apply.gives_up = record.flags & flags::GIVES_UP != 0;
+            apply.facts(&facts)
         }
         Kind::Base | Kind::BatchEnd | Kind::Footer => Ok(()),
     }

@@ -6,12 +6,15 @@ use crate::{
         planted::{Bug, planted},
     },
     format::{
-        facts::{Create, Fact, Gone, Lineage, Link, ObjectKind, Owner, Time, Version, VersionVector},
-        rows::{LinkEntry, LinkRow, MarkerRow, ObjectRow, VersionRow, XattrRow, key},
+        facts::{
+            Create, Fact, Gone, Left, Lineage, Link, ObjectKind, Owner, Time, Version, VersionVector,
+            version_flags,
+        },
+        rows::{LinkEntry, LinkRegister, LinkRow, MarkerRow, ObjectRow, VersionRow, XattrRow, key},
     },
 };
 
-use super::{Op, Store, apply::Apply, hashes::hash_of_bytes, read::Attributes};
+use super::{How, Op, Store, apply::Apply, hashes::hash_of_bytes, read::Attributes};
 
 /// A new object, as a caller describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,15 +130,32 @@ impl Op<'_, '_> {
         if !self.apply.txn.object(dir)?.attributes.markers {
             return Ok(None);
         }
-        Ok(self.apply.txn.get::<MarkerRow>(&key::marker(dir, name))?.map(|m| m.lineage))
+        let marker = self.apply.txn.get::<MarkerRow>(&key::marker(dir, name))?;
+        Ok(marker.and_then(|m| m.last().map(|d| d.lineage)).filter(|l| l.versions > 0))
     }
 
-    /// What a rename over what stands there continues.
-    fn lineage_of(&mut self, there: &LinkEntry, row: &ObjectRow) -> Result<Option<Lineage>> {
-        if !Apply::is_versioned(row.attributes.kind) {
+    /// The history of the name at which this stands.
+    fn lineage_of(&mut self, there: &LinkEntry) -> Result<Option<Lineage>> {
+        if !Apply::is_versioned(there.kind) {
             return Ok(None);
         }
         self.apply.lineage_after(there.child, there.continues).map(Some)
+    }
+
+    /// The further links of an object, as many as a version names.
+    fn further_links(&mut self, ino: Ino, slots: u32) -> Result<Vec<LinkId>> {
+        let mut links = Vec::new();
+        for slot in 0..slots {
+            if links.len() == limits::VERSION_LINKS {
+                break;
+            }
+            let Some(link) = self.apply.txn.get(&key::object_links(ino, slot))? else { continue };
+            let register = self.apply.txn.get::<LinkRegister>(&key::register(link))?;
+            if register.is_some_and(|r| r.placed.is_some()) {
+                links.push(link);
+            }
+        }
+        Ok(links)
     }
 
     /// The versions of an object that are here.
@@ -160,23 +180,34 @@ impl Op<'_, '_> {
         for (i, entry) in at.entries.iter().enumerate() {
             let (link, row) = self.link_id(entry)?;
             let saw = self.seen(entry.child, &row)?;
-            let marker = if i == 0 && row.attributes.kind != ObjectKind::Directory { marker } else { None };
-            let gone = Gone { link, parent: dir_id, name: name.to_vec(), object: row.object, saw, marker };
+            // The name's history is that of what shows.
+            let shows = i == 0 && row.attributes.kind != ObjectKind::Directory;
+            let lineage = if shows { self.lineage_of(entry)? } else { None };
+            let (name, marker) = (name.to_vec(), marker.filter(|_| shows));
+            let gone = Gone { link, parent: dir_id, name, object: row.object, saw, marker, lineage };
             self.fact(Fact::Gone(gone))?;
         }
         Ok(())
     }
 
+    /// Hangs everything that stands at a name at another. `continues`: what came before there; none: what came before
+    /// at the old name.
     fn hang(
         &mut self,
-        entry: &LinkEntry,
-        dir: ObjectId,
-        name: &[u8],
+        at: &LinkRow,
+        from: (ObjectId, &[u8]),
+        to: (ObjectId, &[u8]),
         continues: Option<Lineage>,
     ) -> Result<()> {
-        let (link, row) = self.link_id(entry)?;
-        let name = name.to_vec();
-        self.fact(Fact::Link(Link { link, parent: dir, name, object: row.object, continues }))
+        for (i, entry) in at.entries.iter().enumerate() {
+            let (link, row) = self.link_id(entry)?;
+            let lineage = if i == 0 { self.lineage_of(entry)? } else { None };
+            let left = lineage.map(|lineage| Left { parent: from.0, name: from.1.to_vec(), lineage });
+            let continues = continues.or(entry.continues);
+            let (parent, name) = (to.0, to.1.to_vec());
+            self.fact(Fact::Link(Link { link, parent, name, object: row.object, continues, left }))?;
+        }
+        Ok(())
     }
 }
 
@@ -209,7 +240,7 @@ impl Store {
             }))?;
             let link = LinkId::primary(object);
             let name = name.to_vec();
-            op.fact(Fact::Link(Link { link, parent: parent.object, name, object, continues }))?;
+            op.fact(Fact::Link(Link { link, parent: parent.object, name, object, continues, left: None }))?;
             for (name, value) in &new.xattrs {
                 op.fact(Fact::Xattr(object, name.clone(), Some(value.clone())))?;
             }
@@ -248,17 +279,33 @@ impl Store {
             let link = LinkId::new(self.random.u128());
             op.subject = (row.object, ino);
             let name = name.to_vec();
-            op.fact(Fact::Link(Link { link, parent: parent.object, name, object: row.object, continues }))?;
+            let (parent, object) = (parent.object, row.object);
+            op.fact(Fact::Link(Link { link, parent, name, object, continues, left: None }))?;
             op.apply.txn.object(ino)
         })?;
         Ok((lsn, self.attributes_of(ino, &row)))
     }
 
-    /// Removes a name that is not a directory's. Returns the object and how many names it has left.
+    /// Removes a name that is not a directory's. Returns the object and how many names it has left. If there is none,
+    /// what it holds stays until [`reap`](Self::reap), for those who have it open.
     ///
     /// # Errors
     /// [`FsError::NotFound`], [`FsError::IsADirectory`], [`FsError::NotADirectory`].
     pub fn unlink(&self, dir: Ino, name: &[u8]) -> Result<(Lsn, Ino, u32)> {
+        self.unlink_from(dir, name, &|_| true)
+    }
+
+    /// As [`unlink`](Self::unlink), and [`reap`](Self::reap) with the same record, if none of what stands at the name is open.
+    /// Whether it is must not change until this returns.
+    ///
+    /// # Errors
+    /// As of [`unlink`](Self::unlink).
+    pub fn unlink_from(
+        &self,
+        dir: Ino,
+        name: &[u8],
+        is_open: &dyn Fn(Ino) -> bool,
+    ) -> Result<(Lsn, Ino, u32)> {
         let (lsn, (ino, links)) = self.run_freeing(|op| {
             let parent = op.directory(dir)?;
             let at = op.at(dir, name)?.ok_or(FsError::NotFound)?;
@@ -268,6 +315,7 @@ impl Store {
             let ino = at.entries[0].child;
             let marker = self.new_version_id(op.apply.stamp.hlc);
             op.subject = (op.apply.txn.object(ino)?.object, ino);
+            op.apply.gives_up = !at.entries.iter().any(|e| is_open(e.child));
             op.remove_all(parent.object, name, &at, Some(marker))?;
             Ok((ino, op.apply.txn.object(ino)?.attributes.links))
         })?;
@@ -336,8 +384,7 @@ impl Store {
                 }
                 check_replace(op, &moved.entries[0], &there.entries[0])?;
                 let ino = there.entries[0].child;
-                let row = op.apply.txn.object(ino)?;
-                continues = op.lineage_of(&there.entries[0], &row)?;
+                continues = op.lineage_of(&there.entries[0])?.filter(|l| l.versions > 0);
                 if !planted(Bug::RenameKeepsReplaced) {
                     op.remove_all(to_dir.object, to.1, &there, None)?;
                 }
@@ -348,10 +395,7 @@ impl Store {
             let child = op.apply.txn.object(moved.entries[0].child)?.object;
             // What comes back to where it stood before goes on with its own history.
             let continues = continues.filter(|c| c.object != child);
-            for entry in &moved.entries {
-                let continues = continues.or(entry.continues);
-                op.hang(entry, to_dir.object, to.1, continues)?;
-            }
+            op.hang(&moved, (from_dir.object, from.1), (to_dir.object, to.1), continues)?;
             if from.0 != to.0 {
                 let now = Time::from_ns(op.apply.stamp.hlc);
                 op.fact(Fact::Modified(from_dir.object, now))?;
@@ -366,12 +410,26 @@ impl Store {
         a: (&ObjectRow, &[u8], &LinkRow),
         b: (&ObjectRow, &[u8], &LinkRow),
     ) -> Result<()> {
-        for entry in &a.2.entries {
-            op.hang(entry, b.0.object, b.1, entry.continues)?;
-        }
-        for entry in &b.2.entries {
-            op.hang(entry, a.0.object, a.1, entry.continues)?;
-        }
+        let (here, there) = ((a.0.object, a.1), (b.0.object, b.1));
+        op.hang(a.2, here, there, None)?;
+        op.hang(b.2, there, here, None)
+    }
+
+    /// Sets access times, those of many objects in one record. Those that are not there any more are passed over.
+    ///
+    /// # Errors
+    /// What the log or the index says.
+    pub fn set_accessed(&self, times: &[(Ino, Time)]) -> Result<()> {
+        // Not worth the reserve of a full disk.
+        let how = How { freeing: false, quiet: true };
+        self.run_as(how, |op| {
+            for (ino, time) in times {
+                if let Some(row) = op.apply.txn.object_if_any(*ino)? {
+                    op.fact(Fact::Accessed(row.object, *time))?;
+                }
+            }
+            Ok(())
+        })?;
         Ok(())
     }
 
@@ -472,23 +530,13 @@ impl Store {
             None => None,
         };
         let mut vector = head.as_ref().map(|h| h.vector.clone()).unwrap_or_default();
-        // The ordinal grows with each version that comes, so it never stands still between two made here.
+        // Higher than every number of a version that is here: see `VersionVector::number`.
         vector.raise(self.id, self.log.incarnation(), row.content.ordinal + 1);
         let newest = if planted(Bug::VersionTimeNotMonotonic) { 0 } else { row.content.newest_ns };
         let created_ns = self.clock.wall_ns().max(newest + 1);
-        let mut knew_gone = Vec::new();
-        if row.attributes.more_links {
-            for link in op.apply.links_of(ino)? {
-                if let Some(register) = op.apply.register(link, ino)?
-                    && register.gone.is_some()
-                    && register.placed.is_none()
-                    && knew_gone.len() < limits::KNEW_GONE
-                {
-                    let (hlc, store) = op.apply.state.rank(register.stamp);
-                    knew_gone.push((link, hlc, store));
-                }
-            }
-        }
+        let first = row.attributes.link.as_ref().is_some_and(|l| l.placed.is_some());
+        let flags = if first { flags } else { flags | version_flags::NOT_FIRST_LINK };
+        let links = op.further_links(ino, row.attributes.further)?;
         Ok(Version {
             id: self.new_version_id(created_ns),
             object: row.object,
@@ -505,7 +553,7 @@ impl Store {
             owner: row.attributes.owner,
             hash,
             flags,
-            knew_gone,
+            links,
         })
     }
 

@@ -3,11 +3,11 @@
 
 use crate::{
     base::{Error, LinkId, ObjectId, Result, limits},
-    format::facts::{Changes, Fact, ObjectKind, Source, Version},
+    format::facts::{Changes, Fact, Lineage, ObjectKind, Source, Version},
 };
 
 use super::{
-    exchange::Parcel,
+    exchange::{Parcel, Supply},
     ops::{check_name, created_of},
 };
 
@@ -38,8 +38,16 @@ fn wrong_fact(fact: &Fact, latest: u64) -> Option<&'static str> {
             .or((c.kind == ObjectKind::Unknown).then_some("an object of no kind"))
             .or((c.target.len() > limits::SYMLINK_BYTES).then_some("a symlink's target is too long"))
             .or((c.mode > 0o7777).then_some("mode bits that do not exist")),
-        Fact::Link(l) => wrong_link(l.link, l.object, &l.name),
+        Fact::Link(l) => wrong_link(l.link, l.object, &l.name)
+            .or(l.continues.as_ref().and_then(wrong_lineage))
+            .or(l.left.as_ref().and_then(|left| wrong_lineage(&left.lineage)))
+            .or(l
+                .left
+                .as_ref()
+                .is_some_and(|left| check_name(&left.name).is_err())
+                .then_some("a name that no file can have")),
         Fact::Gone(g) => wrong_link(g.link, g.object, &g.name)
+            .or(g.lineage.as_ref().and_then(wrong_lineage))
             .or((!g.saw.is_sorted()).then_some("a version vector out of order")),
         Fact::Mode(_, mode) => (*mode > 0o7777).then_some("mode bits that do not exist"),
         Fact::Modified(_, t) => (t.nanos >= 1_000_000_000).then_some("a time that does not exist"),
@@ -70,6 +78,11 @@ fn wrong_link(link: LinkId, object: ObjectId, name: &[u8]) -> Option<&'static st
         .or(check_name(name).is_err().then_some("a name that no file can have"))
 }
 
+fn wrong_lineage(l: &Lineage) -> Option<&'static str> {
+    let bad = l.before() > l.versions || l.versions >= limits::COUNTER;
+    wrong_object(l.object).or(bad.then_some("a history that can't be"))
+}
+
 fn wrong_version(v: &Version, latest: u64) -> Option<&'static str> {
     if created_of(v.id) != Some(v.created_ns) {
         return Some("a version id that contradicts its creation time");
@@ -81,13 +94,45 @@ fn wrong_version(v: &Version, latest: u64) -> Option<&'static str> {
     let bad = v.size > limits::FILE_BYTES
         || v.mode > 0o7777
         || v.modified.nanos >= 1_000_000_000
-        || v.knew_gone.len() > limits::KNEW_GONE
+        || v.links.len() > limits::VERSION_LINKS
         || v.vector.is_empty()
         || counters;
     bad.then_some("a version that can't be")
 }
 
-/// Each version has its content, each content its version, and no object more than one.
+/// What is wrong with a fact that an index tells.
+pub(super) fn wrong_told(fact: &Fact, latest: u64) -> Option<&'static str> {
+    match fact {
+        Fact::Touched(_) => None,
+        Fact::Marked(m) => check_name(&m.name)
+            .is_err()
+            .then_some("a marker that can't be")
+            .or(wrong_object(m.child))
+            .or(wrong_lineage(&m.lineage)),
+        Fact::Continued(l) => wrong_lineage(l),
+        // Of the root the attributes are told like those of any other; it is nobody's to make all the same.
+        fact => wrong_fact(fact, latest),
+    }
+}
+
+/// Can this be the content of that version?
+pub(super) fn is_content_of(content: &Changes, v: &Version) -> bool {
+    (content.object, content.version) == (v.object, v.id)
+        && content.base != Some(v.id)
+        && fits(content, v.size)
+}
+
+/// What is wrong with a supply on its own.
+pub(super) fn wrong_supply(page: &Supply, now_ns: u64) -> Option<&'static str> {
+    let latest = now_ns.saturating_add(limits::AHEAD_NS);
+    let v = &page.version;
+    let content = Changes { object: v.object, version: v.id, base: page.base, ranges: page.ranges.clone() };
+    wrong_version(v, latest)
+        .or((page.stamp > latest).then_some("stamped more than a day ahead; is that host's clock right?"))
+        .or((!is_content_of(&content, v)).then_some("a content that is not of its version"))
+}
+
+/// Each content has its version, a version at most one content, and no object more than one version.
 fn wrong_contents(parcel: &Parcel, facts: &[Fact]) -> Option<&'static str> {
     let versions: Vec<&Version> =
         facts.iter().filter_map(|f| if let Fact::Version(v) = f { Some(v) } else { None }).collect();
@@ -99,12 +144,17 @@ fn wrong_contents(parcel: &Parcel, facts: &[Fact]) -> Option<&'static str> {
             return Some("two versions of one object");
         }
         let of: Vec<_> = parcel.contents.iter().filter(|c| c.version == v.id).collect();
-        let [content] = of[..] else { return Some("a version without its content") };
-        if content.object != v.object || content.base == Some(v.id) || !fits(content, v.size) {
+        let content = match of[..] {
+            [] => continue,
+            [content] => content,
+            _ => return Some("a version with two contents"),
+        };
+        if !is_content_of(content, v) {
             return Some("a content that is not of its version");
         }
     }
-    (parcel.contents.len() != versions.len()).then_some("a content without its version")
+    let belongs = |c: &Changes| versions.iter().any(|v| v.id == c.version);
+    (!parcel.contents.iter().all(belongs)).then_some("a content without its version")
 }
 
 fn fits(content: &Changes, size: u64) -> bool {

@@ -92,14 +92,20 @@ impl Store {
             &after_prefix(&key::version(ino, Lsn::MAX)),
             usize::MAX,
         )?;
-        rows.iter().map(|(k, bytes)| Ok(Doomed { ino, id: row::<VersionRow>(k, bytes)?.id })).collect()
+        let listed = rows.iter().map(|(k, bytes)| Ok(Doomed { ino, id: row::<VersionRow>(k, bytes)?.id }));
+        // A version whose content is not here would be supplied later.
+        let prefix = key::lacking(ino, None);
+        let lacking = self.index.scan(&prefix, &after_prefix(&prefix), usize::MAX)?;
+        let lacking = lacking.iter().filter_map(|(k, _)| key::lacking_version(k));
+        lacking.map(|id| Ok(Doomed { ino, id })).chain(listed).collect()
     }
 
     /// Is a version locked, held, or shown by a tag?
     fn pinned(&self, d: &Doomed) -> Result<Option<Kept>> {
         let k = key::lock(d.id);
         let lock: Option<LockRow> = self.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
-        if lock.is_some_and(|l| l.hold || (l.mode > 0 && l.until > self.clock.wall_ns())) {
+        let now_ns = self.expiry().time_ns;
+        if lock.is_some_and(|l| l.protection(now_ns).protects(now_ns)) {
             return Ok(Some(Kept::Locked));
         }
         let Some((_, at)) = self.find_version(d.id)? else { return Ok(None) };
@@ -116,7 +122,7 @@ impl Store {
         for ino in objects {
             // The newest last: until then the others are not all there is.
             let doomed = self.all_versions(*ino)?;
-            gone += self.remove_versions(&doomed, self.clock.wall_ns())?;
+            gone += self.remove_versions(&doomed, self.expiry().time_ns)?;
             left += self.all_versions(*ino)?.len() as u64;
         }
         Ok((gone, left))

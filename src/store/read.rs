@@ -4,7 +4,7 @@ use crate::{
     base::{Damage, Error, FsError, Ino, Lsn, ObjectId, Result, StoreId, VersionId, limits::CHUNK_BYTES},
     format::{
         Location,
-        facts::{ObjectKind, Owner, Time, VersionVector},
+        facts::{ObjectKind, Owner, Time, VersionVector, version_flags},
         rows::{
             Content, LinkRow, ObjectRow, Piece, Superseded, VersionPlace, VersionRow, XattrRow, after_prefix,
             key,
@@ -70,7 +70,8 @@ pub struct Entry {
 pub struct VersionInfo {
     /// Its id everywhere.
     pub id: VersionId,
-    /// Number among the object's versions here, from 1.
+    /// Number among the object's versions, from 1, the same on every store; given twice where two stores made versions without
+    /// knowing of each other.
     pub ordinal: u64,
     /// LSN at which it came.
     pub lsn: Lsn,
@@ -192,7 +193,7 @@ impl Store {
             mode: v.mode,
             owner: v.owner,
             hash: v.hash,
-            flags: v.flags,
+            flags: v.flags & !version_flags::NOT_FIRST_LINK,
             origin: self.rank(v.stamp).1,
         })
     }
@@ -245,6 +246,12 @@ impl Store {
         let skip = u64::from(p.skip) + u64::from(from - p.start);
         let range = skip..skip + out.len() as u64;
         self.at_extent(p.extent, &p.location, &mut |at| self.log.read(at, range.clone(), out))
+    }
+
+    fn read_piece_at_once(&self, p: &Piece, from: u32, out: &mut [u8]) -> Result<bool> {
+        let skip = u64::from(p.skip) + u64::from(from - p.start);
+        let range = skip..skip + out.len() as u64;
+        self.at_extent(p.extent, &p.location, &mut |at| self.log.read_at_once(at, range.clone(), out))
     }
 
     /// Reads an extent where it lies: where a row says that it lay, or where the cleaner put it since.
@@ -518,6 +525,22 @@ impl<'a> View<'a> {
     pub fn read(&self, ino: Ino, offset: u64, out: &mut [u8]) -> Result<usize> {
         let Some((view, size)) = self.content(ino)? else { return Ok(0) };
         self.store.read_branch(&view, size, offset, out)
+    }
+
+    /// As [`read`](Self::read), if that takes no waiting for the content to come from the disk (rows of the index may). `None`:
+    /// it might, and the buffer holds anything.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub fn read_at_once(&self, ino: Ino, offset: u64, out: &mut [u8]) -> Result<Option<usize>> {
+        let Some((view, size)) = self.content(ino)? else { return Ok(Some(0)) };
+        let mut waits = false;
+        let read = view.read(self.index(), size, offset, out, &mut |p, from, part| {
+            waits = !self.store.read_piece_at_once(p, from, part)?;
+            // Any error ends it.
+            if waits { Err(FsError::Busy.into()) } else { Ok(()) }
+        });
+        if waits { Ok(None) } else { read.map(Some) }
     }
 
     fn content(&self, ino: Ino) -> Result<Option<(BranchView, u64)>> {

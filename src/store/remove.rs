@@ -44,7 +44,10 @@ impl Apply<'_, '_> {
     pub(super) fn removed(&mut self, object: ObjectId, id: VersionId) -> Result<()> {
         let (ino, mut row) = self.object_or_new(object)?;
         let place_key = key::version_id(id);
-        let Some(mut place) = self.txn.get::<VersionPlace>(&place_key)? else { return Ok(()) };
+        let Some(mut place) = self.txn.get::<VersionPlace>(&place_key)? else {
+            let lacking = self.txn.has(&key::lacking(ino, id.into()))?;
+            return if lacking { self.forgo(ino, id) } else { Ok(()) };
+        };
         let k = key::version(ino, place.at);
         let Some(v) = self.txn.get::<VersionRow>(&k)? else { return Ok(()) };
         let (before, next) = self.kept_around(ino, place.at, v.branch)?;
@@ -53,6 +56,9 @@ impl Apply<'_, '_> {
         }
         self.note_gap(ino, &mut row, place.at)?;
         self.txn.delete(k, Keep::Amend)?;
+        if row.content.disordered {
+            self.txn.delete(key::numbered(ino, v.ordinal, v.id), Keep::Amend)?;
+        }
         self.txn.delete(key::unhashed(ino, place.at), Keep::Amend)?;
         place.removed = true;
         self.txn.put(place_key, &place, Keep::Amend)?;
@@ -69,6 +75,15 @@ impl Apply<'_, '_> {
             if before.is_none() && next.is_none() {
                 self.drop_rest(ino, v.branch)?;
             }
+        }
+        if row.content.branch != v.branch && before.is_none() && next.is_none() {
+            // The last version of a line that does not show: nothing rests any more on where that began.
+            self.drop_rest(ino, v.branch)?;
+            self.txn.put(
+                key::branch(ino, v.branch),
+                &BranchRow { base: None, tip: place.at },
+                Keep::Amend,
+            )?;
         }
         self.txn.put_object(ino, row, Keep::Amend)
     }
@@ -115,9 +130,12 @@ impl Apply<'_, '_> {
         let window = |from: Lsn, to: Lsn| {
             (key::dirty(ino, branch, from.next(), 0), key::dirty(ino, branch, to.next(), 0))
         };
+        // What follows is described by the version before, or by that where the branch began.
+        let began = self.txn.get::<BranchRow>(&key::branch(ino, branch))?.and_then(|b| b.base);
+        let rests_on = before.or(began.map(|b| b.at));
         let mut changed_before = BTreeSet::new();
-        if let Some(before) = before {
-            let (start, end) = window(before, at);
+        if let Some(rests_on) = rests_on {
+            let (start, end) = window(rests_on, at);
             for (k, _) in self.txn.scan_range(&start, &end, usize::MAX)? {
                 changed_before.extend(key::last_number(&k));
             }
@@ -137,7 +155,7 @@ impl Apply<'_, '_> {
                 }
             }
             // That it changed since the version before is noted already.
-            if before.is_none() || changed_before.contains(&chunk) {
+            if rests_on.is_none() || changed_before.contains(&chunk) {
                 self.txn.delete(k, Keep::Amend)?;
             }
         }
@@ -173,36 +191,6 @@ impl Apply<'_, '_> {
             }
         }
     }
-
-    /// A lock of a version: the later time and the stricter mode.
-    pub(super) fn retain(&mut self, id: VersionId, mode: u8, until: u64) -> Result<()> {
-        let k = key::lock(id);
-        let mut lock = self.txn.get::<LockRow>(&k)?.unwrap_or_default();
-        let mode = mode.min(2);
-        let newer = self.state.wins((self.stamp, (mode, until)), (lock.stamp, (lock.mode, lock.until)));
-        if lock.mode == 2 || mode == 2 {
-            // What complies is only ever extended.
-            let (was, is) = (if lock.mode == 2 { lock.until } else { 0 }, if mode == 2 { until } else { 0 });
-            lock.until = was.max(is);
-            lock.mode = 2;
-        } else if newer {
-            (lock.mode, lock.until) = (mode, until);
-        }
-        if newer {
-            lock.stamp = self.stamp;
-        }
-        self.txn.put(k, &lock, Keep::Amend)
-    }
-
-    /// A legal hold, put on or taken off.
-    pub(super) fn hold(&mut self, id: VersionId, on: bool) -> Result<()> {
-        let k = key::lock(id);
-        let mut lock = self.txn.get::<LockRow>(&k)?.unwrap_or_default();
-        if self.state.wins((self.stamp, on), (lock.hold_stamp, lock.hold)) {
-            (lock.hold, lock.hold_stamp) = (on, self.stamp);
-        }
-        self.txn.put(k, &lock, Keep::Amend)
-    }
 }
 
 /// Why a version may not be removed.
@@ -226,15 +214,19 @@ impl Op<'_, '_> {
         let Doomed { ino, id } = *doomed;
         let txn = &mut *self.apply.txn;
         let place = txn.get::<VersionPlace>(&key::version_id(id))?;
-        let Some(place) = place.filter(|p| p.ino == ino && !p.removed) else {
+        let lacking = place.is_none() && txn.has(&key::lacking(ino, id.into()))?;
+        let place = place.filter(|p| p.ino == ino && !p.removed);
+        if place.is_none() && !lacking {
             return Ok(Some(Kept::NotThere));
-        };
-        let object = txn.object(ino)?;
-        let c = &object.content;
+        }
         let lock = txn.get::<LockRow>(&key::lock(id))?.unwrap_or_default();
-        if lock.hold || (lock.mode > 0 && lock.until > now_ns) {
+        if lock.protection(now_ns).protects(now_ns) {
             return Ok(Some(Kept::Locked));
         }
+        // What only its facts are here of shows nothing, and nothing rests on it.
+        let Some(place) = place else { return Ok(None) };
+        let object = txn.object(ino)?;
+        let c = &object.content;
         // Of what is gone for good nothing has to stay; but while there are other stores, one may bring it back.
         let over = object.attributes.links == 0
             && !c.draft
@@ -251,7 +243,7 @@ impl Op<'_, '_> {
             let prefix = &prefix[..prefix.len() - 4];
             for (k, bytes) in txn.scan(prefix, prefix, usize::MAX)? {
                 let b: BranchRow = row(&k, &bytes)?;
-                if b.tip == place.at || b.base.is_some_and(|b| b.at == place.at) {
+                if b.base.is_some_and(|b| b.at == place.at) {
                     return Ok(Some(Kept::Base));
                 }
             }
@@ -331,7 +323,7 @@ impl Store {
     /// [`FsError::NotFound`] for a version that is not here, or what the log says.
     pub fn remove_version(&self, id: VersionId) -> Result<Option<Kept>> {
         let (ino, _) = self.find_version(id)?.ok_or(FsError::NotFound)?;
-        let now_ns = self.clock.wall_ns();
+        let now_ns = self.expiry().time_ns;
         let (_, kept) = self.run_quiet(|op| {
             let kept = op.keeps(self, &Doomed { ino, id }, now_ns)?;
             if kept.is_none() {
@@ -341,37 +333,5 @@ impl Store {
             Ok(kept)
         })?;
         Ok(kept)
-    }
-
-    /// Locks a version until a time (ns since 1970): `compliance` can't be shortened or taken back.
-    ///
-    /// # Errors
-    /// [`FsError::NotFound`], [`FsError::NotPermitted`] if it would weaken a lock in compliance mode.
-    pub fn lock_version(&self, id: VersionId, compliance: bool, until_ns: u64) -> Result<Lsn> {
-        let (ino, _) = self.find_version(id)?.ok_or(FsError::NotFound)?;
-        let (lsn, ()) = self.run(|op| {
-            let old = op.apply.txn.get::<LockRow>(&key::lock(id))?.unwrap_or_default();
-            if old.mode == 2 && (!compliance || until_ns < old.until) {
-                return Err(FsError::NotPermitted.into());
-            }
-            let object = op.apply.txn.object(ino)?.object;
-            op.subject = (object, ino);
-            op.fact(Fact::Retain(object, id, 1 + u8::from(compliance), until_ns))
-        })?;
-        Ok(lsn)
-    }
-
-    /// Puts a legal hold on a version, or takes it off.
-    ///
-    /// # Errors
-    /// [`FsError::NotFound`].
-    pub fn hold_version(&self, id: VersionId, on: bool) -> Result<Lsn> {
-        let (ino, _) = self.find_version(id)?.ok_or(FsError::NotFound)?;
-        let (lsn, ()) = self.run(|op| {
-            let object = op.apply.txn.object(ino)?.object;
-            op.subject = (object, ino);
-            op.fact(Fact::Hold(object, id, on))
-        })?;
-        Ok(lsn)
     }
 }

@@ -1,13 +1,16 @@
-//! Retention: which versions of a file are kept, by where it lies, and the steps in which the others go.
+//! Retention: which versions of a file are kept, and the steps in which the others go.
+//!
+//! A version is kept as long as the rule for the path where it was made keeps it, or the rule for any path that shows its file
+//! now. Where it was made is not written down: names and directories have a history, which says it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    base::{Ino, Lsn, Result},
+    base::{Ino, Lsn, Result, VersionId},
     format::rows::{ObjectRow, VersionRow, after_prefix, key, kind},
 };
 
-use super::{Store, remove::Doomed, txn::row};
+use super::{Store, ops::created_of, paths::Lay, remove::Doomed, settings::ByPath, txn::row};
 
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 24 * 3600 * SECOND;
@@ -17,8 +20,6 @@ const OBJECTS: usize = 1024;
 const VERSIONS: usize = 4096;
 /// Files remembered that got a version.
 const RIPE: usize = 1 << 16;
-/// Directories above an object that are followed to tell its path.
-const DEPTH: usize = 4096;
 
 /// A stretch of the past in which one version of each interval is kept: the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,29 +56,28 @@ impl Default for Policy {
     }
 }
 
-/// Policies by path: the longest prefix counts. `/` is the root.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Retention {
-    /// Whole components, from the root: `/a/b` is meant for `/a/b` and what is below.
-    pub by_prefix: BTreeMap<Vec<u8>, Policy>,
-}
+/// Policies by path.
+pub type Retention = ByPath<Policy>;
 
 impl Retention {
     /// One policy for all.
     #[must_use]
     pub fn everywhere(policy: Policy) -> Self {
-        Self { by_prefix: [(b"/".to_vec(), policy)].into() }
+        Self { rules: [(b"/".to_vec(), policy)].into() }
     }
 
     /// The policy for a path.
     #[must_use]
-    pub fn of(&self, path: &[u8]) -> Policy {
-        let covers = |prefix: &[u8]| {
-            let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
-            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-        };
-        let best = self.by_prefix.iter().filter(|(p, _)| covers(p)).max_by_key(|(p, _)| p.len());
-        best.map(|(_, policy)| policy.clone()).unwrap_or_default()
+    pub fn policy(&self, path: &[u8]) -> Policy {
+        self.of(path).map(|(_, policy)| policy.clone()).unwrap_or_default()
+    }
+
+    /// Does one policy hold wherever a file lies?
+    fn is_uniform(&self) -> bool {
+        match self.rules.get(&b"/"[..]) {
+            Some(all) => self.rules.values().all(|policy| policy == all),
+            None => self.rules.values().all(|policy| *policy == Policy::default()),
+        }
     }
 }
 
@@ -153,44 +153,49 @@ impl Store {
     /// # Errors
     /// What log and index say.
     pub(super) fn drop_surplus(&self) -> Result<bool> {
+        let now = self.expiry();
+        if now.ahead_ns.is_some() {
+            // Nothing expires now; what is remembered waits.
+            return Ok(false);
+        }
         let (some, more) = {
             let mut ripe = self.ripe.lock();
             let rest = ripe.iter().nth(OBJECTS).copied().map(|first| ripe.split_off(&first));
             let some = std::mem::replace(&mut *ripe, rest.unwrap_or_default());
             (some, !ripe.is_empty())
         };
-        let retention = self.retention.lock().clone();
+        let settings = Arc::clone(&self.settings.read());
         let mut doomed = Vec::new();
         for ino in some {
             let Some(object) = self.object_row(ino, None)? else { continue };
             let mut keep = Some(1);
             for path in self.paths_of(ino, &object)? {
-                keep = keep.zip(retention.of(&path).newest()).map(|(a, b)| a.max(b));
+                keep = keep.zip(settings.retention.policy(&path).newest()).map(|(a, b)| a.max(b));
             }
             let Some(keep) = keep else { continue };
             let (start, end) = (key::version(ino, Lsn::new(0)), key::version(ino, Lsn::MAX));
-            for (k, bytes) in self.index.scan_back(&start, &end, keep + VERSIONS)?.iter().skip(keep) {
-                doomed.push(Doomed { ino, id: row::<VersionRow>(k, bytes)?.id });
+            if self.index.scan_back(&start, &end, keep + 1)?.len() > keep {
+                // What stays all the same, for another rule or another store, is known there.
+                self.doom(ino, &settings.retention, now.time_ns, &mut doomed)?;
             }
         }
-        let gone = self.remove_versions(&doomed, self.clock.wall_ns())?;
+        let gone = self.remove_versions(&doomed, now.time_ns)?;
         self.surplus.fetch_add(gone, std::sync::atomic::Ordering::Relaxed);
         Ok(more)
     }
 }
 
+/// Versions of one object in the order in which they were made, each ended by the next: the same on every store that has
+/// them, whichever came first.
+fn one_after_the_other(versions: &mut [Held]) {
+    versions.sort_by_key(|v| (v.life.created_ns, v.id));
+    let made: Vec<u64> = versions.iter().map(|v| v.life.created_ns).collect();
+    for (n, v) in versions.iter_mut().enumerate() {
+        v.life.ended_ns = made.get(n + 1).copied();
+    }
+}
+
 impl Store {
-    /// Sets what is kept from now on. Not written to disk: whoever opens the store says it.
-    pub fn set_retention(&self, retention: Retention) {
-        *self.retention.lock() = retention;
-    }
-
-    /// What is kept of the files below a path.
-    #[must_use]
-    pub fn retention_for(&self, path: &[u8]) -> Policy {
-        self.retention.lock().of(path)
-    }
-
     /// One step of letting go what no policy keeps: looks at some objects from `from` on and removes versions. Returns how many went,
     /// and where to go on; `None` at the end.
     ///
@@ -203,7 +208,8 @@ impl Store {
 
     /// What no policy keeps of some objects from `from` on, and where to go on; what has to stay all the same is among it.
     pub(super) fn doomed(&self, from: Ino, now_ns: u64) -> Result<(Vec<Doomed>, Option<Ino>)> {
-        let retention = self.retention.lock().clone();
+        let settings = Arc::clone(&self.settings.read());
+        let retention = &settings.retention;
         let mut doomed = Vec::new();
         let (mut at, mut seen) = (from, 0);
         for _ in 0..OBJECTS {
@@ -212,7 +218,7 @@ impl Store {
             let Some(ino) = first.first().and_then(|(k, _)| key::ino_of(k)) else {
                 return Ok((doomed, None));
             };
-            seen += self.doom(ino, &retention, now_ns, &mut doomed)?;
+            seen += self.doom(ino, retention, now_ns, &mut doomed)?;
             at = ino.next();
             if seen >= VERSIONS || doomed.len() >= VERSIONS {
                 break;
@@ -221,92 +227,178 @@ impl Store {
         Ok((doomed, Some(at)))
     }
 
+    /// Says up to which LSN every member of a two-way group has acknowledged this store's log; 0: there are no members. Of each
+    /// object the newest version up to there, on which edits may rest that have not come yet, is kept whatever a policy says.
+    /// Not written to disk.
+    pub fn set_acknowledged(&self, upto: Lsn) {
+        *self.acknowledged.lock() = upto;
+    }
+
+    /// Which of these versions, of an object that has others here, would be kept; as if they came now.
+    pub(super) fn wanted(
+        &self,
+        ino: Ino,
+        object: &ObjectRow,
+        of: &[(VersionId, u64)],
+        now_ns: u64,
+    ) -> Result<Vec<bool>> {
+        let mut lives = self.version_lives(ino, object)?;
+        let came = |(id, created_ns): &(VersionId, u64)| Held {
+            at: self.log.last_lsn(),
+            id: *id,
+            stamp_ns: *created_ns,
+            life: Life { created_ns: *created_ns, ended_ns: None },
+        };
+        lives.extend(of.iter().map(came));
+        one_after_the_other(&mut lives);
+        let settings = Arc::clone(&self.settings.read());
+        let keep = self.kept(ino, object, &settings.retention, &lives, now_ns)?;
+        let kept = |id: &VersionId| lives.iter().zip(&keep).any(|(v, keep)| v.id == *id && *keep);
+        Ok(of.iter().map(|(id, _)| kept(id)).collect())
+    }
+
+    /// Which of an object's versions some rule for a path of it keeps.
+    fn kept(
+        &self,
+        ino: Ino,
+        object: &ObjectRow,
+        retention: &Retention,
+        versions: &[Held],
+        now_ns: u64,
+    ) -> Result<Vec<bool>> {
+        let lives: Vec<Life> = versions.iter().map(|v| v.life).collect();
+        let mut keeping = Keeping { retention, lives: &lives, now_ns, by_rule: BTreeMap::new() };
+        let mut keep = vec![false; lives.len()];
+        for path in self.paths_of(ino, object)? {
+            for (k, more) in keep.iter_mut().zip(keeping.at(&path)) {
+                *k |= more;
+            }
+        }
+        if !retention.is_uniform() {
+            self.keep_where_made(ino, versions, &mut keeping, &mut keep)?;
+        }
+        Ok(keep)
+    }
+
+    /// Adds those versions of an object that lack their content and are not wanted any more.
+    fn doom_lacking(
+        &self,
+        ino: Ino,
+        object: &ObjectRow,
+        now_ns: u64,
+        doomed: &mut Vec<Doomed>,
+    ) -> Result<()> {
+        let prefix = key::lacking(ino, None);
+        let rows = self.index.scan(&prefix, &after_prefix(&prefix), VERSIONS)?;
+        let ids = rows.iter().filter_map(|(k, _)| key::lacking_version(k));
+        let of: Vec<_> = ids.map(|id| (id, created_of(id).unwrap_or(0))).collect();
+        if of.is_empty() {
+            return Ok(());
+        }
+        let wanted = self.wanted(ino, object, &of, now_ns)?;
+        let unwanted = of.iter().zip(wanted).filter(|(_, wanted)| !wanted);
+        doomed.extend(unwanted.map(|((id, _), _)| Doomed { ino, id: *id }));
+        Ok(())
+    }
+
     /// Adds what may go of one object; says how many versions it has.
     fn doom(&self, ino: Ino, retention: &Retention, now_ns: u64, doomed: &mut Vec<Doomed>) -> Result<usize> {
         let Some(object) = self.object_row(ino, None)? else { return Ok(0) };
         let versions = self.version_lives(ino, &object)?;
-        if versions.len() == 1 && versions[0].2.ended_ns.is_none() {
+        self.doom_lacking(ino, &object, now_ns, doomed)?;
+        if versions.len() == 1 && versions[0].life.ended_ns.is_none() {
             return Ok(1);
         }
-        let lives: Vec<Life> = versions.iter().map(|v| v.2).collect();
-        let here = self.paths_of(ino, &object)?;
-        let mut keep = vec![false; lives.len()];
-        for path in here {
-            for (k, more) in keep.iter_mut().zip(retention.of(&path).keeps(&lives, now_ns)) {
-                *k |= more;
-            }
+        let mut keep = self.kept(ino, &object, retention, &versions, now_ns)?;
+        let acknowledged = *self.acknowledged.lock();
+        if let Some(common) = versions.iter().rposition(|v| v.at <= acknowledged) {
+            keep[common] = true;
         }
-        for ((_, id, _), keep) in versions.iter().zip(keep) {
-            if !keep {
-                doomed.push(Doomed { ino, id: *id });
-            }
-        }
+        let gone = versions.iter().zip(keep).filter(|(_, keep)| !keep);
+        doomed.extend(gone.map(|(version, _)| Doomed { ino, id: version.id }));
         Ok(versions.len())
     }
 
-    fn version_lives(
+    /// Of the versions that no present path keeps, those stay that are kept where they were made. Looked at from the newest
+    /// on, so that a path is looked up once for all versions that were made while the file lay there.
+    fn keep_where_made(
         &self,
         ino: Ino,
-        object: &ObjectRow,
-    ) -> Result<Vec<(Lsn, crate::base::VersionId, Life)>> {
-        let mut found: Vec<(Lsn, crate::base::VersionId, Life)> = Vec::new();
-        let (start, end) = (key::version(ino, Lsn::new(0)), key::version(ino, Lsn::MAX));
-        for (k, bytes) in self.index.scan(&start, &end, usize::MAX)? {
-            let v: VersionRow = row(&k, &bytes)?;
-            if let Some(last) = found.last_mut() {
-                last.2.ended_ns = Some(v.created_ns.max(last.2.created_ns));
-            }
-            let at = Lsn::new(key::last_number(&k).unwrap_or(0));
-            found.push((at, v.id, Life { created_ns: v.created_ns, ended_ns: None }));
+        versions: &[Held],
+        keeping: &mut Keeping<'_>,
+        keep: &mut [bool],
+    ) -> Result<()> {
+        let mut lay: Option<(Lay, Lsn)> = None;
+        for (n, version) in versions.iter().enumerate().rev().filter(|(n, _)| !keep[*n]).collect::<Vec<_>>() {
+            let there = match lay.take() {
+                // Versions may have come in another order than that in which they were made.
+                Some((lay, upto)) if lay.since <= version.at && version.at <= upto => lay,
+                _ => self.paths_at(ino, version.at, version.stamp_ns)?,
+            };
+            keep[n] = there.paths.iter().any(|path| keeping.at(path)[n])
+                || there.elsewhere && keeping.retention.rules.keys().any(|path| keeping.at(path)[n]);
+            lay = Some((there, version.at));
         }
+        Ok(())
+    }
+
+    /// The versions of an object, oldest first.
+    fn version_lives(&self, ino: Ino, object: &ObjectRow) -> Result<Vec<Held>> {
+        let mut found: Vec<Held> = Vec::new();
+        let (mut start, end) = (key::version(ino, Lsn::new(0)), key::version(ino, Lsn::MAX));
+        loop {
+            // Rows are many times larger than what is kept of them here.
+            let page = self.index.scan(&start, &end, VERSIONS)?;
+            let Some((last, _)) = page.last() else { break };
+            start = last.to_vec();
+            start.push(0);
+            for (k, bytes) in &page {
+                let v: VersionRow = row(k, bytes)?;
+                let at = Lsn::new(key::last_number(k).unwrap_or(0));
+                let life = Life { created_ns: v.created_ns, ended_ns: None };
+                found.push(Held { at, id: v.id, stamp_ns: v.stamp.hlc, life });
+            }
+            if page.len() < VERSIONS {
+                break;
+            }
+        }
+        one_after_the_other(&mut found);
         // What no name shows ended when it lost the last one.
         if object.attributes.links == 0
             && let Some(last) = found.last_mut()
         {
-            last.2.ended_ns = Some(object.attributes.changed);
+            last.life.ended_ns = Some(object.attributes.changed);
         }
         Ok(found)
     }
+}
 
-    /// Every path at which a name shows an object; of one that has no name any more, the last.
-    pub(super) fn paths_of(&self, ino: Ino, object: &ObjectRow) -> Result<Vec<Vec<u8>>> {
-        let mut links = Vec::new();
-        if let Some(link) = &object.attributes.link {
-            links.push(link.clone());
-        }
-        if object.attributes.more_links {
-            let prefix = key::object_links(ino, None);
-            for (k, _) in self.index.scan(&prefix, &after_prefix(&prefix), usize::MAX)? {
-                let Some(id) = k.last_chunk::<16>() else { continue };
-                let k = key::register(crate::base::LinkId::new(u128::from_be_bytes(*id)));
-                if let Some(bytes) = self.index.get(&k)? {
-                    links.push(row(&k, &bytes)?);
-                }
-            }
-        }
-        let shown = links.iter().any(|l| l.placed.is_some());
-        let mut paths = Vec::new();
-        for link in links.iter().filter(|l| l.placed.is_some() == shown) {
-            let mut parts = vec![link.name.clone()];
-            let mut dir = link.placed.unwrap_or(link.parent);
-            while dir != Ino::FIRST && parts.len() < DEPTH {
-                let Some(above) = self.object_row(dir, None)?.and_then(|o| o.attributes.link) else { break };
-                debug_assert!(parts.len() < DEPTH);
-                parts.push(above.name);
-                dir = above.placed.unwrap_or(above.parent);
-            }
-            parts.reverse();
-            let mut path = Vec::new();
-            for part in parts {
-                path.push(b'/');
-                path.extend(part);
-            }
-            paths.push(path);
-        }
-        if paths.is_empty() {
-            paths.push(b"/".to_vec());
-        }
-        Ok(paths)
+/// A version that an object has.
+struct Held {
+    at: Lsn,
+    id: VersionId,
+    stamp_ns: u64,
+    life: Life,
+}
+
+/// What the policies keep of one object, each asked once.
+struct Keeping<'a> {
+    retention: &'a Retention,
+    lives: &'a [Life],
+    now_ns: u64,
+    /// By the path that a rule is for; none: the default.
+    by_rule: BTreeMap<Option<Vec<u8>>, Vec<bool>>,
+}
+
+impl Keeping<'_> {
+    /// What is kept of the object by the rule for a path.
+    fn at(&mut self, path: &[u8]) -> &[bool] {
+        let rule = self.retention.of(path);
+        let keeps = || match rule {
+            Some((_, policy)) => policy.keeps(self.lives, self.now_ns),
+            None => Policy::default().keeps(self.lives, self.now_ns),
+        };
+        self.by_rule.entry(rule.map(|(prefix, _)| prefix.to_vec())).or_insert_with(keeps)
     }
 }
 
@@ -345,20 +437,16 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_counts_and_only_whole_components() {
-        let r = Retention {
-            by_prefix: [
-                (b"/".to_vec(), Policy::All),
-                (b"/a".to_vec(), Policy::Last(3)),
-                (b"/a/b/".to_vec(), Policy::Never),
-            ]
-            .into(),
+    fn one_policy_is_one_however_often_it_is_said() {
+        let say = |rules: &[(&str, Policy)]| Retention {
+            rules: rules.iter().map(|(p, policy)| (p.as_bytes().to_vec(), policy.clone())).collect(),
         };
-        assert_eq!(r.of(b"/x"), Policy::All);
-        assert_eq!(r.of(b"/a/x"), Policy::Last(3));
-        assert_eq!(r.of(b"/ab"), Policy::All);
-        assert_eq!(r.of(b"/a/b/c"), Policy::Never);
-        assert_eq!(r.of(b"/a/b"), Policy::Never);
-        assert_eq!(Retention::default().of(b"/q"), Policy::default());
+        assert!(say(&[]).is_uniform());
+        assert!(say(&[("/", Policy::All), ("/a", Policy::All)]).is_uniform());
+        assert!(say(&[("/a", Policy::default())]).is_uniform());
+        assert!(!say(&[("/a", Policy::All)]).is_uniform());
+        assert!(!say(&[("/", Policy::All), ("/a", Policy::Never)]).is_uniform());
+        assert_eq!(say(&[("/", Policy::All), ("/a", Policy::Never)]).policy(b"/a/b"), Policy::Never);
+        assert_eq!(say(&[]).policy(b"/q"), Policy::default());
     }
 }

@@ -34,8 +34,6 @@ const YIELD: usize = 4096;
 const EXPIRY_NS: u64 = 600 * 1_000_000_000;
 /// And on a short disk.
 const EXPIRY_SHORT_NS: u64 = 60 * 1_000_000_000;
-/// A clock that jumps ahead by more than this is not believed, in nanoseconds.
-const JUMP_NS: u64 = 24 * 3600 * 1_000_000_000;
 /// How long a writer waits for history to yield.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -53,8 +51,6 @@ pub(super) struct Keeper {
     next_sweep_ns: Option<u64>,
     /// When a short disk may have everything held against the policies again (monotonic).
     next_short_sweep_ns: u64,
-    /// Wall clock and monotonic clock when they were seen first.
-    clocks: Option<(u64, u64)>,
 }
 
 /// What is left of the disk, in bytes.
@@ -129,7 +125,7 @@ impl Store {
                 return Ok(true);
             }
             let mut gone = self.sweep_now(keeper)?;
-            if gone == 0 {
+            if gone == 0 && self.settings.read().history_yields {
                 gone = self.yield_history(keeper, low)?;
             }
             if gone > 0 {
@@ -195,11 +191,20 @@ impl Store {
     /// A step of the sweep over all objects, if one is due: what no policy keeps goes. One step a round, so that nobody notices.
     fn sweep(&self, keeper: &mut Keeper) -> Result<()> {
         let mono = self.clock.monotonic_ns();
-        let now_ns = self.believed_time(keeper);
         let due = *keeper.next_sweep_ns.get_or_insert(mono + EXPIRY_NS);
-        let (Some(now_ns), true) = (now_ns, keeper.sweep.is_some() || mono >= due) else { return Ok(()) };
-        let (_, next) = self.expire(keeper.sweep.unwrap_or(Ino::FIRST), now_ns)?;
+        if keeper.sweep.is_none() && mono < due {
+            return Ok(());
+        }
+        let now = self.expiry();
+        if keeper.sweep.is_none() {
+            self.note_expiry()?;
+        }
+        if now.ahead_ns.is_some() {
+            return Ok(());
+        }
+        let (_, next) = self.expire(keeper.sweep.unwrap_or(Ino::FIRST), now.time_ns)?;
         if next.is_none() {
+            self.forget_lonely_moves(now.time_ns)?;
             keeper.next_sweep_ns = Some(mono + EXPIRY_NS);
         }
         keeper.sweep = next;
@@ -209,35 +214,24 @@ impl Store {
     /// All of it at once, for a short disk; not again for a while.
     fn sweep_now(&self, keeper: &mut Keeper) -> Result<u64> {
         let mono = self.clock.monotonic_ns();
-        let (Some(now_ns), true) = (self.believed_time(keeper), mono >= keeper.next_short_sweep_ns) else {
+        let now = self.expiry();
+        if now.ahead_ns.is_some() || mono < keeper.next_short_sweep_ns {
             return Ok(0);
-        };
+        }
         let (mut gone, mut at) = (0, Some(Ino::FIRST));
         while let Some(from) = at
             && !self.is_stopping()
         {
-            let (n, next) = self.expire(from, now_ns)?;
+            let (n, next) = self.expire(from, now.time_ns)?;
             (gone, at) = (gone + n, next);
         }
         keeper.next_short_sweep_ns = mono + EXPIRY_SHORT_NS;
         Ok(gone)
     }
 
-    /// The time by which things expire: never faster than the monotonic clock; none after a jump ahead.
-    pub(super) fn believed_time(&self, keeper: &mut Keeper) -> Option<u64> {
-        let (wall, mono) = (self.clock.wall_ns(), self.clock.monotonic_ns());
-        let (wall_then, mono_then) = *keeper.clocks.get_or_insert((wall, mono));
-        let passed = wall_then.saturating_add(mono.saturating_sub(mono_then));
-        if wall > passed.saturating_add(JUMP_NS) {
-            tracing::warn!("the clock jumped ahead; no version expires until the store is opened again");
-            return None;
-        }
-        Some(wall.min(passed))
-    }
-
     /// The oldest versions that nothing needs go, until about so many bytes did. Returns how many versions.
     fn yield_history(&self, keeper: &mut Keeper, bytes: u64) -> Result<u64> {
-        let now_ns = self.clock.wall_ns();
+        let now_ns = self.expiry().time_ns;
         let mut gone = 0;
         // From where it was, and once from the beginning: what had to stay then may go now.
         for _ in 0..2 {
@@ -247,6 +241,7 @@ impl Store {
                 keeper.yielded = last;
                 gone += self.remove_versions(&doomed, now_ns)?;
                 if gone > 0 {
+                    self.yielded.fetch_add(gone, std::sync::atomic::Ordering::Relaxed);
                     tracing::warn!("the disk is short of space: {gone} old versions made room");
                     return Ok(gone);
                 }

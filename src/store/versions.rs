@@ -23,20 +23,22 @@ use super::{
 impl Apply<'_, '_> {
     /// A version: of the draft here, or of the changes that came before it.
     pub(super) fn version(&mut self, v: &facts::Version, stamp: Stamp) -> Result<()> {
-        if self.txn.has(&key::version_id(v.id))? {
+        let (ino, mut row) = self.object_or_new(v.object)?;
+        if self.txn.has(&key::version_id(v.id))? || self.comes_without(ino, v, stamp)? {
             return Ok(());
         }
-        let (ino, mut row) = self.object_or_new(v.object)?;
         let changes = self.changes_of(ino, v.id)?;
         let content = if let Some((base, parts)) = changes {
             let base = match base {
                 None => None,
                 Some(id) => match self.txn.get::<VersionPlace>(&key::version_id(id))? {
                     Some(place) if place.ino == ino && !place.removed => Some(place.at),
-                    _ => return self.wait(id, v, stamp),
+                    Some(_) => return self.lacks(ino, v, stamp),
+                    None if self.txn.has(&key::lacking(ino, id.into()))? => return self.lacks(ino, v, stamp),
+                    None => return self.wait(id, v, stamp),
                 },
             };
-            let mut on_branch = self.branch_for(ino, &mut row.content, base)?;
+            let mut on_branch = self.branch_for(ino, &mut row.content, base, v)?;
             self.apply_changes(ino, &row, &mut on_branch, v, &parts)?;
             on_branch
         } else {
@@ -58,10 +60,17 @@ impl Apply<'_, '_> {
         let lsn = self.txn.lsn();
         let from_draft = made.branch == row.content.branch && row.content.draft;
         made.tip = lsn;
+        let ordinal = v.vector.number();
+        if ordinal <= row.content.ordinal && !row.content.disordered {
+            row.content.disordered = true;
+            self.number_all(ino)?;
+        }
         let c = &mut row.content;
-        c.ordinal += 1;
+        c.ordinal = c.ordinal.max(ordinal);
+        if c.disordered {
+            self.txn.put(key::numbered(ino, ordinal, v.id), &lsn, Keep::Amend)?;
+        }
         c.newest_ns = c.newest_ns.max(v.created_ns);
-        let ordinal = c.ordinal;
         self.state.meta.versions += 1;
 
         let heads = self.heads_with(ino, std::mem::take(&mut c.heads), v)?;
@@ -80,7 +89,7 @@ impl Apply<'_, '_> {
             row.content.tip = lsn;
         }
         let shows = !row.content.draft && winner == Some(lsn);
-        let version = self.version_row(v, stamp, ordinal, &made, shows);
+        let version = Self::version_row(v, stamp, ordinal, &made, shows);
         self.txn.put(key::version(ino, lsn), &version, Keep::Amend)?;
         if v.hash.is_none() {
             self.txn.put(key::unhashed(ino, lsn), &(), Keep::Amend)?;
@@ -97,7 +106,18 @@ impl Apply<'_, '_> {
             self.txn.put(key::shown(ino, lsn), &winner, Keep::Amend)?;
         }
         self.txn.put_object(ino, row, Keep::Amend)?;
-        self.heads_changed(ino)
+        self.heads_changed(ino, &v.links)
+    }
+
+    /// The first version of an object came that does not have the highest number: from now on the order is kept apart.
+    fn number_all(&mut self, ino: Ino) -> Result<()> {
+        let (start, end) = (key::version(ino, Lsn::new(0)), key::version(ino, Lsn::MAX));
+        for (k, bytes) in self.txn.scan_range(&start, &end, usize::MAX)? {
+            let v: VersionRow = row(&k, &bytes)?;
+            let at = Lsn::new(key::last_number(&k).unwrap_or(0));
+            self.txn.put(key::numbered(ino, v.ordinal, v.id), &at, Keep::Amend)?;
+        }
+        Ok(())
     }
 
     /// The heads of an object when this version joins them: creation time, id, and where.
@@ -124,16 +144,12 @@ impl Apply<'_, '_> {
     }
 
     fn version_row(
-        &self,
         v: &facts::Version,
         stamp: Stamp,
         ordinal: u64,
         made: &Content,
         shown: bool,
     ) -> VersionRow {
-        let knew = |(link, hlc, store): &(crate::base::LinkId, u64, crate::base::StoreId)| {
-            Some((*link, Stamp { hlc: *hlc, store: self.state.number(*store)? }))
-        };
         VersionRow {
             id: v.id,
             ordinal,
@@ -152,7 +168,7 @@ impl Apply<'_, '_> {
             flags: v.flags,
             cuts: made.cuts.clone(),
             shown,
-            knew_gone: v.knew_gone.iter().filter_map(knew).collect(),
+            links: v.links.clone(),
             gap: None,
         }
     }
@@ -181,6 +197,9 @@ impl Apply<'_, '_> {
             self.txn.put_object(ino, row, Keep::History)?;
         }
         self.state.meta.foreign = true;
+        if changes.part == 0 {
+            self.drop_changes(ino, changes.version)?;
+        }
         let ranges = changes.ranges.clone();
         let k = key::changes(ino, changes.version, changes.part);
         self.txn.put(k, &ChangesRow { base: changes.base, ranges }, Keep::Amend)
@@ -204,9 +223,15 @@ impl Apply<'_, '_> {
         Ok(parts.first().map(|p| p.base).map(|base| (base, parts)))
     }
 
-    /// The branch on which a version with this base goes: the base's own if nothing follows it there, else a
-    /// new one. Returned as the content that it has now.
-    fn branch_for(&mut self, ino: Ino, content: &mut Content, base: Option<Lsn>) -> Result<Content> {
+    /// The branch on which a version with this base goes: the base's own if nothing follows it there and the version
+    /// descends from it, else a new one. Returned as the content that it has now.
+    fn branch_for(
+        &mut self,
+        ino: Ino,
+        content: &mut Content,
+        base: Option<Lsn>,
+        made: &facts::Version,
+    ) -> Result<Content> {
         let Some(at) = base else {
             if content.ordinal == 0 && !content.draft && content.branches <= 1 {
                 content.branches = content.branches.max(1);
@@ -225,7 +250,7 @@ impl Apply<'_, '_> {
         } else {
             self.txn.get::<BranchRow>(&key::branch(ino, v.branch))?.map_or(Lsn::default(), |b| b.tip)
         };
-        let continues = tip == at && !(here && content.draft);
+        let continues = tip == at && !(here && content.draft) && v.vector.within(&made.vector);
         let branch = if continues {
             v.branch
         } else {
@@ -234,7 +259,8 @@ impl Apply<'_, '_> {
         Ok(Content {
             branch,
             size: v.size,
-            cuts: v.cuts,
+            // Rows that older cuts hide may be gone by now, and these cuts with them.
+            cuts: if continues && here { content.cuts.clone() } else { v.cuts },
             allocated: v.allocated,
             tip: at,
             branches: content.branches,

@@ -18,6 +18,9 @@ use parking_lot::MutexGuard;
 
 use super::{Op, Store, apply::Apply, content::BranchView, pieces::chunks_of, state::State, txn::Txn};
 
+/// What a clone places, and what it makes holes: offset and length.
+type Clone = (Vec<Placed>, Vec<(u64, u64)>);
+
 /// So many pieces beside a write in the blocks of its edges, and it rewrites them.
 const BLOCK_PIECES: usize = 8;
 
@@ -150,7 +153,26 @@ impl Store {
         if size > limits::FILE_BYTES {
             return Err(FsError::FileTooLarge.into());
         }
+        self.trim(ino)?;
         self.change_content(ino, |_, object, _| Ok(Some(Fact::Size(object, size))))
+    }
+
+    /// Where truncations have hidden rows many times over, the rows go, in records of a bounded size.
+    pub(super) fn trim(&self, ino: Ino) -> Result<()> {
+        loop {
+            let (_, many) = self.run_quiet(|op| {
+                let Some(row) = op.apply.txn.object_if_any(ino)? else { return Ok(false) };
+                let many = op.apply.has_many_cuts(ino, &row.content)?;
+                if many {
+                    op.subject = (row.object, ino);
+                    op.fact(Fact::Trimmed(row.object))?;
+                }
+                Ok(many)
+            })?;
+            if !many {
+                return Ok(());
+            }
+        }
     }
 
     /// Makes a range a hole; the size stays. One that holds very many chunks with data becomes several records, so that
@@ -216,9 +238,7 @@ impl Store {
         }
         let mut done = 0;
         loop {
-            // A record holds so many chunks; a longer range takes several.
-            let part = (len - done).min(256 * CHUNK_BYTES);
-            let (lsn, n) = self.clone_part((from.0, from.1 + done), (to.0, to.1 + done), part)?;
+            let (lsn, n) = self.clone_part((from.0, from.1 + done), (to.0, to.1 + done), len - done)?;
             done += n;
             if n == 0 || done >= len {
                 return Ok((lsn, done));
@@ -226,9 +246,9 @@ impl Store {
         }
     }
 
+    /// As much of a clone as one record holds: so many chunks with something in them, of the source and of what it replaces.
     fn clone_part(&self, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<(Lsn, u64)> {
         let mut len = len;
-        let mut placed = Vec::new();
         let (lsn, ()) = self.run(|op| {
             let source = op.apply.txn.object_if_any(from.0)?.ok_or(FsError::NotFound)?;
             let target = op.apply.txn.object_if_any(to.0)?.ok_or(FsError::NotFound)?;
@@ -242,36 +262,10 @@ impl Store {
             if len == 0 {
                 return Ok(());
             }
+            let range = to.1..to.1 + len;
+            len = op.apply.clear_limit(to.0, &target.content, range, limits::CLEARED_CHUNKS)? - to.1;
             let view = BranchView::present(from.0, &source.content);
-            let mut holes = Vec::new();
-            for (chunk, start, n, done) in chunks_of(from.1, len) {
-                let mut at = start;
-                for p in view.chunk(&*self.index, chunk)? {
-                    let (s, e) = (p.start.max(start), (p.start + p.len).min(start + n));
-                    if s >= e {
-                        continue;
-                    }
-                    if s > at {
-                        holes.push((to.1 + done + u64::from(at - start), u64::from(s - at)));
-                    }
-                    placed.push(Placed {
-                        offset: to.1 + done + u64::from(s - start),
-                        len: e - s,
-                        extent: p.extent,
-                        location: p.location,
-                        skip: p.skip + (s - p.start),
-                    });
-                    at = e;
-                }
-                if at < start + n {
-                    holes.push((to.1 + done + u64::from(at - start), u64::from(start + n - at)));
-                }
-                if placed.len() + holes.len() > limits::CHANGES_PER_RECORD {
-                    // Enough for one record; the caller goes on behind it.
-                    len = done + u64::from(n);
-                    break;
-                }
-            }
+            let (placed, holes) = self.clone_pieces(&view, from.1, to.1, &mut len)?;
             op.subject = (target.object, to.0);
             for (offset, len) in holes.iter().filter(|_| !planted(Bug::CloneForgetsHoles)) {
                 op.fact(Fact::Punch(target.object, *offset, *len))?;
@@ -287,6 +281,46 @@ impl Store {
         Ok((lsn, len))
     }
 
+    /// Where a clone shows which extents, and what it makes holes: of up to `len` bytes from `from` on, or fewer, which it says.
+    fn clone_pieces(&self, view: &BranchView, from: u64, to: u64, len: &mut u64) -> Result<Clone> {
+        let end = from + *len;
+        let page = view.page(&*self.index, from / CHUNK_BYTES, (end - 1) / CHUNK_BYTES)?;
+        let mut end = page.upto.saturating_add(1).saturating_mul(CHUNK_BYTES).min(end);
+        let (mut placed, mut holes) = (Vec::new(), Vec::new());
+        let mut at = from;
+        for chunk in page.chunks {
+            let base = chunk * CHUNK_BYTES;
+            for p in view.chunk(&*self.index, chunk)? {
+                let s = (base + u64::from(p.start)).max(from);
+                let e = (base + u64::from(p.start + p.len)).min(end);
+                if s >= e {
+                    continue;
+                }
+                if s > at {
+                    holes.push((to + (at - from), s - at));
+                }
+                placed.push(Placed {
+                    offset: to + (s - from),
+                    len: (e - s) as u32,
+                    extent: p.extent,
+                    location: p.location,
+                    skip: p.skip + (s - base - u64::from(p.start)) as u32,
+                });
+                at = e;
+            }
+            if placed.len() + holes.len() > limits::CHANGES_PER_RECORD {
+                // Enough for one record; the caller goes on behind it.
+                end = (base + CHUNK_BYTES).min(end);
+                break;
+            }
+        }
+        if at < end {
+            holes.push((to + (at - from), end - at));
+        }
+        *len = end - from;
+        Ok((placed, holes))
+    }
+
     /// Makes the draft of a file its newest version. None if there is nothing new, or no name shows the file.
     ///
     /// # Errors
@@ -295,7 +329,11 @@ impl Store {
         self.commit_flagged(ino, 0)
     }
 
-    pub(super) fn commit_flagged(&self, ino: Ino, flags: u32) -> Result<(Lsn, Option<VersionId>)> {
+    /// As [`commit_version`](Self::commit_version), with [flags](crate::format::facts::version_flags).
+    ///
+    /// # Errors
+    /// As of that.
+    pub fn commit_flagged(&self, ino: Ino, flags: u32) -> Result<(Lsn, Option<VersionId>)> {
         let early = self.hash_early(ino);
         let made = self.run_freeing(|op| {
             let row = op.apply.txn.object_if_any(ino)?.ok_or(FsError::NotFound)?;

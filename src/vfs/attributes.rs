@@ -89,7 +89,12 @@ impl Vfs {
             // A change that changes nothing, or the access time alone, still moves the change time.
             change.mode = Some(before.mode);
         }
-        Ok(self.store.set_attributes(ino, &change)?.1)
+        if change.accessed.is_some() {
+            self.unwritten.forget(ino);
+        }
+        let mut a = self.store.set_attributes(ino, &change)?.1;
+        self.unwritten.show(&mut a);
+        Ok(a)
     }
 
     /// The access ACL, if there is one, as it follows a mode.
@@ -124,7 +129,7 @@ impl Vfs {
         self.store.truncate(ino, size)?;
         if handle.is_none() {
             // No close will come: truncate(2) is finished when it returns.
-            self.store.commit_version(ino)?;
+            self.mint(ino)?;
         }
         Ok(())
     }

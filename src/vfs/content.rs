@@ -41,6 +41,14 @@ impl Vfs {
         self.store.view().read(ino, offset, out)
     }
 
+    /// As [`read`](Self::read), if that takes no waiting for the disk; `None` if it might.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn read_at_once(&self, ino: Ino, offset: u64, out: &mut [u8]) -> Result<Option<usize>> {
+        self.store.view().read_at_once(ino, offset, out)
+    }
+
     /// Writes through a handle. `by`: who writes, if set-user-id and set-group-id go for it.
     ///
     /// # Errors

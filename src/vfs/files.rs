@@ -1,12 +1,19 @@
 //! Open files: handles and their counting, versions at the last close, orphans.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
 
-use crate::base::{Error, FsError, Ino, Result};
+use crate::{
+    base::{Error, FsError, Ino, Result},
+    format::facts::version_flags,
+    store::Making,
+};
 
 use super::{Caller, Vfs};
+
+/// Files without a version that are looked at in one step.
+const LEFT: usize = 1024;
 
 /// All open files.
 #[derive(Default)]
@@ -41,6 +48,12 @@ struct Opened {
     due: Option<u64>,
     /// The handle that was opened last, and the thread that did it.
     last: (u64, u32),
+    /// Its next version holds what an older one did.
+    restored: bool,
+    /// Some of what was written through it is gone, and nobody who wrote it was told.
+    lost: bool,
+    /// Where versions are made while it is open: when the last one was, or its first change came (monotonic, ns).
+    timed_ns: Option<u64>,
 }
 
 impl Files {
@@ -109,6 +122,38 @@ impl Files {
         self.due > 0 && self.inodes.get(&ino).is_some_and(|o| o.due.is_some() && o.due != handle)
     }
 
+    /// A version was made of what this file holds now.
+    fn minted(&mut self, ino: Ino) {
+        for h in self.handles.values_mut().filter(|h| h.ino == ino && h.wrote) {
+            h.minted = true;
+        }
+        if let Some(opened) = self.inodes.get_mut(&ino) {
+            opened.timed_ns = None;
+        }
+    }
+
+    /// Is somebody changing it, whose release makes its version?
+    fn is_changing(&self, ino: Ino) -> bool {
+        self.inodes.contains_key(&ino)
+            && self.handles.values().any(|h| h.ino == ino && self.may_have_changed(h))
+    }
+
+    fn may_have_changed(&self, h: &Handle) -> bool {
+        (h.wrote && !h.minted) || (self.late_writes && h.writes)
+    }
+
+    /// Files with changes that no version has, each with when that was seen first, or its last version was made.
+    fn changing(&mut self, now_ns: u64) -> Vec<(Ino, u64)> {
+        let changing: HashSet<Ino> =
+            self.handles.values().filter(|h| self.may_have_changed(h)).map(|h| h.ino).collect();
+        let mut found = Vec::new();
+        for ino in changing {
+            let Some(opened) = self.inodes.get_mut(&ino) else { continue };
+            found.push((ino, *opened.timed_ns.get_or_insert(now_ns)));
+        }
+        found
+    }
+
     /// Notes that a handle changes content; true the first time.
     pub(super) fn wrote(&mut self, handle: u64) -> bool {
         self.handles.get_mut(&handle).is_some_and(|h| {
@@ -163,7 +208,7 @@ impl Vfs {
         // The handle counts until its version is there: whoever takes the file's name meanwhile waits for that.
         let minting = self.minting(ino).lock();
         let to_mint = self.files.lock().to_mint(handle);
-        let mut done = to_mint.map_or(Ok(()), |ino| self.store.commit_version(ino).map(drop));
+        let mut done = to_mint.map_or(Ok(()), |ino| self.mint(ino).map(drop));
         let taken = self.files.lock().take(handle);
         drop(minting);
         if let Some((ino, true)) = taken {
@@ -198,7 +243,7 @@ impl Vfs {
     pub fn mint_due(&self, ino: Ino) -> Result<bool> {
         let _one = self.minting(ino).lock();
         let due = self.files.lock().take_due(ino);
-        Ok(due && self.store.commit_version(ino)?.1.is_some())
+        Ok(due && self.mint(ino)?)
     }
 
     /// Mints every version that is due.
@@ -226,6 +271,123 @@ impl Vfs {
         }
     }
 
+    /// Makes a version of what was changed, unless the file lies where none are made. Says whether it did.
+    pub(super) fn mint(&self, ino: Ino) -> Result<bool> {
+        if self.store.making_of(ino)? == Making::Never {
+            return Ok(false);
+        }
+        let restored = self.files.lock().inodes.get(&ino).is_some_and(|o| o.restored);
+        let flags = if restored { version_flags::RESTORED } else { 0 };
+        let made = self.store.commit_flagged(ino, flags)?.1.is_some();
+        if made
+            && restored
+            && let Some(opened) = self.files.lock().inodes.get_mut(&ino)
+        {
+            opened.restored = false;
+        }
+        Ok(made)
+    }
+
+    /// The next version of a file that is open is the content of an older one.
+    ///
+    /// # Errors
+    /// [`FsError::NotPermitted`] for whoever is not its owner, and where nobody has it open for writing.
+    pub(super) fn expect_restored(&self, caller: Caller, ino: Ino) -> Result<()> {
+        let owner = self.attributes(ino)?.owner.uid;
+        let mut files = self.files.lock();
+        let writes = files.handles.values().any(|h| h.ino == ino && h.writes);
+        match files.inodes.get_mut(&ino) {
+            Some(opened) if writes && (caller.uid == 0 || caller.uid == owner) => opened.restored = true,
+            _ => return Err(FsError::NotPermitted.into()),
+        }
+        Ok(())
+    }
+
+    /// As fsync(2): everything done so far survives a crash, and where that is wanted, the file gets a version first. Once
+    /// something of the file was [`lost`](Self::lost), this fails for as long as anybody has it open: the kernel reports it to each
+    /// descriptor once and then takes the file for clean.
+    ///
+    /// # Errors
+    /// As of [`sync`](Self::sync), and [`Error::Io`] for what was lost.
+    pub fn fsync(&self, ino: Ino) -> Result<()> {
+        if self.store.making_of(ino)? == Making::Fsync {
+            self.mint_now(ino)?;
+        }
+        self.sync()?;
+        if self.files.lock().inodes.get(&ino).is_some_and(|o| o.lost) {
+            let why = std::io::Error::other("something that was written to it before could not be kept");
+            return Err(Error::Io { what: format!("syncing inode {ino}"), source: why });
+        }
+        Ok(())
+    }
+
+    /// Makes a version of a file that is open, and will go on to be.
+    fn mint_now(&self, ino: Ino) -> Result<()> {
+        let _one = self.minting(ino).lock();
+        if self.store.commit_version(ino)?.1.is_some() {
+            self.files.lock().minted(ino);
+        }
+        Ok(())
+    }
+
+    /// Makes the versions of open files that are to have one each so many seconds. Call it at least once a second.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn mint_timely(&self) -> Result<()> {
+        if !self.store.makes_while_open() {
+            return Ok(());
+        }
+        let now = self.clock.monotonic_ns();
+        let changing = self.files.lock().changing(now);
+        for (ino, since) in changing {
+            if let Making::Every(every) = self.store.making_of(ino)?
+                && now.saturating_sub(since) >= every
+            {
+                self.mint_now(ino)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was made where no versions are made and has a name elsewhere now gets one, unless whoever writes it will make it.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) fn mint_moved(&self, ino: Ino) -> Result<()> {
+        let _one = self.minting(ino).lock();
+        if !self.files.lock().is_changing(ino) && self.store.view().attributes(ino)?.draft {
+            self.mint(ino)?;
+        }
+        Ok(())
+    }
+
+    /// A step of looking at all files that have no version of what they show: those that lie where versions are made now get one,
+    /// after a directory was moved or rules were changed. Says where to go on; `None` at the end.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn mint_left(&self, from: Ino) -> Result<Option<Ino>> {
+        let page = self.store.drafts(from, LEFT)?;
+        for ino in &page {
+            self.mint_moved(*ino)?;
+        }
+        Ok(page.last().filter(|_| page.len() == LEFT).map(|last| last.next()))
+    }
+
+    /// Removes a name. If it was the last one of a file, what that holds goes with it, or with the last handle.
+    pub(super) fn unlink_closed(&self, dir: Ino, name: &[u8]) -> Result<()> {
+        // Under the lock, so that nobody opens it in between.
+        let mut files = self.files.lock();
+        let (_, ino, links) = self.store.unlink_from(dir, name, &|ino| files.inodes.contains_key(&ino))?;
+        if links == 0
+            && let Some(opened) = files.inodes.get_mut(&ino)
+        {
+            opened.orphan = true;
+        }
+        Ok(())
+    }
+
     /// An object lost a name: if it was the last one, its content goes with the last handle, or now.
     pub(super) fn unnamed(&self, ino: Ino, links: u32) -> Result<()> {
         if links > 0 {
@@ -237,18 +399,41 @@ impl Vfs {
             opened.orphan = true;
             return Ok(());
         }
+        self.unwritten.forget(ino);
         match self.store.reap(ino) {
             Ok(_) | Err(Error::Fs(FsError::NotFound)) => Ok(()),
             Err(e) => Err(e),
         }
     }
 
-    /// Releases whatever is still open: the mount is gone.
+    /// Content that the kernel had collected for a file, through a map or its writeback cache, could not be taken over.
+    pub fn lost(&self, ino: Ino) {
+        if let Some(opened) = self.files.lock().inodes.get_mut(&ino) {
+            opened.lost = true;
+        }
+    }
+
+    /// As [`sync`](Self::sync), for an open file. Once something of it was [`lost`](Self::lost), this fails for as long as
+    /// anybody has it open: the kernel reports it to each descriptor once and then takes the file for clean.
+    ///
+    /// # Errors
+    /// As of [`sync`](Self::sync), and [`Error::Io`] for what was lost.
+    pub fn sync_file(&self, ino: Ino) -> Result<()> {
+        self.sync()?;
+        if self.files.lock().inodes.get(&ino).is_some_and(|o| o.lost) {
+            let why = std::io::Error::other("something that was written to it before could not be kept");
+            return Err(Error::Io { what: format!("syncing inode {ino}"), source: why });
+        }
+        Ok(())
+    }
+
+    /// Releases whatever is still open, and writes what is only in memory: the mount is gone.
     pub fn release_all(&self) {
         let handles: Vec<u64> = self.files.lock().handles.keys().copied().collect();
         for handle in handles {
             self.release(handle);
         }
+        self.write_access_times();
     }
 
     /// Files open now; not known if whoever holds the table does not let go of it within `patience`.

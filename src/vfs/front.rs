@@ -90,6 +90,13 @@ impl Front {
         !is_virtual(ino) || self.history.is_fixed(ino)
     }
 
+    /// May the kernel keep the attributes of this inode for long, once somebody was let in to see them?
+    #[must_use]
+    pub fn attributes_last(&self, ino: Ino) -> bool {
+        let ino = self.of(ino);
+        !is_virtual(ino) || self.history.attributes_last(ino)
+    }
+
     /// Is this an inode of history?
     #[must_use]
     pub fn is_past(&self, ino: Ino) -> bool {
@@ -240,12 +247,35 @@ impl Front {
         Ok(OF_HISTORY)
     }
 
+    /// As [`Vfs::accessed`]; what history shows does not move.
+    pub fn accessed(&self, ino: Ino) {
+        if !is_virtual(self.of(ino)) {
+            self.vfs.accessed(ino);
+        }
+    }
+
     /// As [`Vfs::read`].
     ///
     /// # Errors
     /// What the store says.
     pub fn read(&self, ino: Ino, offset: u64, out: &mut [u8]) -> Result<usize> {
         if is_virtual(ino) { self.history.read(ino, offset, out) } else { self.vfs.read(ino, offset, out) }
+    }
+
+    /// As [`Vfs::read_at_once`]; history always might wait.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn read_at_once(&self, ino: Ino, offset: u64, out: &mut [u8]) -> Result<Option<usize>> {
+        if is_virtual(ino) { Ok(None) } else { self.vfs.read_at_once(ino, offset, out) }
+    }
+
+    /// As [`Vfs::fsync`].
+    ///
+    /// # Errors
+    /// As of [`Vfs::fsync`].
+    pub fn fsync(&self, ino: Ino) -> Result<()> {
+        if is_virtual(self.of(ino)) { self.vfs.sync() } else { self.vfs.fsync(ino) }
     }
 
     /// As [`Vfs::seek`].
@@ -292,10 +322,10 @@ impl Front {
     ///
     /// # Errors
     /// As of [`Vfs::open_dir`].
-    pub fn open_dir(&self, asker: Asker<'_>, dir: Ino) -> Result<u64> {
+    pub fn open_dir(&self, asker: Asker<'_>, dir: Ino) -> Result<(u64, bool)> {
         let dir = self.of(dir);
         if is_virtual(dir) {
-            Ok(self.history.open_dir(asker, dir)? | OF_HISTORY)
+            Ok((self.history.open_dir(asker, dir)? | OF_HISTORY, false))
         } else {
             self.vfs.open_dir(dir)
         }
@@ -381,7 +411,8 @@ impl Front {
     /// As [`Vfs::set_xattr`].
     ///
     /// # Errors
-    /// [`FsError::ReadOnly`] for history, [`FsError::NotPermitted`] for what it answers to.
+    /// [`FsError::ReadOnly`] for history, [`FsError::NotPermitted`] for what it answers to; but locks and holds of versions are
+    /// set so.
     pub fn set_xattr(
         &self,
         caller: Caller,
@@ -390,10 +421,10 @@ impl Front {
         value: &[u8],
         create: Option<bool>,
     ) -> Result<()> {
-        self.writable(ino)?;
-        if name.starts_with(history::PREFIX) {
-            return Err(FsError::NotPermitted.into());
+        if let Some(what) = name.strip_prefix(history::PREFIX) {
+            return self.history.set_virtual(caller, self.of(ino), what, value);
         }
+        self.writable(ino)?;
         self.vfs.set_xattr(caller, ino, name, value, create)
     }
 

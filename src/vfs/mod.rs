@@ -4,6 +4,7 @@
 //! (versions at the last close, orphans, set-group-id directories, ACL inheritance, privileges dropped) is
 //! decided here.
 
+mod access_times;
 mod acl;
 mod attributes;
 mod content;
@@ -19,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use crate::{
-    base::{Clock, Ino, Result, SystemClock},
+    base::{Clock, Damage, Error, FsError, Ino, Result, SystemClock},
     store::Store,
 };
 
@@ -27,6 +28,7 @@ pub use crate::{
     format::facts::{ObjectKind, Owner, Time},
     store::{Attributes, Rename},
 };
+pub use access_times::AccessTimes;
 pub use attributes::{SetTime, Setting};
 pub use content::{Allocate, Seek};
 pub use dirs::Listed;
@@ -59,6 +61,7 @@ pub struct Space {
 }
 
 type Listener = Box<dyn Fn(Ino) + Send + Sync>;
+type OnDamage = Box<dyn Fn(&Damage) + Send + Sync>;
 type Groups = Box<dyn Fn(u32) -> Vec<u32> + Send + Sync>;
 
 /// The filesystem over one store.
@@ -69,10 +72,15 @@ pub struct Vfs {
     /// See [`Vfs::minting`].
     minting: [Mutex<()>; MINTING],
     dirs: Mutex<dirs::Dirs>,
+    unwritten: access_times::Unwritten,
+    /// Files that have no version of what they show have to be looked at: from this one on.
+    drafts_from: Mutex<Option<Ino>>,
     /// Told when attributes changed behind the back of whoever caches them.
     changed: OnceLock<Listener>,
     /// Knows the further groups of a thread.
     groups_of: OnceLock<Groups>,
+    /// Is told of bytes on disk that are not what was written.
+    damaged: OnceLock<OnDamage>,
 }
 
 impl Vfs {
@@ -85,8 +93,31 @@ impl Vfs {
             files: Mutex::default(),
             minting: Default::default(),
             dirs: Mutex::default(),
+            unwritten: access_times::Unwritten::default(),
+            drafts_from: Mutex::default(),
             changed: OnceLock::new(),
             groups_of: OnceLock::new(),
+            damaged: OnceLock::new(),
+        }
+    }
+
+    /// What lies where versions are made now may have been made elsewhere: [`tick`](Self::tick) looks at it, soon.
+    pub fn look_at_drafts(&self) {
+        *self.drafts_from.lock() = Some(Ino::FIRST);
+    }
+
+    /// What has to be done now and then; call it about once a second.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn tick(&self) -> Result<()> {
+        self.mint_timely()?;
+        loop {
+            let Some(from) = self.drafts_from.lock().take() else { return Ok(()) };
+            let next = self.mint_left(from)?;
+            let mut at = self.drafts_from.lock();
+            // Whoever asked meanwhile wants them all looked at.
+            *at = at.or(next);
         }
     }
 
@@ -98,6 +129,18 @@ impl Vfs {
     /// Sets who is asked for the further groups of a thread; once. That is seldom needed.
     pub fn ask_groups(&self, groups_of: impl Fn(u32) -> Vec<u32> + Send + Sync + 'static) {
         let _ = self.groups_of.set(Box::new(groups_of));
+    }
+
+    /// Sets who is told when somebody asks for bytes that are damaged; once.
+    pub fn on_damage(&self, listener: impl Fn(&Damage) + Send + Sync + 'static) {
+        let _ = self.damaged.set(Box::new(listener));
+    }
+
+    /// A request ends with this error.
+    pub fn failed(&self, e: &Error) {
+        if let (Error::Damaged(damage), Some(listener)) = (e, self.damaged.get()) {
+            listener(damage);
+        }
     }
 
     fn tell_changed(&self, ino: Ino) {
@@ -116,9 +159,17 @@ impl Vfs {
     /// [`crate::base::FsError::NotFound`], or what the store says.
     pub fn lookup(&self, dir: Ino, name: &[u8]) -> Result<Attributes> {
         match name {
-            b"." => self.attributes(dir),
+            // The kernel asks so for what it only has a number of, as NFS has, and that may be gone for good.
+            b"." => match self.attributes(dir)? {
+                a if a.links == 0 => Err(FsError::NotFound.into()),
+                a => Ok(a),
+            },
             b".." => self.attributes(self.store.view().parent(dir)?),
-            _ => self.store.view().lookup(dir, name),
+            _ => {
+                let mut a = self.store.view().lookup(dir, name)?;
+                self.unwritten.show(&mut a);
+                Ok(a)
+            }
         }
     }
 
@@ -127,7 +178,9 @@ impl Vfs {
     /// # Errors
     /// As of [`lookup`](Self::lookup).
     pub fn attributes(&self, ino: Ino) -> Result<Attributes> {
-        self.store.view().attributes(ino)
+        let mut a = self.store.view().attributes(ino)?;
+        self.unwritten.show(&mut a);
+        Ok(a)
     }
 
     /// Target of a symlink.
@@ -154,9 +207,11 @@ impl Vfs {
     /// Makes everything done so far survive a crash.
     ///
     /// # Errors
-    /// [`crate::base::Error::Poisoned`] if it can't be made so.
+    /// [`Error::Poisoned`] if it can't be made so, and whenever the store has stopped writing: something may have been
+    /// refused since, and whoever syncs must not take it for safe.
     pub fn sync(&self) -> Result<()> {
-        self.store.sync(self.store.last_lsn())
+        self.store.sync(self.store.last_lsn())?;
+        self.store.stopped().map_or(Ok(()), |why| Err(Error::Poisoned { why }))
     }
 
     /// Stops all writing until the store is opened anew: something in here is not as it should be.

@@ -100,7 +100,11 @@ impl Vfs {
     /// # Errors
     /// As of [`Store::link`](crate::store::Store::link).
     pub fn link(&self, ino: Ino, dir: Ino, name: &[u8]) -> Result<Attributes> {
-        Ok(self.store.link(ino, dir, name)?.1)
+        let made = self.store.link(ino, dir, name)?.1;
+        if !self.store.makes_everywhere() {
+            self.mint_moved(ino)?;
+        }
+        Ok(made)
     }
 
     /// Removes a name; open handles keep what it showed.
@@ -109,8 +113,7 @@ impl Vfs {
     /// As of [`Store::unlink`](crate::store::Store::unlink).
     pub fn unlink(&self, dir: Ino, name: &[u8]) -> Result<()> {
         self.mint_due_at(dir, name)?;
-        let (_, ino, links) = self.store.unlink(dir, name)?;
-        self.unnamed(ino, links)
+        self.unlink_closed(dir, name)
     }
 
     /// Removes an empty directory.
@@ -134,7 +137,26 @@ impl Vfs {
         {
             self.unnamed(ino, links)?;
         }
+        if !self.store.makes_everywhere() {
+            self.mint_arrived(to.0, to.1)?;
+            if how == Rename::Exchange {
+                self.mint_arrived(from.0, from.1)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Something was moved here, perhaps from where no versions are made. What is below a directory is seen to by and by.
+    fn mint_arrived(&self, dir: Ino, name: &[u8]) -> Result<()> {
+        match self.store.view().lookup(dir, name) {
+            Ok(a) if a.kind == ObjectKind::Directory => {
+                self.look_at_drafts();
+                Ok(())
+            }
+            Ok(a) => self.mint_moved(a.ino),
+            // Somebody was faster to move it on.
+            Err(_) => Ok(()),
+        }
     }
 }
 

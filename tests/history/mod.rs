@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)] // this is the outside: real files, real time
 
 mod commands;
+mod conflicts;
 mod habits;
 mod lineage;
 mod paths;

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::fs::XattrFlags;
 
-use crate::mount::{Mounted, is_root, write};
+use crate::mount::{Mounted, is_root, segfs, write};
 
 const NOBODY: u32 = 65534;
 
@@ -299,5 +299,23 @@ fn a_long_list_of_versions_is_paged() {
     let page = xattr(m.path(".segfs/versions/f.c"), "user.segfs.page.500").unwrap();
     assert_eq!(page.lines().count(), 201);
     let page = xattr(m.path(".segfs/versions/f.c"), "user.segfs.before.500").unwrap();
-    assert_eq!((page.lines().count(), page.lines().last().unwrap().starts_with("499\t")), (256, true));
+    assert_eq!((page.lines().count(), page.lines().last().unwrap().starts_with("499\t")), (224, true));
+}
+
+/// What a name like `now` leads to changes, and so does what a tag does that is given anew.
+#[test]
+fn aliases_lead_to_where_they_should_each_time() {
+    let m = Mounted::new();
+    write(&m.path("f"), "one");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let tag = |what: &str| assert!(segfs(&["tag", what, "t", m.dir().to_str().unwrap()]).status.success());
+    tag("add");
+    let first = m.sh("readlink .segfs/at/now; readlink .segfs/tags/t");
+    write(&m.path("f"), "two");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    tag("rm");
+    tag("add");
+    let then = m.sh("readlink .segfs/at/now; readlink .segfs/tags/t");
+    assert!(first.lines().zip(then.lines()).all(|(a, b)| a < b), "{first}{then}");
+    assert_eq!(m.sh("cat .segfs/at/now/f .segfs/tags/t/f"), "twotwo");
 }

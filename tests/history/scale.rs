@@ -151,3 +151,41 @@ fn a_hundred_thousand_saves_by_renaming() {
     });
     assert!(last < LIMIT && again < LIMIT);
 }
+
+#[test]
+#[ignore = "makes a million files and deletes them"]
+#[allow(clippy::disallowed_methods)] // waits in real time
+fn a_directory_with_a_million_past_deletes() {
+    const FILES: u64 = 1_000_000;
+    let (_dir, store) = store();
+    let store = std::sync::Arc::new(store);
+    store.start_maintenance().unwrap();
+    let new = NewObject::directory(0o755, Owner::default());
+    let dir = store.create_object(Ino::FIRST, b"d", &new).unwrap().1.ino;
+    let fresh = store.create_object(Ino::FIRST, b"fresh", &new).unwrap().1.ino;
+    for dir in [dir, fresh] {
+        file(&store, dir, "a first");
+        file(&store, dir, "z last");
+    }
+    let name = |n: u64| format!("f{n:07}").into_bytes();
+    for n in 0..FILES {
+        store.create_object(dir, &name(n), &NewObject::file(0o644, Owner::default())).unwrap();
+    }
+    for n in 0..FILES {
+        let (_, ino, _) = store.unlink(dir, &name(n)).unwrap();
+        store.reap(ino).unwrap();
+    }
+    let list = |dir| assert_eq!(store.view().entries(dir, None, 100).unwrap().len(), 2);
+    median("the directory, right after the last delete", 5, |_| list(dir));
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(5) {
+        list(dir);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let stats = store.status().index;
+    let after = median("the directory, five seconds later", 21, |_| list(dir));
+    median("one that never had more", 21, |_| list(fresh));
+    println!("{stats:?}");
+    store.close().unwrap();
+    assert!(after < LIMIT);
+}

@@ -121,3 +121,54 @@ fn a_sticky_directory_keeps_what_others_made() {
     assert!(!as_user("mv $M/t/roots $M/t/other"));
     assert!(as_user("touch $M/t/own && mv $M/t/own $M/t/mine && rm $M/t/mine"));
 }
+
+/// What NFS servers do: files by handles that outlive the mount and the kernel's memory, through name_to_handle_at(2) and
+/// open_by_handle_at(2).
+const HANDLES: &str = r#"
+import ctypes, os, pickle, sys
+libc = ctypes.CDLL(None, use_errno=True)
+class Handle(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint), ("kind", ctypes.c_int), ("data", ctypes.c_ubyte * 128)]
+def take(path):
+    h, mount = Handle(128, 0), ctypes.c_int()
+    if libc.name_to_handle_at(-100, os.fsencode(path), ctypes.byref(h), ctypes.byref(mount), 0): raise OSError(ctypes.get_errno(), path)
+    return bytes(h)
+def use(handle, flags=os.O_RDONLY):
+    h = Handle.from_buffer_copy(handle)
+    root = os.open(".", os.O_RDONLY)
+    f = libc.open_by_handle_at(root, ctypes.byref(h), flags)
+    if f < 0: return os.strerror(ctypes.get_errno())
+    return sorted(os.listdir(f)) if flags & os.O_DIRECTORY else os.read(f, 100).decode()
+if sys.argv[1] == "take":
+    pickle.dump([take(p) for p in ("d/e/f", "d/gone", "d/e")], open(sys.argv[2], "wb"))
+else:
+    f, gone, e = pickle.load(open(sys.argv[2], "rb"))
+    print(use(f), use(gone), use(e, os.O_RDONLY | os.O_DIRECTORY), sep="|")
+"#;
+
+#[test]
+fn handles_outlive_the_mount_and_never_lead_to_another_file() {
+    if !super::is_root() {
+        return;
+    }
+    let mut m = Mounted::new();
+    m.sh("mkdir -p d/e; printf found > d/e/f; printf x > d/gone");
+    let kept = m.root.path().join("handles");
+    let python = |m: &Mounted, what: &str| {
+        let mut command = std::process::Command::new("python3");
+        let done = command.args(["-c", HANDLES, what]).arg(&kept).current_dir(m.dir()).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    python(&m, "take");
+    assert_eq!(python(&m, "use"), "found|x|['f']\n");
+    m.sh("rm d/gone; for i in 1 2 3; do echo other > d/new$i; done; mv d/e/f d/moved; ln d/moved d/e/f");
+    assert_eq!(python(&m, "use"), "found|Stale file handle|['f']\n");
+    m.unmount();
+    m.mount(&[]);
+    assert_eq!(python(&m, "use"), "found|Stale file handle|['f']\n");
+    m.sh("rm d/e/f d/moved; rmdir d/e; for i in 4 5 6; do echo other > d/new$i; done");
+    m.unmount();
+    m.mount(&[]);
+    assert_eq!(python(&m, "use"), "Stale file handle|Stale file handle|Stale file handle\n");
+}

@@ -2,22 +2,22 @@
 
 use std::{
     fs::{self, File},
-    io::{ErrorKind, Write},
+    io::{BufRead, BufReader, ErrorKind, Write},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use super::{Mounted, is_root};
 
 /// A filesystem in a file, mounted; it goes away with this.
-struct SmallDisk {
-    dir: PathBuf,
+pub(crate) struct SmallDisk {
+    pub(crate) dir: PathBuf,
     _root: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    fn new(mib: u64) -> Self {
+    pub(crate) fn new(mib: u64) -> Self {
         let root = tempfile::tempdir().unwrap();
         let (image, dir) = (root.path().join("disk.img"), root.path().join("disk"));
         File::create(&image).unwrap().set_len(mib << 20).unwrap();
@@ -149,5 +149,52 @@ fn on_a_full_disk_deleting_goes_on_and_makes_room() {
     drop(verify);
     m.mount(&[]);
     all_there(&m, "d", 0..20);
+    m.unmount();
+}
+
+/// Writes through a map, which the kernel hands over later, and says what each sync answered: "ok" or the number of the error.
+const MAPPED: &str = r#"
+import errno, mmap, os, sys
+f = os.open(sys.argv[1], os.O_RDWR)
+size = os.fstat(f).st_size
+m = mmap.mmap(f, size)
+def sync():
+    try: os.fsync(f); print("ok", flush=True)
+    except OSError as e: print(errno.errorcode[e.errno], flush=True)
+for at in range(0, size, 4096): m[at:at + 4096] = os.urandom(4096)
+sync()
+sync()
+input()
+sync()
+m.close(); os.close(f)
+f = os.open(sys.argv[1], os.O_RDWR)
+os.pwrite(f, b"again", 0)
+sync()
+"#;
+
+/// The kernel tells of collected data that it could not hand over once, and takes the file for clean then. The data is gone, so
+/// that no sync may succeed, whatever has been freed meanwhile, until whoever wrote it has closed the file.
+#[test]
+fn what_was_lost_from_a_map_is_never_said_to_be_safe() {
+    assert!(is_root(), "a filesystem of its own needs root");
+    let disk = SmallDisk::new(128);
+    let mut m = Mounted::with_store(tempfile::tempdir().unwrap(), disk.dir.join("store"), &[]);
+    File::create_new(m.path("mapped")).unwrap().set_len(24 << 20).unwrap();
+    let whole = fill(&m, "a");
+    let mut python = Command::new("python3");
+    python.args(["-c", MAPPED]).arg(m.path("mapped")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = python.spawn().unwrap();
+    let (mut ask, mut said) =
+        (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
+    assert_eq!(said.next().unwrap().unwrap(), "ENOSPC");
+    assert_eq!(said.next().unwrap().unwrap(), "EIO");
+    for n in 0..whole {
+        fs::remove_file(m.path(&format!("a{n}"))).unwrap();
+    }
+    soon("writing after deleting", || write_one(&m.path("b"), 1));
+    ask.write_all(b"\n").unwrap();
+    assert_eq!(said.next().unwrap().unwrap(), "EIO", "there is room now, but not for what is gone");
+    assert_eq!(said.next().unwrap().unwrap(), "ok", "opened anew");
+    assert!(child.wait().unwrap().success());
     m.unmount();
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::FileExt,
     process::Command,
     time::Duration,
 };
@@ -76,6 +77,8 @@ fn a_busy_mount_waits_for_its_files_when_told_to_end() {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+    // Long enough for a daemon to be gone that would not wait.
+    std::thread::sleep(Duration::from_millis(700));
     std::io::Write::write_all(&mut &f, b" and last").unwrap();
     f.sync_all().unwrap();
     drop(f);
@@ -97,4 +100,56 @@ fn a_dead_mount_is_recognised_and_cleared() {
     assert_eq!(fs::read_to_string(m.path("f")).unwrap(), "x");
     m.unmount();
     assert!(fs::read_dir(m.dir()).unwrap().next().is_none());
+}
+
+/// The few threads that take requests don't all wait for the disk: others do.
+#[test]
+fn many_cold_reads_at_once_are_right_and_wait_elsewhere() {
+    const PAGES: u64 = 4096;
+    const TMPFS: i64 = 0x0102_1994;
+    let mut m = Mounted::new();
+    let page = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes().repeat(512);
+    write(&m.path("f"), (0..PAGES).flat_map(page).collect::<Vec<u8>>());
+    m.unmount();
+    let evict = |m: &Mounted| {
+        for entry in fs::read_dir(m.store().join("segments")).unwrap() {
+            let file = File::open(entry.unwrap().path()).unwrap();
+            file.sync_all().unwrap();
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        }
+    };
+    let waits_elsewhere = |m: &Mounted| {
+        let tasks = format!("/proc/{}/task", m.daemon.as_ref().unwrap().id());
+        fs::read_dir(tasks).unwrap().flatten().any(|task| {
+            fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("segfs-wait"))
+        })
+    };
+    let mut seen = false;
+    for round in 0..20 {
+        evict(&m);
+        m.mount(&[]);
+        std::thread::scope(|scope| {
+            for job in 0..8 {
+                let m = &m;
+                scope.spawn(move || {
+                    let f = File::open(m.path("f")).unwrap();
+                    let mut bytes = [0; 4096];
+                    for n in 0..128 {
+                        // No two of them ask for one page, and none is asked for twice.
+                        let at = (n * 8 + job + round) * 1_021 % PAGES;
+                        f.read_exact_at(&mut bytes, at * 4096).unwrap();
+                        assert!(bytes[..] == page(at)[..], "page {at}");
+                    }
+                });
+            }
+        });
+        seen = waits_elsewhere(&m);
+        m.unmount();
+        if seen {
+            break;
+        }
+    }
+    // A filesystem in memory never waits.
+    let in_memory = rustix::fs::statfs(m.root.path()).unwrap().f_type == TMPFS;
+    assert!(seen || in_memory, "nobody but those who take requests ever waited");
 }

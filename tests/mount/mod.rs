@@ -1,13 +1,16 @@
 //! Real mounts, through the real program.
 #![allow(clippy::disallowed_methods)] // this is the outside: real files, real time
 
+mod access_times;
 mod attributes;
 mod basics;
 mod command;
 mod crash;
 mod dirs;
-mod full;
+pub(crate) mod full;
 mod kernel;
+#[cfg(feature = "planted-bugs")]
+mod panics;
 mod permissions;
 mod status;
 mod users;
@@ -26,6 +29,11 @@ use std::{
 pub(crate) const SEGFS: &str = env!("CARGO_BIN_EXE_segfs");
 /// Names mount options that every mount of these tests gets, so that another mode can be put through them.
 const OPTIONS: &str = "SEGFS_MOUNT_OPTIONS";
+
+/// Are the mounts such that the kernel collects writes?
+pub(crate) fn writes_are_collected() -> bool {
+    std::env::var(OPTIONS).is_ok_and(|options| options.split(',').any(|o| o == "writeback"))
+}
 
 pub(crate) fn segfs(args: &[&str]) -> Output {
     Command::new(SEGFS).args(args).output().unwrap()
@@ -71,7 +79,11 @@ impl Mounted {
 
     /// A mount that other users reach, with a root directory in which they may do what they like.
     pub(crate) fn for_all() -> Self {
-        let m = Self::new();
+        Self::for_all_with(&[])
+    }
+
+    pub(crate) fn for_all_with(options: &[&str]) -> Self {
+        let m = Self::with(options);
         fs::set_permissions(m.root.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(m.dir(), fs::Permissions::from_mode(0o777)).unwrap();
         m

@@ -126,7 +126,30 @@ fn without_dev_fuse_or_a_directory_of_ones_own_nothing_is_made() {
         fails 2 "may not write" user "$S" mount store "$D/rootdir"
         fails 2 "ermission denied" user "$S" mount store "$D/rootdir/mnt"
         rmdir "$D/rootdir"
-        fails 1 "ermission denied" user "$S" mount "$D/store" mnt
+        fails 2 "ermission denied" user "$S" mount "$D/store" mnt
+        fails 2 "ermission denied" user "$S" mount "$D/deep/er/store" mnt
+        fails 2 "ermission denied" user "$S" init "$D/store"
+        # A store of somebody else's, which is left as it is.
+        "$S" init "$D/roots" > /dev/null
+        before=$(ls -lR --full-time "$D/roots" | md5sum)
+        fails 2 "ermission denied" user "$S" mount "$D/roots" mnt
+        chmod 755 "$D/roots"
+        fails 2 "ermission denied" user "$S" mount "$D/roots" mnt
+        chmod 700 "$D/roots"
+        [ "$(ls -lR --full-time "$D/roots" | md5sum)" = "$before" ]
+        rm -r "$D/roots"
+        fails 2 "too long" user "$S" mount "$(printf 'x%.0s' $(seq 300))" mnt
+        fails 2 "too long" user "$S" mount store "$(printf 'x%.0s' $(seq 300))"
+        # A disk that is mounted read-only.
+        mkdir "$D/ro"; mount -t tmpfs -o ro tmpfs "$D/ro"
+        fails 2 "ead-only" "$S" mount "$D/ro/store" mnt
+        fails 2 "ead-only" "$S" mount store "$D/ro/mnt"
+        umount "$D/ro"; rmdir "$D/ro"
+        # What is mounted already, by whomever, also on the mountpoint of another user.
+        mkdir "$D/there"; mount -t tmpfs tmpfs "$D/there"
+        fails 7 "another filesystem" "$S" mount store "$D/there"
+        fails 7 "another filesystem" user "$S" mount store "$D/there"
+        umount "$D/there"; rmdir "$D/there"
         chmod 600 /dev/fuse
         fails 2 "may not open /dev/fuse" user "$S" mount store mnt
         fails 1 "/dev/fuse" user "$S" doctor

@@ -41,7 +41,7 @@ fn number(v: &Value, key: &str) -> u64 {
 /// Where the payload of a record begins.
 fn payload_at(r: &Value) -> u64 {
     let raw = number(r, "raw_bytes");
-    let table = if r["kind"] == "extent" && raw > 16_384 { raw.div_ceil(16_384) * 4 } else { 0 };
+    let table = if r["kind"] == "extent" && raw > 4096 { raw.div_ceil(4096) * 4 } else { 0 };
     number(r, "offset") + 64 + 80 + table
 }
 

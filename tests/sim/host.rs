@@ -251,8 +251,8 @@ pub fn perform(store: &Store, op: &Op, now: &Snapshot) -> Result<Option<VersionI
             assert_eq!(made.ino.get(), now.next_ino, "inode numbers are given out in order");
         }
         Op::Link { ino: n, dir, name } => _ = store.link(ino(n), ino(dir), name)?,
-        Op::Unlink { dir, name } => {
-            let (_, gone, links) = store.unlink(ino(dir), name)?;
+        Op::Unlink { dir, name, open } => {
+            let (_, gone, links) = store.unlink_from(ino(dir), name, &|_| *open)?;
             let was = now.get(gone.get()).map_or(0, |o| o.links);
             assert_eq!(links + 1, was, "unlink says how many names are left");
         }

@@ -1,6 +1,6 @@
 //! The simulated world: what the engine runs on when one seed is to decide everything.
 
-mod agree;
+pub mod agree;
 mod bitrot;
 mod compare;
 pub mod content;
@@ -8,6 +8,7 @@ mod crashes;
 pub mod disk;
 mod disk_tests;
 mod host;
+mod link;
 mod model;
 mod moments;
 pub mod names;

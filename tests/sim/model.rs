@@ -34,6 +34,8 @@ pub enum Op {
     Unlink {
         dir: Ino,
         name: Vec<u8>,
+        /// Somebody has it open: what it holds stays.
+        open: bool,
     },
     Rmdir {
         dir: Ino,
@@ -255,7 +257,7 @@ impl Snapshot {
         match op {
             Op::Create { dir, name, new } => self.create(*dir, name, new, wall).map(Some).map(one),
             Op::Link { ino, dir, name } => self.link(*ino, *dir, name, wall).map(Some).map(one),
-            Op::Unlink { dir, name } => self.unlink(*dir, name, wall).map(Some).map(one),
+            Op::Unlink { dir, name, open } => self.unlink(*dir, name, *open, wall).map(Some).map(one),
             Op::Rmdir { dir, name } => self.rmdir(*dir, name, wall).map(Some).map(one),
             Op::Rename { from, to, how } => self.rename(from, to, *how, wall).map(one),
             Op::Set { ino, set } => self.set(*ino, set, wall),
@@ -372,7 +374,7 @@ impl Snapshot {
         Ok(next)
     }
 
-    fn unlink(&self, dir: Ino, name: &[u8], wall: u64) -> Answer<Self> {
+    fn unlink(&self, dir: Ino, name: &[u8], open: bool, wall: u64) -> Answer<Self> {
         self.directory(dir)?;
         let ino = self.at(dir, name)?.ok_or(FsError::NotFound)?;
         if self.object(ino)?.is_dir() {
@@ -380,6 +382,9 @@ impl Snapshot {
         }
         let (mut next, stamp) = self.record(wall);
         next.take(dir, name, stamp);
+        if !open && next.objects[&ino].links == 0 {
+            next.give_up(ino);
+        }
         Ok(next)
     }
 
@@ -623,7 +628,12 @@ impl Snapshot {
             return None;
         }
         let (mut next, _) = self.record(wall);
-        let o = next.edit(ino);
+        next.give_up(ino);
+        Some(next)
+    }
+
+    fn give_up(&mut self, ino: Ino) {
+        let o = self.edit(ino);
         if o.draft {
             o.left_draft = true;
             // What no version has is given up.
@@ -632,7 +642,6 @@ impl Snapshot {
             o.bytes = last.map_or_else(Default::default, |v| Arc::clone(&v.bytes));
         }
         (o.draft, o.reaped) = (false, true);
-        Some(next)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{
 
 use segfs::base::planted::{Bug, plant};
 
-use super::store::live;
+use super::{link, store::live};
 
 /// Worlds that a bug may go unnoticed in.
 const SEEDS: u64 = 4000;
@@ -22,9 +22,13 @@ const ELSEWHERE: &[(Bug, &str)] = &[
     (Bug::TreatRotAsTornTail, "rot that no later check of the store notices"),
 ];
 
+/// Bugs of the protocol between peers; the worlds with links between them catch those.
+const PEERS: &[Bug] = &[Bug::PeerAcknowledgesEarly, Bug::PeerTrustsCursor, Bug::PeerForgetsFailed];
+
 /// The first seed that notices a bug, and how.
 fn caught(bug: Bug) -> Option<(u64, String)> {
     plant(Some(bug));
+    let live = if PEERS.contains(&bug) { link::live } else { live };
     let found = (1..=SEEDS).find_map(|seed| live(seed).err().map(|e| (seed, e)));
     plant(None);
     found

@@ -108,6 +108,38 @@ fn enough_struck(states: u64, struck: &Struck, seen: &Seen) {
 }
 
 #[test]
+fn a_fault_that_falls_silent_is_noticed() {
+    let struck = Struck {
+        failed_syncs: 30,
+        failed_writes: 30,
+        misplaced_writes: 20,
+        lost_writes: 20,
+        full: 100,
+        powerless: 20,
+        flipped_bits: 3000,
+    };
+    let seen = Seen { states: 100_000, cut_openings: 600 };
+    enough_struck(100_000, &struck, &seen);
+    let silent: [fn(&mut Struck); 7] = [
+        |s| s.failed_syncs -= 1,
+        |s| s.failed_writes -= 1,
+        |s| s.misplaced_writes -= 1,
+        |s| s.lost_writes -= 1,
+        |s| s.full -= 1,
+        |s| s.powerless -= 1,
+        |s| s.flipped_bits -= 1,
+    ];
+    for (n, falls_silent) in silent.iter().enumerate() {
+        let mut less = struck;
+        falls_silent(&mut less);
+        let noticed = std::panic::catch_unwind(|| enough_struck(100_000, &less, &seen));
+        assert!(noticed.is_err(), "the fault with the number {n}");
+    }
+    let less = Seen { cut_openings: 599, ..seen };
+    assert!(std::panic::catch_unwind(|| enough_struck(100_000, &struck, &less)).is_err());
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bytes() {
     for seed in [11, 12, 13] {
         assert_eq!(run(plan(seed)), run(plan(seed)), "seed {seed}");

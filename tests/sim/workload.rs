@@ -195,7 +195,7 @@ pub fn next(rng: &mut Rng, now: &Snapshot) -> Op {
         n @ 0..16 => {
             if crowded && n > 3 {
                 let (dir, name) = place(rng, now);
-                return Op::Unlink { dir, name };
+                return Op::Unlink { dir, name, open: rng.percent(50) };
             }
             create(rng, now)
         }
@@ -215,7 +215,7 @@ pub fn next(rng: &mut Rng, now: &Snapshot) -> Op {
         68..72 => Op::Link { ino: any(rng, now), dir: dir(rng, now), name: name(rng) },
         72..78 => {
             let (dir, name) = place(rng, now);
-            Op::Unlink { dir, name }
+            Op::Unlink { dir, name, open: rng.percent(50) }
         }
         78..80 => {
             let (dir, name) = place(rng, now);

@@ -13,12 +13,12 @@ use super::run;
 const BYTES: u64 = 4 << 30;
 
 /// A mounted ext4 filesystem that everybody may write to, and that goes away with this.
-pub(super) struct Ext4 {
+pub(crate) struct Ext4 {
     root: tempfile::TempDir,
 }
 
 impl Ext4 {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let ext4 = Self { root: tempfile::tempdir().unwrap() };
         let image = ext4.root.path().join("image");
         fs::File::create(&image).unwrap().set_len(BYTES).unwrap();
@@ -39,7 +39,7 @@ impl Ext4 {
         ext4
     }
 
-    pub(super) fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.root.path().join("mnt")
     }
 }

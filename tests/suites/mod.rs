@@ -6,12 +6,13 @@
 //! through the same suites. They want root: others can't be others. A program that is missing is a failure.
 #![allow(clippy::disallowed_methods)] // this is the outside: real files, real time
 
-mod ext4;
+pub(crate) mod ext4;
 mod faults;
 mod fsx;
 mod killed;
 mod pjdfstest;
 mod programs;
+mod samba;
 mod stress;
 mod twosided;
 

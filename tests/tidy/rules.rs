@@ -14,6 +14,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("fuse", &["base", "vfs"]),
     ("replicate", &["base", "format", "store", "log"]),
     ("console", &["base"]),
+    ("config", &["base", "disk", "store", "console"]),
     (
         "serve",
         &[
@@ -28,6 +29,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
             "fuse",
             "replicate",
             "console",
+            "config",
         ],
     ),
 ];
@@ -50,7 +52,9 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("uuid", &["base"]),
     ("serde_json", &["console", "serve", PROGRAM]),
     ("clap", &["console", PROGRAM]),
+    ("toml_edit", &["config"]),
     ("indicatif", &["console"]),
+    ("mimalloc", &[PROGRAM]),
     ("nix", &[PROGRAM]),
 ];
 

@@ -86,7 +86,9 @@ fn one(out: &mut Output, place: &Place) -> Outcome<()> {
         return out.value(&json!({"path": place.shown, "versions": values}));
     }
     if rows.is_empty() {
-        return out.line("no versions yet: the file was never written");
+        return out.line(
+            "no versions: the file was never written, or none are made where it lies (segfs retain show)",
+        );
     }
     out.table(&HEAD, &RIGHT, &rows)
 }
@@ -108,6 +110,8 @@ fn value(v: &Version, change: i64) -> Value {
         "interrupted": v.flags & 1 != 0,
         "restored": v.flags & 2 != 0,
         "conflict": v.conflict,
+        "lock": v.lock.as_ref().map(|(mode, until)| json!({"mode": mode, "until": time(*until), "until_ns": until})),
+        "hold": v.hold,
     })
 }
 
@@ -120,6 +124,12 @@ fn row(v: &Version, change: i64, now: u64) -> Vec<String> {
             origin.push_str("  ");
             origin.push_str(word);
         }
+    }
+    if let Some((mode, until)) = v.lock.as_ref().filter(|(_, until)| *until > now) {
+        origin.push_str(&format!("  locked until {} ({mode})", time(*until).get(..10).unwrap_or_default()));
+    }
+    if v.hold {
+        origin.push_str("  held");
     }
     let change = if change > 0 { format!("+{change}") } else { change.to_string() };
     vec![v.ordinal.to_string(), age(now, v.created_ns), size(v.size), change, v.id.clone(), origin]

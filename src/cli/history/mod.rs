@@ -4,9 +4,12 @@
 mod at;
 mod diff;
 mod list;
+mod lock;
 mod name;
+mod operator;
 mod place;
 mod restore;
+mod retain;
 mod show;
 mod tag;
 mod tree;
@@ -98,6 +101,28 @@ pub enum Command {
         #[command(subcommand)]
         what: tag::TagCommand,
     },
+    /// Lock versions until a date.
+    #[command(
+        after_help = "Examples:\n  segfs lock set report.txt --until 1y --mode governance\n  segfs lock clear report.txt@3 --bypass-governance"
+    )]
+    Lock {
+        #[command(subcommand)]
+        what: lock::LockCommand,
+    },
+    /// Hold versions until the hold is taken off.
+    #[command(after_help = "Examples:\n  segfs hold add report.txt\n  segfs hold rm report.txt@3")]
+    Hold {
+        #[command(subcommand)]
+        what: lock::HoldCommand,
+    },
+    /// What is kept, and when versions are made, by path.
+    #[command(
+        after_help = "Examples:\n  segfs retain show ~/mnt/docs\n  segfs retain set ~/mnt/docs --keep last=20"
+    )]
+    Retain {
+        #[command(subcommand)]
+        what: retain::RetainCommand,
+    },
 }
 
 /// Does what a command says.
@@ -116,6 +141,9 @@ pub fn run(command: &Command, json: bool) -> Outcome<()> {
             in_base(store.store.as_ref(), |base| restore::undelete(base, path, json))
         }
         Command::Tag { what } => tag::run(what, json),
+        Command::Lock { what } => lock::lock(what, json),
+        Command::Hold { what } => lock::hold(what, json),
+        Command::Retain { what } => retain::run(what, json),
     }
 }
 

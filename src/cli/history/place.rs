@@ -19,6 +19,7 @@ use segfs::{
 use super::super::{
     failure::{FAILED, Failure, NOT_FOUND, Outcome, mounts},
     mounts::take_down,
+    open,
 };
 
 /// The name of history.
@@ -40,7 +41,7 @@ impl Private {
         let system = |e: io::Error| {
             Failure::new(FAILED, what(), e.to_string(), "run as root, or install fusermount3 (package fuse3)")
         };
-        let store = Arc::new(Store::open(path, Options::default()).map_err(failed)?);
+        let store = Arc::new(open(path, Options::default(), &|_, _| {})?.store);
         store.start_maintenance().map_err(failed)?;
         let vfs = Arc::new(Vfs::new(Arc::clone(&store)));
         let mut name = [0; 8];

@@ -16,7 +16,7 @@ use super::{
     super::failure::{Failure, IN_USE, NOT_FOUND, Outcome},
     StoreArg,
     list::text,
-    place::{Base, Place, now_ns},
+    place::{Base, Place, attribute, now_ns},
     show::resolve,
     tree::{Copier, beside, discard, entries, exchange, rename_new, replace, unchanged},
     versions::{Found, newest, split},
@@ -52,6 +52,10 @@ pub fn run(base: &Base, args: &RestoreArgs, json: bool) -> Outcome<()> {
     let (file, found) = resolve(base, &args.path, args.version.as_deref())?;
     let shown = args.to.as_ref().unwrap_or(&file);
     let target = Target::new(base, shown, &found)?;
+    if unversioned(&found.path) {
+        let why = "it had no version then: it was empty, or lay where none are made";
+        return Err(Failure::new(NOT_FOUND, target.what, why, format!("segfs log {}", file.display())));
+    }
     if args.dry_run {
         return target.dry_run(&found, json);
     }
@@ -76,8 +80,19 @@ pub fn undelete(base: &Base, path: &Path, json: bool) -> Outcome<()> {
         let next = format!("segfs log --deleted {}; segfs restore {}@2h", parent.display(), path.display());
         return Err(Failure::new(NOT_FOUND, what, why, next));
     }
+    if unversioned(&source) {
+        let why = "no version of it was ever made: it was empty, or lay where none are made";
+        let next = format!("what is made where: segfs retain show, in {}", place.dir.display());
+        return Err(Failure::new(NOT_FOUND, what, why, next));
+    }
     let found = Found { path: source, label: "as it was last".to_owned() };
     Target::new(base, path, &found)?.carry_out(&found, json)
+}
+
+/// Is this a file of which no version was made? Nobody knows what it held.
+fn unversioned(old: &Path) -> bool {
+    fs::symlink_metadata(old).is_ok_and(|m| m.is_file())
+        && attribute(old, "version_id").is_ok_and(|id| id.is_none())
 }
 
 /// Where something is restored to.

@@ -3,25 +3,24 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use clap::Subcommand;
 use segfs::{
     base::{Error, FsError},
     console::{Output, time},
-    serve::{Client, Unanswered},
-    store::{Options, Store, Tag},
+    store::{Options, Tag},
 };
 use serde_json::json;
 
 use super::{
-    super::failure::{FAILED, Failure, NOT_FOUND, Outcome, mounts},
+    super::{
+        failure::{Failure, NOT_FOUND, Outcome},
+        open,
+    },
     list::text,
+    operator,
 };
-
-/// How long a mount may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to do with tags.
 #[derive(Subcommand)]
@@ -75,7 +74,7 @@ pub fn run(what: &TagCommand, as_json: bool) -> Outcome<()> {
         TagCommand::Rm { name, dir, store: None } => ask(dir, name, false, as_json),
         TagCommand::List { dir: _, store: Some(path) } => {
             let failed = |e: Error| Failure::of_store(&e, path);
-            let store = Store::open(path, Options::default()).map_err(failed)?;
+            let store = open(path, Options::default(), &|_, _| {})?.store;
             let tags = store.view().tags().map_err(failed)?;
             store.close().map_err(failed)?;
             list(&tags, as_json)
@@ -107,19 +106,8 @@ pub fn run(what: &TagCommand, as_json: bool) -> Outcome<()> {
 /// Through the mount, whose owner and root may ask it.
 fn ask(dir: &Path, name: &str, on: bool, as_json: bool) -> Outcome<()> {
     let what = format!("the tag \"{name}\" can't be {}", if on { "added" } else { "removed" });
-    let Some(mount) = mounts::around(&mounts::absolute(dir)) else {
-        let why = format!("{} is not in a mount of segfs", dir.display());
-        return Err(Failure::usage(what, why, "segfs status; or --store STORE for an unmounted one"));
-    };
     let request = json!({"request": "tag", "name": name, "on": on});
-    let asked = Client::connect(&mount.store).and_then(|mut c| c.ask_for(&request, PATIENCE, &|_, _| {}));
-    let answer = asked.map_err(|e| match e {
-        Unanswered::Refused(failure) => failure,
-        e => {
-            let next = format!("run it as root or as the owner of {}", mount.store.display());
-            Failure::new(FAILED, what, e.why(), next)
-        }
-    })?;
+    let answer = operator::ask(&operator::mount_around(dir, &what)?, &request, &what)?;
     match (as_json, answer["moment_ns"].as_u64()) {
         (true, Some(moment_ns)) => list(&[Tag { name: name.into(), moment_ns }], true),
         _ => Ok(()),
@@ -128,7 +116,7 @@ fn ask(dir: &Path, name: &str, on: bool, as_json: bool) -> Outcome<()> {
 
 fn set(path: &Path, name: &str, on: bool, as_json: bool) -> Outcome<()> {
     let failed = |e: Error| Failure::of_store(&e, path);
-    let store = Store::open(path, Options::default()).map_err(failed)?;
+    let store = open(path, Options::default(), &|_, _| {})?.store;
     let done = store.set_tag(name.as_bytes(), on);
     let closed = store.close();
     let what = format!("the tag \"{name}\" can't be {}", if on { "added" } else { "removed" });

@@ -115,12 +115,17 @@ fn xattrs(path: &Path) -> io::Result<Vec<OsString>> {
     Ok(names.map(|n| std::ffi::OsStr::from_bytes(n).to_owned()).collect())
 }
 
-/// Does the present hold this file as it was?
+/// Does the present hold this file as it was? What lies where no versions are made has none to go back to, and stays.
 pub fn unchanged(live: &Path, old: &Path, old_meta: &fs::Metadata) -> bool {
     let Ok(now) = fs::symlink_metadata(live) else { return false };
     let same = |a: &fs::Metadata| (a.mode(), a.uid(), a.gid(), a.size(), a.mtime(), a.mtime_nsec());
     let version = |path| attribute(path, "version_id").ok().flatten();
     let plain = |path: &Path| xattrs(path).is_ok_and(|x| x.is_empty());
+    let unversioned =
+        || version(live).is_none() && version(old).is_none() && now.size() > 0 && old_meta.size() == 0;
+    if now.file_type().is_file() && unversioned() {
+        return true;
+    }
     now.file_type().is_file()
         && same(&now) == same(old_meta)
         && version(live).is_some_and(|v| Some(v) == version(old))
@@ -149,6 +154,10 @@ fn copy_content(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     target.set_len(size)?;
+    // Only a mount of ours knows this one; and only there it may be set.
+    if rustix::fs::fgetxattr(&target, "user.segfs.birth_time", &mut [0; 64][..]).is_ok() {
+        let _ = rustix::fs::fsetxattr(&target, "user.segfs.restored", b"1", XattrFlags::empty());
+    }
     target.sync_all()
 }
 

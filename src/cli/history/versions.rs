@@ -40,13 +40,21 @@ pub struct Version {
     pub lsn: u64,
     /// Lost against another version made elsewhere at the same time.
     pub conflict: bool,
+    /// Its lock, if it has one: mode, and until when, ns since 1970.
+    pub lock: Option<(String, u64)>,
+    /// A legal hold is on.
+    pub hold: bool,
+    /// Another version of this history has the same number.
+    pub shared: bool,
 }
 
 impl Version {
     /// From a line of the page attribute.
     fn parse(line: &str) -> Option<Self> {
         let f: Vec<&str> = line.split('\t').collect();
-        let &[ordinal, id, created, size, mode, uid, gid, hash, flags, origin, lsn, conflict] = &f[..] else {
+        let &[ordinal, id, created, size, mode, uid, gid, hash, flags, origin, lsn, conflict, lock, hold] =
+            &f[..]
+        else {
             return None;
         };
         Some(Self {
@@ -61,6 +69,9 @@ impl Version {
             origin: origin.to_owned(),
             lsn: lsn.parse().ok()?,
             conflict: conflict == "1",
+            lock: lock.split_once(':').and_then(|(mode, until)| Some((mode.to_owned(), until.parse().ok()?))),
+            hold: hold == "1",
+            shared: false,
         })
     }
 }
@@ -97,7 +108,14 @@ pub fn page_before(place: &Place, before: u64) -> Outcome<Vec<Version>> {
 
 fn lines(place: &Place, what: &str) -> Outcome<Vec<Version>> {
     let text = attribute(&place.versions(), what).map_err(|e| failed(place, &e))?;
-    Ok(text.unwrap_or_default().lines().filter_map(Version::parse).collect())
+    let mut found: Vec<Version> = text.unwrap_or_default().lines().filter_map(Version::parse).collect();
+    // No page ends between versions that share a number.
+    for n in 1..found.len() {
+        if found[n].ordinal == found[n - 1].ordinal {
+            (found[n].shared, found[n - 1].shared) = (true, true);
+        }
+    }
+    Ok(found)
 }
 
 /// All versions in pages, oldest first, until `each` says that it is enough.
@@ -162,7 +180,7 @@ pub fn find(place: &Place, version: &str) -> Outcome<Found> {
     let look = format!("segfs log {shown}");
     let moment = match name {
         Name::Number(n) => {
-            let found = page(place, n)?.into_iter().next().filter(|v| v.ordinal == n);
+            let found = page(place, n)?.into_iter().rfind(|v| v.ordinal == n);
             let v = found.ok_or_else(|| missing(what(), newest(place), &look))?;
             return Ok(found_version(place, &v));
         }
@@ -242,7 +260,7 @@ fn by_id(place: &Place, prefix: &str, what: &str, look: &str) -> Outcome<Found> 
 }
 
 fn found_version(place: &Place, v: &Version) -> Found {
-    let name = segfs::vfs::version_file(place.name.as_bytes(), v.ordinal, v.created_ns);
+    let name = segfs::vfs::version_file(place.name.as_bytes(), v.ordinal, v.created_ns, v.shared);
     let path = place.versions().join(OsStr::from_bytes(&name));
     Found { path, label: format!("version {}", v.ordinal) }
 }

@@ -175,7 +175,7 @@ impl<'a> Pages<'a> {
 /// Goes through two indexes side by side.
 fn compare(made: &dyn Index, found: &dyn Index, covers: Lsn) -> Result<IndexCheck> {
     let mut check = IndexCheck { covers, ..IndexCheck::default() };
-    let (mut a, mut b) = (Pages::new(made, &[], &[0xff])?, Pages::new(found, &[], &[0xff])?);
+    let (mut a, mut b) = (Pages::new(made, &[], &[kind::SPARED])?, Pages::new(found, &[], &[kind::SPARED])?);
     let (mut x, mut y) = (a.next()?, b.next()?);
     loop {
         let order = match (&x, &y) {

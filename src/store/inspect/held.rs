@@ -8,7 +8,7 @@ use std::{
 use super::{CACHE_BYTES, Census, Inspection, MEMTABLE_BYTES, Progress, census};
 use crate::{
     base::{Damage, Ino, Lsn, Result, SystemRandom},
-    format::rows::key,
+    format::rows::{key, kind},
     index::{Index, IndexView, Order},
     log::Survey,
     store::{Store, Work},
@@ -94,7 +94,7 @@ impl Store {
         let lsn = self.log.last_lsn();
         let meta = state.as_ref().map(|s| crate::format::code::encode(&s.meta)).unwrap_or_default();
         let mut done = 0;
-        self.index.walk(&[], &[0xff], Order::Forward, &mut |k, value| {
+        self.index.walk(&[], &[kind::SPARED], Order::Forward, &mut |k, value| {
             // From the first row on, the walk sees the moment at which it began.
             state.take();
             done += 1;
@@ -142,7 +142,7 @@ impl Inspection {
         let mut hashing = Hashing::default();
         let meta_key = key::meta();
         let meta = index.get(&meta_key)?.unwrap_or_default();
-        index.walk(&[], &[0xff], Order::Forward, &mut |k, value| {
+        index.walk(&[], &[kind::SPARED], Order::Forward, &mut |k, value| {
             if k != meta_key {
                 hashing.row(k, value);
             }

@@ -26,7 +26,10 @@ use super::{
 use crate::{
     base::{Damage, Error, Lsn, Result, StoreId, SystemRandom},
     disk::{Disk, Engine, RealDisk},
-    format::{Kind, Superblock, flags, rows::key},
+    format::{
+        Kind, Superblock, flags,
+        rows::{key, kind},
+    },
     index::{Change, Index, IndexView, MemoryIndex, SortedIndex},
     log::Survey,
 };
@@ -176,7 +179,7 @@ impl Inspection {
     /// Fills an empty index from the newest base; for a log whose first records were retired.
     fn fill(&self, index: &dyn Index, upto: Lsn, memtable_bytes: u64, full: &mut bool) -> Result<()> {
         let full = std::cell::Cell::from_mut(full);
-        fill(index, upto, &|visit| {
+        fill(index, upto, memtable_bytes, &|visit| {
             let mut too_much = false;
             let replayed = self.log.replay(Lsn::new(0), self.log.last_lsn(), &mut |record| {
                 if record.kind != Kind::Base || record.wrong.is_some() {
@@ -308,7 +311,7 @@ impl Inspection {
         index.flush()?;
         while index.compact()? {}
         let mut rows = 0;
-        index.walk(&[], &[0xff], crate::index::Order::Forward, &mut |_, _| {
+        index.walk(&[], &[kind::SPARED], crate::index::Order::Forward, &mut |_, _| {
             rows += 1;
             true
         })?;

@@ -21,6 +21,8 @@ use super::{
 
 /// Cookies of "." and "..".
 const DOT_DOT: u64 = 2;
+/// Places in a list of versions for each number.
+const SHARED: u64 = 64;
 /// Names that are fetched at once where only some of them are shown.
 const PAGE: usize = 256;
 const SECOND: u64 = 1_000_000_000;
@@ -195,23 +197,32 @@ impl History {
         }
     }
 
-    /// Versions of a name from behind a number on.
+    /// Versions of a name from behind a cookie on.
     fn list_versions(
         &self,
         dir: Ino,
         name: &[u8],
-        behind: u64,
+        at: u64,
         want: usize,
         listed: &mut Vec<Listed>,
     ) -> Result<()> {
-        let (ino, found) = self.history(dir, name, |h| Ok((h.ino(), h.from(behind + 1, want)?)))?;
+        let behind = (at / SHARED, at % SHARED);
+        let want = want.saturating_add(behind.1 as usize);
+        let (ino, found) = self.history(dir, name, |h| Ok((h.ino(), h.from(behind.0, want)?)))?;
         let kind = self.view().attributes(ino).map_or(ObjectKind::File, |a| a.kind);
-        listed.extend(found.iter().map(|past| Listed {
-            name: version_file(name, past.ordinal, past.version.created_ns),
-            ino: Nodes::number(&version_node(dir, past)),
-            kind,
-            cookie: past.ordinal + DOT_DOT,
-        }));
+        let mut last = (0, 0);
+        for past in &found {
+            let nth = if last.0 == past.ordinal { (last.1 + 1).min(SHARED - 1) } else { 0 };
+            last = (past.ordinal, nth);
+            if last > behind || behind.0 == 0 {
+                listed.push(Listed {
+                    name: version_file(name, past.ordinal, past.version.created_ns, past.shared),
+                    ino: Nodes::number(&version_node(dir, past)),
+                    kind,
+                    cookie: past.ordinal * SHARED + nth + DOT_DOT,
+                });
+            }
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 
 mod access;
 mod lists;
+mod locks;
 mod moments;
 mod names;
 mod nodes;
@@ -108,6 +109,15 @@ impl History {
         match self.nodes.lock().get(ino) {
             Some(Node::Version { until, .. }) => until.is_some(),
             Some(Node::Old { fixed, .. }) => fixed,
+            _ => false,
+        }
+    }
+
+    /// May the kernel keep the attributes for long? What was at a moment stays; who may see it is asked with each lookup.
+    pub(super) fn attributes_last(&self, ino: Ino) -> bool {
+        match self.nodes.lock().get(ino) {
+            Some(Node::Version { until, .. }) => until.is_some(),
+            Some(Node::Old { .. }) => true,
             _ => false,
         }
     }
@@ -256,8 +266,11 @@ impl History {
     /// A file among the versions of a name.
     fn version_named(&self, dir: Ino, of: &[u8], file: &[u8]) -> Result<Node> {
         let ordinal = names::ordinal(file).ok_or(FsError::NotFound)?;
-        let past = self.history(dir, of, |h| h.get(ordinal))?.ok_or(FsError::NotFound)?;
-        if names::version_file(of, ordinal, past.version.created_ns) == file {
+        let found = self.history(dir, of, |h| h.from(ordinal, 1))?;
+        let mut found = found.into_iter().filter(|past| past.ordinal == ordinal).peekable();
+        found.peek().ok_or(FsError::NotFound)?;
+        let is_it = |p: &Past| names::version_file(of, ordinal, p.version.created_ns, p.shared) == file;
+        if let Some(past) = found.find(is_it) {
             return Ok(version_node(dir, &past));
         }
         // The number alone is another name for it.
@@ -273,7 +286,10 @@ impl History {
         if let Some(last) = self.history(dir, name, |h| h.before(None, 1))?.pop() {
             return Ok(version_node(dir, &last));
         }
-        let lsn = Lsn::new(gone.lsn.get().saturating_sub(1));
+        // As it was last; what was gone already when word of it came is as it is known now.
+        let before = Lsn::new(gone.lsn.get().saturating_sub(1));
+        let was_here = self.vfs.store.view_at(before).attributes(gone.ino).is_ok();
+        let lsn = if was_here { before } else { gone.lsn };
         Ok(Node::Old { dir, moment: Moment::Record(lsn), lsn, ino: gone.ino, fixed: true })
     }
 
@@ -361,7 +377,7 @@ impl History {
             }
             Node::Number { dir, name, ordinal } => {
                 let past = self.history(*dir, name, |h| h.get(*ordinal))?.ok_or(FsError::NotFound)?;
-                Ok(names::version_file(name, *ordinal, past.version.created_ns))
+                Ok(names::version_file(name, *ordinal, past.version.created_ns, past.shared))
             }
             Node::Version { ino, .. } => self.view().read_link(*ino),
             Node::Old { lsn, ino, .. } => self.vfs.store.view_at(*lsn).read_link(*ino),

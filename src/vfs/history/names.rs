@@ -5,11 +5,12 @@ use crate::base::limits::NAME_BYTES;
 
 use super::moments;
 
-/// The name that a version of `name` has in its directory of versions.
+/// The name that a version of `name` has in its directory of versions. `shared`: another one has its number too, so that the
+/// time is said to the nanosecond.
 #[must_use]
-pub fn version_file(name: &[u8], ordinal: u64, created_ns: u64) -> Vec<u8> {
-    let seconds = created_ns - created_ns % 1_000_000_000;
-    let mut file = format!("{ordinal:08}.{}", moments::canonical(seconds)).into_bytes();
+pub fn version_file(name: &[u8], ordinal: u64, created_ns: u64, shared: bool) -> Vec<u8> {
+    let time = if shared { created_ns } else { created_ns - created_ns % 1_000_000_000 };
+    let mut file = format!("{ordinal:08}.{}", moments::canonical(time)).into_bytes();
     let extension = extension(name);
     let room = NAME_BYTES.saturating_sub(file.len());
     file.extend_from_slice(&extension[..extension.len().min(room)]);
@@ -39,7 +40,7 @@ mod tests {
     #[test]
     fn the_extension_stays_last_and_the_name_fits() {
         let at = 1_795_401_905_999_999_999;
-        let name = |n: &[u8], o| String::from_utf8_lossy(&version_file(n, o, at)).into_owned();
+        let name = |n: &[u8], o| String::from_utf8_lossy(&version_file(n, o, at, false)).into_owned();
         let time = moments::canonical(1_795_401_905_000_000_000);
         assert_eq!(name(b"report.txt", 3), format!("00000003.{time}.txt"));
         assert_eq!(name(b"a.tar.gz", 1_234_567_890), format!("1234567890.{time}.gz"));
@@ -47,7 +48,7 @@ mod tests {
         assert_eq!(name(b"plain", 1), format!("00000001.{time}"));
         assert_eq!(name(b"dot.", 1), format!("00000001.{time}."));
         let long = [b"a.".as_slice(), &[b'x'; 253]].concat();
-        let file = version_file(&long, 7, at);
+        let file = version_file(&long, 7, at, false);
         assert_eq!(file.len(), 255);
         assert_eq!(ordinal(&file), Some(7));
         assert_eq!(

@@ -1,22 +1,22 @@
 //! Virtual extended attributes: what history knows of a file. They answer when they are asked for by name, no list
-//! shows them, and nobody sets them, so that copying a file's attributes does not copy these.
+//! shows them, and nobody sets them but for locks and holds, so that copying a file's attributes does not copy these.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use crate::{
     base::{FsError, Ino, Lsn, Result, VersionId},
     format::facts::{ObjectKind, Time},
-    store::{Past, VersionInfo},
+    store::{Past, Protection, VersionInfo},
 };
 
-use super::{Asker, History, nodes::Node};
+use super::{Asker, History, locks, nodes::Node};
 
 /// What their names begin with. No other attribute can have such a name.
 pub const PREFIX: &[u8] = b"user.segfs.";
 /// File capabilities, which history never shows.
 const CAPABILITY: &[u8] = b"security.capability";
 /// Versions in one answer to `user.segfs.page.N`, so that it fits into an attribute.
-const PAGE: usize = 256;
+const PAGE: usize = 224;
 
 /// An object in the present, or a version of it.
 struct About {
@@ -26,6 +26,8 @@ struct About {
     versions: u64,
     ordinal: Option<u64>,
     born: Time,
+    /// It is what was there; or else that was removed, and this is the one before.
+    exact: bool,
 }
 
 impl History {
@@ -44,6 +46,7 @@ impl History {
                     let version = version.map(|at| self.version_at(ino, at)).transpose()?.flatten();
                     let mut about = self.about(ino, version, None)?;
                     about.versions = self.vfs.store.view_at(lsn).history_of(ino)?.map_or(0, |h| h.newest());
+                    about.exact = self.vfs.store.view_at(lsn).is_exact(ino)?;
                     self.answer(&about, what)
                 }
                 _ => Err(FsError::NoAttribute.into()),
@@ -92,6 +95,9 @@ impl History {
     /// A virtual attribute of a file of the present.
     pub(in super::super) fn live_xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
         let what = name.strip_prefix(PREFIX).unwrap_or_default();
+        if what == b"rules" {
+            return self.rules(ino);
+        }
         self.vfs.mint_due(ino)?;
         let kind = self.view().attributes(ino)?.kind;
         let newest = if kind == ObjectKind::File || kind == ObjectKind::Symlink {
@@ -103,7 +109,23 @@ impl History {
         self.answer(&self.about(ino, newest, None)?, what)
     }
 
-    fn version_at(&self, ino: Ino, at: Lsn) -> Result<Option<VersionInfo>> {
+    /// What is kept of an object and when its versions are made, a line for each of its names that differs from the others:
+    /// with tabs between what is kept, the path of the rule that says so (`-`: none), when versions are made, and the path of
+    /// that rule. The names themselves are not told: they may lie where the asker can't look.
+    fn rules(&self, ino: Ino) -> Result<Vec<u8>> {
+        let settings = self.vfs.store.settings();
+        let from = |prefix: Option<&[u8]>| prefix.map_or("-".into(), String::from_utf8_lossy).into_owned();
+        let mut lines = BTreeSet::new();
+        for path in self.vfs.store.paths(ino)? {
+            let keep = from(settings.retention.of(&path).map(|(prefix, _)| prefix));
+            let made = from(settings.making.of(&path).map(|(prefix, _)| prefix));
+            let (policy, making) = (settings.retention.policy(&path), settings.making_at(&path));
+            lines.insert(format!("{policy}\t{keep}\t{making}\t{made}\n"));
+        }
+        Ok(lines.into_iter().collect::<String>().into_bytes())
+    }
+
+    pub(super) fn version_at(&self, ino: Ino, at: Lsn) -> Result<Option<VersionInfo>> {
         let before = Lsn::new(at.get().saturating_sub(1));
         Ok(self.view().versions(ino, Some(before), 1)?.pop().filter(|v| v.lsn == at))
     }
@@ -111,7 +133,7 @@ impl History {
     fn about(&self, ino: Ino, version: Option<VersionInfo>, ordinal: Option<u64>) -> Result<About> {
         let versions = self.view().history_of(ino)?.map_or(0, |h| h.newest());
         let born = self.view().attributes(ino)?.born;
-        Ok(About { ino, version, versions, ordinal, born })
+        Ok(About { ino, version, versions, ordinal, born, exact: true })
     }
 
     fn answer(&self, about: &About, what: &[u8]) -> Result<Vec<u8>> {
@@ -128,11 +150,12 @@ impl History {
                 }
             },
             b"content_hash" => hex(&version()?.hash.ok_or(FsError::NoAttribute)?),
+            locks::LOCK => self.lock_text(version()?.id)?,
+            locks::HOLD => self.hold_text(version()?.id)?.to_owned(),
             b"birth_time" => time(
                 u64::try_from(about.born.seconds).unwrap_or(0) * 1_000_000_000 + u64::from(about.born.nanos),
             ),
-            // Nothing was thinned out yet: what shows is what was there.
-            b"exact" => "1".to_owned(),
+            b"exact" => u8::from(about.exact).to_string(),
             _ => return none(),
         };
         Ok(text.into_bytes())
@@ -166,20 +189,22 @@ impl History {
                 && past.ino == ino
                 && heads.contains(&past.version.lsn)
                 && shown != Some(past.version.lsn);
-            line(&mut text, past, conflict);
+            line(&mut text, past, conflict, self.vfs.store.protection(past.version.id)?);
         }
         Ok(text.into_bytes())
     }
 }
 
-/// One version: number, id, creation time in ns, size, mode, owner, group, hash, flags, origin, LSN, lost a conflict.
-fn line(text: &mut String, past: &Past, conflict: bool) {
+/// One version: number, id, creation time in ns, size, mode, owner, group, hash, flags, origin, LSN, lost a conflict, lock, held.
+fn line(text: &mut String, past: &Past, conflict: bool, protection: Protection) {
     let v = &past.version;
     let hash = v.hash.as_ref().map_or_else(|| "-".to_owned(), |h| hex(h));
     let (id, lsn): (VersionId, Lsn) = (v.id, v.lsn);
+    let lock =
+        protection.lock.map_or("-".to_owned(), |(mode, until)| format!("{}:{until}", locks::word(mode)));
     let _ = writeln!(
         text,
-        "{}\t{id}\t{}\t{}\t{:o}\t{}\t{}\t{hash}\t{}\t{}\t{lsn}\t{}",
+        "{}\t{id}\t{}\t{}\t{:o}\t{}\t{}\t{hash}\t{}\t{}\t{lsn}\t{}\t{lock}\t{}",
         past.ordinal,
         v.created_ns,
         v.size,
@@ -189,6 +214,7 @@ fn line(text: &mut String, past: &Past, conflict: bool) {
         v.flags,
         v.origin,
         u8::from(conflict),
+        u8::from(protection.hold),
     );
 }
 
@@ -204,7 +230,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// RFC 3339 in UTC with 9 digits.
-fn time(ns: u64) -> String {
+pub(super) fn time(ns: u64) -> String {
     let t = jiff::Timestamp::from_nanosecond(i128::from(ns)).unwrap_or_default();
     format!("{t:.9}")
 }

@@ -58,24 +58,33 @@ pub(super) fn times_of(file: &File) -> Times {
     fstat(file).ok().as_ref().and_then(times)
 }
 
-/// Which of two times moved, for each thing watched.
-pub(super) fn moved(before: &[Times], after: &[Times]) -> String {
-    let mut text = String::new();
-    for (b, a) in before.iter().zip(after) {
-        text += match (b, a) {
-            (Some((was, _)), Some((is, _))) if was != is => " another",
-            (Some((_, b)), Some((_, a))) => match (b[0] == a[0], b[1] == a[1]) {
-                (true, true) => " =",
-                (false, true) => " mtime",
-                (true, false) => " ctime",
-                (false, false) => " both",
-            },
-            (None, None) => " none",
-            (None, Some(_)) => " came",
-            (Some(_), None) => " went",
-        };
+/// Waits until the clock has moved by which the kernel sets times of files where it keeps them itself.
+pub(super) fn tick() {
+    let now = || {
+        let t = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        (t.tv_sec, t.tv_nsec)
+    };
+    let before = now();
+    while now() == before {
+        std::thread::sleep(std::time::Duration::from_micros(500));
     }
-    text
+}
+
+/// Which of two times moved, for each thing watched.
+pub(super) fn moved(before: &[Times], after: &[Times]) -> Vec<&'static str> {
+    let one = |(b, a): (&Times, &Times)| match (b, a) {
+        (Some((was, _)), Some((is, _))) if was != is => "another",
+        (Some((_, b)), Some((_, a))) => match (b[0] == a[0], b[1] == a[1]) {
+            (true, true) => "=",
+            (false, true) => "mtime",
+            (true, false) => "ctime",
+            (false, false) => "both",
+        },
+        (None, None) => "none",
+        (None, Some(_)) => "came",
+        (Some(_), None) => "went",
+    };
+    before.iter().zip(after).map(one).collect()
 }
 
 /// Ranges that hold data, rounded to blocks and merged: of what is below that, filesystems think differently.

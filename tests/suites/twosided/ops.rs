@@ -18,6 +18,8 @@ const IDS: &[u32] = &[0, 5, 60, 1000, 65534];
 const NAMES: &[&str] = &["a", "b", "c", "d", "e"];
 /// Names of extended attributes; the kernel has its own opinion of some.
 const XATTRS: &[&str] = &["user.a", "user.bb", "trusted.t", "security.s", "nospace", "user."];
+/// Bytes of which a comparison reads every one, if it must.
+const NEAR: u64 = 1 << 22;
 /// The longest name that there is.
 const LONGEST: usize = 255;
 
@@ -216,7 +218,7 @@ fn length(rng: &mut Rng) -> usize {
 
 /// A size that a file is cut or grown to: not so far out that comparing contents takes for ever.
 fn size(rng: &mut Rng) -> u64 {
-    offset(rng).min(1 << 22)
+    offset(rng).min(NEAR)
 }
 
 fn stamp(rng: &mut Rng) -> Stamp {
@@ -280,7 +282,7 @@ fn on_a_file(rng: &mut Rng) -> Op {
         12..15 => {
             use Allocating::*;
             let modes = [Extend, Keep, Punch, Punch, Zero, ZeroKeep, PunchWithoutKeep];
-            let (at, len) = (offset(rng).min(1 << 22), length(rng) as u64);
+            let (at, len) = (size(rng), length(rng) as u64);
             // A quarter of the disk at most, that nothing fails for want of space.
             Op::Allocate { slot, mode: one_of(rng, &modes), at, len }
         }
@@ -318,6 +320,17 @@ fn on_attributes(rng: &mut Rng) -> Op {
         14..17 => Op::SetAcl { path, default: rng.percent(50), entries: acl(rng) },
         17 => Op::Access(path, rng.below(8) as u8),
         _ => Op::Stat(path),
+    }
+}
+
+impl Op {
+    /// The same not so far out in a file: for a filesystem that takes holes for data.
+    pub(super) fn near(self) -> Self {
+        match self {
+            Op::Write { slot, at, len, fill } => Op::Write { slot, at: at.map(|at| at.min(NEAR)), len, fill },
+            Op::Read { slot, at, len } => Op::Read { slot, at: at.min(NEAR), len },
+            other => other,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ fn check<T: Decode<()> + Encode + PartialEq + Debug>(bytes: &[u8]) {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    match kind % 19 {
+    match kind % 20 {
         0 => check::<MetaRow>(bytes),
         1 => check::<Superseded>(bytes),
         2 => check::<LinkRow>(bytes),
@@ -35,7 +35,9 @@ fuzz_target!(|bytes: &[u8]| {
         13 => check::<MarkerRow>(bytes),
         14 => check::<MoveRow>(bytes),
         15 => check::<TagRow>(bytes),
-        16 => check::<BaseRow>(bytes),
+        16 => check::<LineageRow>(bytes),
+        17 => check::<LackingRow>(bytes),
+        18 => check::<BaseRow>(bytes),
         _ => {
             check::<BaseRecord>(bytes);
             // As it stands in a frame.

@@ -136,6 +136,7 @@ fn record(i: &Inspection, dump: &Dump, f: &ScannedFrame) -> Result<(Map<String, 
     flag(flags::MOVED, "moved");
     flag(flags::FOREIGN, "foreign");
     flag(flags::DETACHED, "detached");
+    flag(flags::GIVES_UP, "gives_up");
     if e.ino != Ino::new(0) {
         fields.insert("inode".into(), json!(e.ino.get()));
     }

@@ -17,6 +17,10 @@ use std::process::ExitCode;
 use args::{Cli, Command, IndexCommand};
 use segfs::console::{self, Failure, Output};
 
+/// As of the store's own program: rebuilding and checking an index is mostly small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
     let cli: Cli = match console::parse("segtool", &words) {

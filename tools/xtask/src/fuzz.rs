@@ -34,6 +34,7 @@ const GOLDEN: &[(&str, &[&str])] = &[
     ),
     ("segment_header", &["segment_header.bin"]),
     ("superblock", &["superblock.bin"]),
+    ("wire", &["wire.bin"]),
 ];
 
 /// Builds all targets in `tools/fuzz`, and runs each for a few seconds.

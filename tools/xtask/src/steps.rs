@@ -66,7 +66,7 @@ const STEPS: &[Step] = &[
     Step { name: "posix", what: "pjdfstest and fsx on a mount", slow: true, action: Call(suites::posix) },
     Step {
         name: "simulation",
-        what: "a million crash states, and thousands of worlds of three stores",
+        what: "a million crash states, and thousands of worlds of three stores, with and without links between them",
         slow: true,
         action: Cargo(
             &[
@@ -76,10 +76,11 @@ const STEPS: &[Step] = &[
                 "--",
                 "sim::store::",
                 "sim::agree::",
+                "sim::link::peers_agree",
                 "--nocapture",
                 "--test-threads=1",
             ],
-            &[("SEGFS_SIM_STATES", "1000000"), ("SEGFS_AGREE_SEEDS", "3000")],
+            &[("SEGFS_SIM_STATES", "1000000"), ("SEGFS_AGREE_SEEDS", "3000"), ("SEGFS_LINK_SEEDS", "3000")],
         ),
     },
     Step {
@@ -96,7 +97,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "programs",
-        what: "fio, SQLite, cargo, tar and rsync on a mount",
+        what: "fio, SQLite, cargo, tar, rsync and Samba on a mount",
         slow: true,
         action: Call(suites::programs),
     },
@@ -105,6 +106,12 @@ const STEPS: &[Step] = &[
         what: "the daemon of a mount killed under load, its system calls failing",
         slow: true,
         action: Call(suites::killed),
+    },
+    Step {
+        name: "writeback",
+        what: "most of these suites again where the kernel collects writes",
+        slow: true,
+        action: Call(suites::writeback),
     },
     Step {
         name: "planted",

@@ -38,6 +38,16 @@ const PACKAGES: &[Package] = &[
         needed_by: "mount tests (all filesystem stressors)",
     },
     Package { name: "git", any_of: &["git"], needed_by: "mount tests (clone, fsck, gc)" },
+    Package { name: "samba", any_of: &["smbd"], needed_by: "mount tests (former versions)" },
+    Package {
+        name: "samba-vfs-modules",
+        any_of: &[
+            "/usr/lib/x86_64-linux-gnu/samba/vfs/shadow_copy2.so",
+            "/usr/lib/aarch64-linux-gnu/samba/vfs/shadow_copy2.so",
+        ],
+        needed_by: "mount tests (former versions)",
+    },
+    Package { name: "smbclient", any_of: &["smbclient"], needed_by: "mount tests (former versions)" },
     Package { name: "vim-tiny", any_of: &["vim.tiny", "vim"], needed_by: "mount tests (save by rename)" },
 ];
 

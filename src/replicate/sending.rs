@@ -1,0 +1,405 @@
+//! One direction of a session: what this store has and the other lacks.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use crate::{
+    base::{
+        Lsn, VersionId,
+        limits::{
+            PEER_BATCH_BYTES, PEER_RANGE_BYTES, PEER_RANGES, PEER_REQUESTS, PEER_RETRY_MAX_NS, PEER_RETRY_NS,
+            PEER_WINDOW_BATCHES, PEER_WINDOW_BYTES,
+        },
+        planted::{Bug, planted},
+    },
+    format::{
+        Origin,
+        facts::{ExtentId, Source},
+        wire::{Bye, ExtentHead, Message, Reason, Stretch, Want},
+    },
+    store::{Knowledge, Parcel},
+};
+
+use super::{Effect, Fetched, Notice, Offered, outbox::Outbox};
+
+/// What a batch counts for in the window.
+pub(super) fn cost(facts: usize, ranges: usize) -> usize {
+    facts + ranges * PEER_RANGE_BYTES + PEER_BATCH_BYTES
+}
+
+fn cost_of(parcel: &Parcel) -> usize {
+    cost(parcel.facts.len(), ranges_of(parcel))
+}
+
+fn ranges_of(parcel: &Parcel) -> usize {
+    parcel.contents.iter().map(|c| c.ranges.len()).sum()
+}
+
+pub(super) struct Sending {
+    /// May this store write there?
+    pub(super) granted: bool,
+    /// What the other side holds: by what it said, acknowledged, or sent.
+    pub(super) theirs: Knowledge,
+    /// Where reading goes on.
+    next: Lsn,
+    /// Where this walk began.
+    began: Lsn,
+    /// The log is being read; from another place than where it is to go on, if the walk has begun anew since.
+    reading: bool,
+    stale: bool,
+    durable: Lsn,
+    ready: VecDeque<Arc<Offered>>,
+    /// Sent, neither acknowledged nor failed.
+    flying: BTreeMap<Origin, Arc<Offered>>,
+    window: usize,
+    /// Batches were sent since it was said that this is all so far.
+    unsaid: bool,
+    versions: BTreeMap<VersionId, Origin>,
+    /// Of each stretch of the log that was read: where it ends, and what of it is not acknowledged.
+    marks: VecDeque<(Lsn, BTreeSet<Origin>)>,
+    cursor: Lsn,
+    /// What failed.
+    aside: BTreeMap<Origin, Reason>,
+    /// When what may pass is tried again, and how long after that.
+    retry: Option<u64>,
+    pause: u64,
+    /// What this store held when the connection began, less what is known to be there, and the last record as of which: what no
+    /// walk of the log finds of it must not stay unnoticed.
+    claims: Option<(Knowledge, Lsn)>,
+    told: Option<Lsn>,
+    /// Extents that were asked for, and the batch that names each.
+    requests: BTreeMap<u32, (Origin, ExtentId)>,
+}
+
+impl Sending {
+    pub(super) fn new(cursor: Lsn) -> Self {
+        let cursor = cursor.max(Lsn::FIRST);
+        Self {
+            granted: false,
+            theirs: Knowledge::default(),
+            next: cursor,
+            began: cursor,
+            reading: false,
+            stale: false,
+            durable: Lsn::default(),
+            ready: VecDeque::new(),
+            flying: BTreeMap::new(),
+            window: 0,
+            unsaid: false,
+            versions: BTreeMap::new(),
+            marks: VecDeque::new(),
+            cursor,
+            aside: BTreeMap::new(),
+            retry: None,
+            pause: PEER_RETRY_NS,
+            claims: None,
+            told: None,
+            requests: BTreeMap::new(),
+        }
+    }
+
+    /// Every batch before this record was acknowledged, is known there, or was set aside for good.
+    pub(super) fn cursor(&self) -> Lsn {
+        self.cursor
+    }
+
+    pub(super) fn durable(&mut self, lsn: Lsn) {
+        self.durable = self.durable.max(lsn);
+    }
+
+    pub(super) fn durable_lsn(&self) -> Lsn {
+        self.durable
+    }
+
+    /// What this store holds, as of this record.
+    pub(super) fn claim(&mut self, mine: Knowledge, as_of: Lsn) {
+        self.claims = Some((mine, as_of));
+        self.durable(as_of);
+        if self.next > as_of.next() && !planted(Bug::PeerTrustsCursor) {
+            // The cursor is not of this log: the disk was set back.
+            self.cursor = Lsn::FIRST;
+            self.walk_from(Lsn::FIRST);
+        }
+    }
+
+    /// Is there nothing to send, nothing under way, and nothing that will be tried again?
+    pub(super) fn is_idle(&self) -> bool {
+        self.granted
+            && self.at_end()
+            && self.flying.is_empty()
+            && self.claims.is_none()
+            && self.retry.is_none()
+    }
+
+    fn at_end(&self) -> bool {
+        !self.reading && self.ready.is_empty() && self.next > self.durable
+    }
+
+    /// Goes on as far as window and log allow.
+    pub(super) fn advance(&mut self, now: u64, out: &mut Outbox, effects: &mut VecDeque<Effect>) {
+        for request in out.answered() {
+            self.requests.remove(&request);
+        }
+        if !self.granted {
+            return;
+        }
+        if self.retry.is_some_and(|at| at <= now) {
+            self.retry = None;
+            self.aside.retain(|_, reason| !reason.passes());
+            self.walk_from(self.cursor);
+        }
+        self.fill_window(out);
+        if !self.reading && self.ready.is_empty() && self.next <= self.durable {
+            self.reading = true;
+            effects.push_back(Effect::Read(self.next));
+        }
+        if self.at_end() && std::mem::take(&mut self.unsaid) {
+            out.so_far();
+        }
+        self.compare(effects);
+        if self.is_idle() && self.told != Some(self.next) {
+            self.told = Some(self.next);
+            effects.push_back(Effect::Tell(Notice::CaughtUp(Lsn::new(self.next.get().saturating_sub(1)))));
+        }
+    }
+
+    fn fill_window(&mut self, out: &mut Outbox) {
+        while let Some(offered) = self.ready.front() {
+            let cost = cost_of(&offered.parcel);
+            let full = self.window + cost > PEER_WINDOW_BYTES || self.flying.len() >= PEER_WINDOW_BATCHES;
+            if full {
+                break;
+            }
+            let Some(offered) = self.ready.pop_front() else { break };
+            // It may have come from there, or by another connection, since it was read.
+            if self.theirs.has(&offered.parcel.origin) {
+                self.settled(&offered.parcel.origin);
+                continue;
+            }
+            self.window += cost;
+            for content in &offered.parcel.contents {
+                self.versions.insert(content.version, offered.parcel.origin);
+            }
+            self.flying.insert(offered.parcel.origin, Arc::clone(&offered));
+            out.batch(offered);
+            self.unsaid = true;
+        }
+    }
+
+    /// At the end of the walk: is there something that it has not found? Then the other side lacks what lies before the cursor
+    /// (it was set back), or the log has it no more.
+    fn compare(&mut self, effects: &mut VecDeque<Effect>) {
+        let Some((mine, as_of)) = &self.claims else { return };
+        if self.reading || !self.ready.is_empty() || self.next <= *as_of {
+            return;
+        }
+        let mut known = self.theirs.clone();
+        self.flying.keys().chain(self.aside.keys()).for_each(|o| known.add(o));
+        let missing = mine.minus(&known);
+        if missing.is_empty() || planted(Bug::PeerTrustsCursor) {
+            self.claims = None;
+        } else if self.began > Lsn::FIRST {
+            self.walk_from(Lsn::FIRST);
+            effects.push_back(Effect::Tell(Notice::WalksAgain));
+            self.reading = true;
+            effects.push_back(Effect::Read(self.next));
+        } else {
+            self.claims = None;
+            effects.push_back(Effect::Tell(Notice::NotInLog(missing.stretches().collect())));
+        }
+    }
+
+    fn walk_from(&mut self, from: Lsn) {
+        (self.next, self.began) = (from, from);
+        self.stale = self.reading;
+        self.marks.clear();
+        // What was read and not sent comes again.
+        self.ready.clear();
+    }
+
+    /// What reading the log found.
+    pub(super) fn found(
+        &mut self,
+        offered: Vec<Offered>,
+        unreadable: Vec<(Origin, Reason)>,
+        next: Lsn,
+        now: u64,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        self.reading = false;
+        if std::mem::take(&mut self.stale) {
+            return;
+        }
+        self.next = next;
+        let mut open = BTreeSet::new();
+        for (origin, reason) in unreadable {
+            open.insert(origin);
+            self.set_aside(origin, reason, now, effects);
+        }
+        for offered in offered {
+            let origin = offered.parcel.origin;
+            if self.theirs.has(&origin) {
+                continue;
+            }
+            let too_large = ranges_of(&offered.parcel) > PEER_RANGES;
+            if self.aside.get(&origin).is_some_and(|r| !r.passes()) {
+                continue;
+            }
+            open.insert(origin);
+            if too_large {
+                self.set_aside(origin, Reason::TooLarge, now, effects);
+            } else if !self.flying.contains_key(&origin) && !self.aside.contains_key(&origin) {
+                self.ready.push_back(Arc::new(offered));
+            }
+        }
+        open.retain(|o| self.aside.get(o).is_none_or(|r| r.passes()));
+        match self.marks.back_mut() {
+            // A cursor that waits for something set aside costs no more the longer it waits.
+            Some((end, _)) if open.is_empty() => *end = next,
+            _ => self.marks.push_back((next, open)),
+        }
+        self.move_cursor();
+    }
+
+    /// These are durable there.
+    pub(super) fn held(&mut self, stretches: &[Stretch], out: &mut Outbox) {
+        for s in stretches {
+            let at = |seq| Origin { store: s.store, incarnation: s.incarnation, seq };
+            if s.first > s.last {
+                continue;
+            }
+            let done: Vec<Origin> = self.flying.range(at(s.first)..=at(s.last)).map(|(o, _)| *o).collect();
+            for origin in done {
+                self.theirs.add(&origin);
+                self.landed(&origin, out);
+                self.pause = PEER_RETRY_NS;
+            }
+        }
+    }
+
+    /// The other side has it: it sent it itself.
+    pub(super) fn has(&mut self, origin: &Origin) {
+        self.theirs.add(origin);
+        self.settled(origin);
+    }
+
+    /// It can't be taken in there.
+    pub(super) fn failed(
+        &mut self,
+        origin: Origin,
+        reason: Reason,
+        now: u64,
+        out: &mut Outbox,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        if self.flying.contains_key(&origin) {
+            self.landed(&origin, out);
+            self.set_aside(origin, reason, now, effects);
+        }
+    }
+
+    fn set_aside(&mut self, origin: Origin, reason: Reason, now: u64, effects: &mut VecDeque<Effect>) {
+        let before = self.aside.insert(origin, reason);
+        if before != Some(reason) {
+            effects.push_back(Effect::Tell(Notice::Aside(origin, reason)));
+        }
+        if !reason.passes() || planted(Bug::PeerForgetsFailed) {
+            self.settled(&origin);
+        } else if self.retry.is_none() {
+            self.retry = Some(now.saturating_add(self.pause));
+            self.pause = (self.pause * 2).min(PEER_RETRY_MAX_NS);
+        }
+    }
+
+    /// It is on its way no more.
+    fn landed(&mut self, origin: &Origin, out: &mut Outbox) {
+        out.forget(origin);
+        if let Some(offered) = self.flying.remove(origin) {
+            self.window -= cost_of(&offered.parcel);
+            for content in &offered.parcel.contents {
+                self.versions.remove(&content.version);
+            }
+        }
+        if self.theirs.has(origin) {
+            self.settled(origin);
+        }
+    }
+
+    /// The cursor need not wait for it.
+    fn settled(&mut self, origin: &Origin) {
+        for (_, open) in &mut self.marks {
+            open.remove(origin);
+        }
+        self.move_cursor();
+    }
+
+    fn move_cursor(&mut self) {
+        while let Some((next, open)) = self.marks.front()
+            && open.is_empty()
+        {
+            self.cursor = self.cursor.max(*next);
+            self.marks.pop_front();
+        }
+    }
+
+    /// The other side asks for an extent.
+    pub(super) fn want(
+        &mut self,
+        want: &Want,
+        may_read: bool,
+        out: &mut Outbox,
+        effects: &mut VecDeque<Effect>,
+    ) -> Result<(), Bye> {
+        for request in out.answered() {
+            self.requests.remove(&request);
+        }
+        if self.requests.len() >= PEER_REQUESTS || self.requests.contains_key(&want.request) {
+            return Err(Bye::Protocol);
+        }
+        let offered = self.versions.get(&want.version).and_then(|o| self.flying.get(o));
+        let found = offered.and_then(|offered| {
+            let content = offered.parcel.contents.iter().find(|c| c.version == want.version)?;
+            match content.ranges.get(want.range as usize)?.source {
+                Source::Extent(id, _) => Some((Arc::clone(offered), id)),
+                Source::Hole => None,
+            }
+        });
+        match found {
+            Some((offered, id)) if may_read => {
+                self.requests.insert(want.request, (offered.parcel.origin, id));
+                effects.push_back(Effect::Fetch(want.request, offered, id));
+            }
+            Some(_) => self.refuse(want.request, Reason::NotGranted, out),
+            None => self.refuse(want.request, Reason::NotOffered, out),
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, request: u32, reason: Reason, out: &mut Outbox) {
+        self.requests.remove(&request);
+        out.say(&Message::Unavailable(request, reason));
+    }
+
+    /// An extent that was asked for was read.
+    pub(super) fn fetched(&mut self, request: u32, fetched: Result<Fetched, Reason>, out: &mut Outbox) {
+        let Some((of, id)) = self.requests.get(&request).copied() else { return };
+        match fetched {
+            Ok(fetched) => {
+                let p = &fetched.payload;
+                let head = ExtentHead {
+                    request,
+                    id,
+                    codec: p.codec(),
+                    stored_len: p.stored().len() as u32,
+                    raw_len: p.raw_len(),
+                    raw_crc: p.raw_crc(),
+                    hash: fetched.hash,
+                };
+                out.extent(of, head, fetched);
+            }
+            Err(reason) => self.refuse(request, reason, out),
+        }
+    }
+}

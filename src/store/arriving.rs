@@ -1,0 +1,254 @@
+//! What comes from a peer piece by piece: extents before the facts that name them, and whether a version will be what it should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    base::{Error, FsError, Incarnation, Result, VersionId, limits, limits::CHUNK_BYTES},
+    format::{
+        Prepared, compress,
+        facts::{Changes, ExtentId, Fact, Range, Source},
+        hash::{self, Hash, LEAF_BYTES},
+        rows::{ExtentRow, Piece, VersionPlace, VersionRow, key},
+        wire::ExtentHead,
+    },
+};
+
+use super::{
+    Store,
+    content::BranchView,
+    exchange::Parcel,
+    lacking::extents_in,
+    pieces::{chunks_of, splice},
+    txn::row,
+};
+
+impl Store {
+    /// This opening of it.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.log.incarnation()
+    }
+
+    /// The extents that a parcel names and that are not in this log.
+    ///
+    /// # Errors
+    /// What reading the index says.
+    pub fn lacking_extents(&self, parcel: &Parcel) -> Result<Vec<ExtentId>> {
+        let mut lacking = Vec::new();
+        for id in extents_in(&parcel.contents) {
+            if self.index.get(&key::extent(id))?.is_none() {
+                lacking.push(*id);
+            }
+        }
+        Ok(lacking)
+    }
+
+    /// Puts an extent of a peer into this log before the facts that name it come: so what a connection has brought is not
+    /// asked for again by the next one. Until facts name it the cleaner may take it.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] if the bytes are not what is said of them; and those of the log.
+    pub fn keep_extent(&self, id: &ExtentId, stored: Vec<u8>, said: &ExtentHead) -> Result<()> {
+        let bad = |what: &str| Error::BadRequest(format!("{id:?}: {what}"));
+        let payload =
+            Prepared::stored_extent(said.codec, stored, said.raw_len, said.raw_crc).map_err(|e| bad(e.0))?;
+        if raw_hash(&payload).map_err(|e| bad(e.0))? != said.hash {
+            return Err(bad("the bytes are not those of the hash"));
+        }
+        self.bring_extent(id, &payload)
+    }
+
+    /// An extent that a parcel of this store names, as it lies in the log, and the BLAKE3 of its raw bytes.
+    ///
+    /// # Errors
+    /// As of [`extent_bytes`](Self::extent_bytes).
+    pub fn extent_as_stored(&self, parcel: &Parcel, id: &ExtentId) -> Result<(Prepared, Hash)> {
+        let (extent, at) = parcel.sources.get(id).ok_or(FsError::NotFound)?;
+        let payload = self.at_extent(*extent, at, &mut |at| self.log.read_stored(at))?;
+        let hash = raw_hash(&payload).map_err(|e| Error::BadRequest(e.0.into()))?;
+        Ok((payload, hash))
+    }
+
+    /// The content hash of a version that is here, computed if nobody has; none where it waits for another.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if its bytes can't be read.
+    pub fn hash_of_version(&self, id: VersionId) -> Result<Option<Hash>> {
+        let Some((ino, at)) = self.find_version(id)? else { return Ok(None) };
+        let k = key::version(ino, at);
+        let v: Option<VersionRow> = self.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
+        match v.and_then(|v| v.hash) {
+            Some(hash) => Ok(Some(hash)),
+            None => self.content_hash(ino, at).map(Some),
+        }
+    }
+
+    /// Is a parcel stamped further ahead of this store's clock than it is taken?
+    #[must_use]
+    pub fn is_ahead(&self, parcel: &Parcel) -> bool {
+        parcel.stamp > self.clock.wall_ns().saturating_add(limits::AHEAD_NS)
+    }
+
+    /// The content hash that a version in a parcel will have, all of whose extents are here; none where that can't be told yet,
+    /// as its base is not here.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] if the parcel does not fit together, [`FsError::Stale`] if an extent is not here, [`Error::Damaged`].
+    pub fn hash_of_arriving(&self, parcel: &Parcel, id: VersionId) -> Result<Option<Hash>> {
+        let bad = |what: &str| Error::BadRequest(format!("facts {:?}: {what}", parcel.origin));
+        let facts: Vec<Fact> = crate::format::code::decode(&parcel.facts).map_err(|e| bad(e.0))?;
+        let version = facts.iter().find_map(|f| match f {
+            Fact::Version(v) if v.id == id => Some(v),
+            _ => None,
+        });
+        let changes = parcel.contents.iter().find(|c| c.version == id);
+        let (Some(version), Some(changes)) = (version, changes) else {
+            return Err(bad("a content without its version"));
+        };
+        if version.size > limits::FILE_BYTES {
+            return Err(bad("a version that can't be"));
+        }
+        let base = match changes.base {
+            None => None,
+            Some(base) => {
+                let k = key::version_id(base);
+                let Some(bytes) = self.index.get(&k)? else { return Ok(None) };
+                let place: VersionPlace = row(&k, &bytes)?;
+                if place.removed {
+                    return Ok(None);
+                }
+                Some(BranchView::of_version(&*self.index, place.ino, place.at)?)
+            }
+        };
+        if let Some(target) = symlink_target(&facts, changes) {
+            return Ok(Some(super::hashes::hash_of_bytes(target)));
+        }
+        self.hash_over(base.as_ref(), changes, version.size).map(Some)
+    }
+
+    fn hash_over(&self, base: Option<&BranchView>, changes: &Changes, size: u64) -> Result<Hash> {
+        let over = Over::new(self, base, changes)?;
+        let last = size.saturating_sub(1) / CHUNK_BYTES;
+        let mut chunks: BTreeSet<u64> = over.touched.keys().copied().filter(|c| *c <= last).collect();
+        if let Some(base) = base {
+            base.each_chunk(&*self.index, 0, last, &mut |chunk| {
+                chunks.insert(chunk);
+                Ok(true)
+            })?;
+        }
+        let per_chunk = CHUNK_BYTES / LEAF_BYTES;
+        let mut data: Vec<(u64, u64)> = Vec::new();
+        for chunk in chunks {
+            let (first, end) = (chunk * per_chunk, (chunk + 1) * per_chunk);
+            match data.last_mut() {
+                Some(last) if last.1 == first => last.1 = end,
+                _ => data.push((first, end)),
+            }
+        }
+        let mut at: Option<(u64, Vec<Piece>)> = None;
+        hash::content(size, &data, &mut |leaf, out| {
+            let (chunk, start) = (leaf * LEAF_BYTES / CHUNK_BYTES, (leaf * LEAF_BYTES % CHUNK_BYTES) as u32);
+            if at.as_ref().is_none_or(|(c, _)| *c != chunk) {
+                at = Some((chunk, over.chunk(chunk)?));
+            }
+            let end = start + out.len() as u32;
+            out.fill(0);
+            for p in at.iter().flat_map(|(_, pieces)| pieces) {
+                let (from, to) = (p.start.max(start), (p.start + p.len).min(end));
+                if from < to {
+                    self.read_piece(p, from, &mut out[(from - start) as usize..(to - start) as usize])?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What a version will show: a base with changes over it that are not in any row yet.
+struct Over<'a> {
+    store: &'a Store,
+    base: Option<&'a BranchView>,
+    /// Ranges with bytes, by chunk, in the order in which they apply.
+    touched: BTreeMap<u64, Vec<(usize, &'a Range)>>,
+    holes: Vec<(usize, &'a Range)>,
+}
+
+impl<'a> Over<'a> {
+    fn new(store: &'a Store, base: Option<&'a BranchView>, changes: &'a Changes) -> Result<Self> {
+        let (mut touched, mut holes) = (BTreeMap::<u64, Vec<_>>::new(), Vec::new());
+        for (n, range) in changes.ranges.iter().enumerate() {
+            let end = range.offset.checked_add(range.len);
+            let fits = match range.source {
+                Source::Hole => end.is_some(),
+                Source::Extent(..) => {
+                    range.len <= limits::EXTENT_BYTES as u64 && end.is_some_and(|e| e <= limits::FILE_BYTES)
+                }
+            };
+            if !fits || range.len == 0 {
+                return Err(Error::BadRequest("a range that can't be".into()));
+            }
+            match range.source {
+                Source::Hole => holes.push((n, range)),
+                Source::Extent(..) => {
+                    for (chunk, ..) in chunks_of(range.offset, range.len) {
+                        touched.entry(chunk).or_default().push((n, range));
+                    }
+                }
+            }
+        }
+        Ok(Self { store, base, touched, holes })
+    }
+
+    fn chunk(&self, chunk: u64) -> Result<Vec<Piece>> {
+        let index = &*self.store.index;
+        let mut pieces = self.base.map_or(Ok(Vec::new()), |b| b.chunk(index, chunk))?;
+        let begin = chunk * CHUNK_BYTES;
+        let mut all: Vec<(usize, &Range)> = self.touched.get(&chunk).cloned().unwrap_or_default();
+        let meets = |r: &Range| r.offset < begin + CHUNK_BYTES && r.offset + r.len > begin;
+        all.extend(self.holes.iter().copied().filter(|(_, r)| meets(r)));
+        all.sort_unstable_by_key(|(n, _)| *n);
+        for (_, range) in all {
+            let from = range.offset.max(begin);
+            let to = (range.offset + range.len).min(begin + CHUNK_BYTES);
+            let (start, len) = ((from - begin) as u32, (to - from) as u32);
+            let piece = match range.source {
+                Source::Hole => None,
+                Source::Extent(id, skip) => {
+                    let k = key::extent(&id);
+                    let bytes = index.get(&k)?.ok_or(FsError::Stale)?;
+                    let e: ExtentRow = row(&k, &bytes)?;
+                    if range.len > u64::from(e.location.raw_len).saturating_sub(u64::from(skip)) {
+                        return Err(Error::BadRequest(format!("a range beyond the end of {id:?}")));
+                    }
+                    let skip = skip + (from - range.offset) as u32;
+                    Some(Piece { start, len, extent: e.extent, skip, location: e.location })
+                }
+            };
+            splice(&mut pieces, start, len, piece);
+        }
+        Ok(pieces)
+    }
+}
+
+/// What a version of a symlink consists of, if it is one that the same facts create.
+fn symlink_target<'a>(facts: &'a [Fact], changes: &Changes) -> Option<&'a [u8]> {
+    facts.iter().find_map(|f| match f {
+        Fact::Create(c)
+            if c.object == changes.object && c.kind == crate::format::facts::ObjectKind::Symlink =>
+        {
+            Some(&c.target[..])
+        }
+        _ => None,
+    })
+}
+
+/// BLAKE3 of an extent's raw bytes.
+fn raw_hash(payload: &Prepared) -> std::result::Result<Hash, crate::format::Malformed> {
+    let stored = payload.stored();
+    if payload.codec() == crate::format::Codec::Raw {
+        return Ok(hash::of_extent(stored));
+    }
+    let mut raw = vec![0; payload.raw_len() as usize];
+    compress::decompress(stored, &mut raw)?;
+    Ok(hash::of_extent(&raw))
+}
