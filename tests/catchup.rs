@@ -95,7 +95,7 @@ fn fill(a: &Store) {
     let second = edit(a, held, b"3");
     a.hold_version(second, true).unwrap();
     a.hold_version(second, false).unwrap();
-    a.lock_version(first, false, 7).unwrap();
+    a.lock_version(first, false, 4_000_000_000_000_000_000).unwrap();
     a.tag(b"t", true).unwrap();
     a.tag(b"u", true).unwrap();
     a.tag(b"u", false).unwrap();

@@ -233,8 +233,8 @@ impl World {
         match self.rng.below(100) {
             0..67 => self.operate(i),
             67 => self.clean(i),
-            68..70 => self.expire(i),
-            70..78 => self.sync(i),
+            68..73 => self.expire(i),
+            73..78 => self.sync(i),
             78..81 => self.crash(i),
             81..83 => self.copy_away(i),
             83 => self.set_back(i),
