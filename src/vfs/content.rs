@@ -62,9 +62,8 @@ impl Vfs {
     /// Content is about to change through a handle.
     fn changes(&self, ino: Ino, handle: u64, by: Option<Caller>) -> Result<()> {
         let first = self.files.lock().wrote(handle);
-        if first {
-            self.mint_due_before(ino, Some(handle))?;
-        }
+        // Not only the first time: what the kernel collected comes through any handle, also what another one wrote before.
+        self.mint_due_before(ino, Some(handle))?;
         if first || by.is_some() {
             let a = self.attributes(ino)?;
             self.drop_privileges(&a, by, first)?;

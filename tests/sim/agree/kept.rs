@@ -189,20 +189,24 @@ impl World {
         self.store(to).finish_told(&telling.known).unwrap();
     }
 
-    /// Versions without content get it from another host, if that has it.
-    pub fn supply(&self, from: usize, to: usize) {
+    /// Versions without content get it from another host, if that has it. Returns how many did.
+    pub fn supply(&self, from: usize, to: usize) -> u64 {
         let (source, target) = (self.store(from), self.store(to));
+        let mut supplied = 0;
         for lacking in target.lacking(None, usize::MAX).unwrap() {
             STRUCK.lacking.fetch_add(1, Relaxed);
             let got = target.take_supply(&lacking, &mut &*source);
             let got = got.unwrap_or_else(|e| panic!("seed {}: host {to} refuses: {e}", self.seed));
-            STRUCK.supplied.fetch_add(u64::from(got), Relaxed);
+            supplied += u64::from(got);
         }
+        STRUCK.supplied.fetch_add(supplied, Relaxed);
+        supplied
     }
 
     /// Every acknowledged version that a host's policy covers is there, if any host has it, or it was made there.
     pub fn check_kept(&self) {
-        let now_ns = self.truth.load(Relaxed);
+        // What arrives is held against the host's own clock, what is there against the true time.
+        let now_ns = [0, 1, 2].map(|i| self.truth.load(Relaxed).saturating_add_signed(self.skew_ns(i).max(0)));
         let mut by_object: BTreeMap<ObjectId, Vec<(u64, VersionId)>> = BTreeMap::new();
         for (id, m) in &self.keeping.made {
             by_object.entry(m.object).or_default().push((m.created_ns, *id));
@@ -213,7 +217,7 @@ impl World {
             let lives: Vec<Life> =
                 (0..versions.len()).map(|n| Life { created_ns: versions[n].0, ended_ns: ended(n) }).collect();
             for i in 0..3 {
-                let keeps = self.keeping.policies[i].keeps(&lives, now_ns);
+                let keeps = self.keeping.policies[i].keeps(&lives, now_ns[i]);
                 for ((_, id), keeps) in versions.iter().zip(keeps) {
                     if keeps && self.acknowledged.contains(id) {
                         self.check_version(i, object, *id);
