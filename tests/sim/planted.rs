@@ -28,8 +28,8 @@ const PEERS: &[Bug] = &[Bug::PeerAcknowledgesEarly, Bug::PeerTrustsCursor, Bug::
 /// The first seed that notices a bug, and how.
 fn caught(bug: Bug) -> Option<(u64, String)> {
     plant(Some(bug));
-    let live = if PEERS.contains(&bug) { link::live } else { live };
-    let found = (1..=SEEDS).find_map(|seed| live(seed).err().map(|e| (seed, e)));
+    let fails = |seed| if PEERS.contains(&bug) { link::live(seed).err() } else { live(seed).err() };
+    let found = (1..=SEEDS).find_map(|seed| fails(seed).map(|e| (seed, e)));
     plant(None);
     found
 }

@@ -206,8 +206,7 @@ impl World {
     /// Every acknowledged version that a host's policy covers is there, if any host has it, or it was made there.
     pub fn check_kept(&self) {
         // What arrives is held against the host's own clock, what is there against the true time.
-        let now_ns =
-            [0, 1, 2].map(|i| self.truth.load(Relaxed).saturating_add_signed(self.skew_ns(i).max(0)));
+        let now_ns = |i| self.truth.load(Relaxed).saturating_add_signed(self.skew_ns(i).max(0));
         let mut by_object: BTreeMap<ObjectId, Vec<(u64, VersionId)>> = BTreeMap::new();
         for (id, m) in &self.keeping.made {
             by_object.entry(m.object).or_default().push((m.created_ns, *id));
@@ -218,7 +217,7 @@ impl World {
             let lives: Vec<Life> =
                 (0..versions.len()).map(|n| Life { created_ns: versions[n].0, ended_ns: ended(n) }).collect();
             for i in 0..3 {
-                let keeps = self.keeping.policies[i].keeps(&lives, now_ns[i]);
+                let keeps = self.keeping.policies[i].keeps(&lives, now_ns(i));
                 for ((_, id), keeps) in versions.iter().zip(keeps) {
                     if keeps && self.acknowledged.contains(id) {
                         self.check_version(i, object, *id);
