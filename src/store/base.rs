@@ -34,7 +34,7 @@ use super::{
 };
 
 /// Bytes of the log for each piece in one record of the list, of what an append can take.
-const LIST_SHARE: u64 = 4096;
+const LIST_SHARE: u64 = 32 << 10;
 
 /// A base in the log.
 #[derive(Debug, Clone, Default)]
