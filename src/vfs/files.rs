@@ -187,18 +187,25 @@ impl Vfs {
         self.files.lock().late_writes = true;
     }
 
-    /// Some descriptor of the handle was closed. Makes no version (a shell closes duplicates before it
-    /// writes), but one is due.
+    /// Some descriptor of the handle was closed. Makes no version of it (a shell closes duplicates before it
+    /// writes), but one is due. One that another handle has due comes first: the kernel may tell of that one's release later.
     pub fn flush(&self, handle: u64) {
+        let changed = |files: &Files| {
+            let h = files.handles.get(&handle)?;
+            ((h.wrote && !h.minted) || (files.late_writes && h.writes)).then_some(h.ino)
+        };
+        let Some(ino) = changed(&self.files.lock()) else { return };
+        if let Err(e) = self.mint_due_before(ino, Some(handle)) {
+            // The draft stays; the next version has it.
+            tracing::error!("closing inode {ino}: {e}");
+        }
         let files = &mut *self.files.lock();
         let Some(h) = files.handles.get_mut(&handle) else { return };
-        if (h.wrote && !h.minted) || (files.late_writes && h.writes) {
-            h.flushed = true;
-            if let Some(opened) = files.inodes.get_mut(&h.ino)
-                && opened.due.replace(handle).is_none()
-            {
-                files.due += 1;
-            }
+        h.flushed = true;
+        if let Some(opened) = files.inodes.get_mut(&ino)
+            && opened.due.replace(handle).is_none()
+        {
+            files.due += 1;
         }
     }
 

@@ -4,12 +4,15 @@ use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    sync::Arc,
 };
 
 use rustix::fs::OFlags;
 use segfs::{
     base::Ino,
-    store::{Options, Store},
+    format::facts::Owner,
+    store::{NewObject, Options, Store},
+    vfs::{Caller, Vfs},
 };
 
 use super::{Mounted, versions::versions, write};
@@ -32,6 +35,36 @@ fn the_kernel_collects_writes() {
     let store = Store::open(&m.store(), Options::default()).unwrap();
     assert!(store.last_lsn().get() < 100, "{} records", store.last_lsn());
     assert_eq!(versions(&store, "f"), [8890]);
+}
+
+/// What the kernel asks for where it collects writes, with the releases as late as it may tell of them.
+#[test]
+fn late_releases_take_no_version_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::create(&dir.path().join("store"), Options::default()).unwrap());
+    let vfs = Vfs::new(Arc::clone(&store));
+    vfs.expect_late_writes();
+    let root = Caller::default();
+    for name in ["echo", "two"] {
+        let new = NewObject::file(0o644, Owner::default());
+        let ino = store.create_object(Ino::FIRST, name.as_bytes(), &new).unwrap().1.ino;
+        // bash closes a duplicate before it writes; what one handle wrote may come through the other.
+        let first = vfs.open(root, ino, true).unwrap();
+        let shared = (name == "two").then(|| vfs.open(root, ino, true).unwrap());
+        vfs.flush(first);
+        vfs.write(ino, shared.unwrap_or(first), 0, b"hello\n", None).unwrap();
+        vfs.flush(first);
+        let second = shared.unwrap_or_else(|| {
+            let opened = vfs.open(root, ino, true).unwrap();
+            vfs.flush(opened);
+            opened
+        });
+        vfs.write(ino, second, 6, b"more\n", None).unwrap();
+        vfs.flush(second);
+        vfs.release(first);
+        vfs.release(second);
+        assert_eq!(versions(&store, name), [6, 11], "{name}");
+    }
 }
 
 #[test]
