@@ -149,6 +149,8 @@ impl Sending {
             self.retry = None;
             self.aside.retain(|_, reason| !reason.passes());
             self.walk_from(self.cursor);
+            // What failed may have come there by another way: nothing of it is sent, and what waits there for it is not to wait.
+            self.unsaid = true;
         }
         self.fill_window(out);
         if !self.reading && self.ready.is_empty() && self.next <= self.durable {

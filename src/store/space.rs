@@ -1,9 +1,9 @@
 //! Space stays bounded: when to clean, what a full disk still allows, and history that yields to the present.
 //!
-//! A disk is short of space when less is free than a few segments or a fiftieth of it. Then the cleaner takes what it can
-//! get, and if that is not enough, the oldest versions go that nothing needs. Until there is room again, writers are told that the
-//! disk is full, while whatever frees space uses the log's reserve. The index is written out on a full disk too: for
-//! that a ballast file gives up its space.
+//! A disk is short of space when less is free than a few segments or a fiftieth of it, and never while a gibibyte is. Then the
+//! cleaner takes what it can get, and if that is not enough, the oldest versions go that nothing needs. Until there is
+//! room again, writers are told that the disk is full, while whatever frees space uses the log's reserve. The index is written out
+//! on a full disk too: for that a ballast file gives up its space.
 
 use std::{path::Path, sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -18,6 +18,8 @@ use super::{Goal, Store, remove::Doomed, txn::row};
 const BALLAST: &str = "BALLAST";
 /// Segments that a disk which is not short has room for.
 const LOW_SEGMENTS: u64 = 4;
+/// With so much free no disk is short, however large it is.
+const LOW_BYTES: u64 = 1 << 30;
 /// With less than so many times the low water left, the cleaner looks more often.
 const NEAR: u64 = 4;
 /// Without need, the log grows by this share of what lives in it before the cleaner looks, in percent.
@@ -166,7 +168,8 @@ impl Store {
         let spares = self.log.status().spares.saturating_sub(limits::RESERVE_SEGMENTS as u64);
         // There has to be room for a base, without which no segment goes.
         let base = self.base.lock().as_ref().map_or(0, super::base::Base::bytes);
-        let low = (LOW_SEGMENTS * self.segment_bytes()).max(space.total_bytes / 50).max(2 * base);
+        let low =
+            (LOW_SEGMENTS * self.segment_bytes()).max((space.total_bytes / 50).min(LOW_BYTES)).max(2 * base);
         Ok(Room {
             left: space.free_bytes + spares * self.segment_bytes(),
             low: low.min(space.total_bytes / 4),

@@ -76,10 +76,10 @@ fn locks_are_virtual_attributes_that_can_be_set() {
     let m = Mounted::new();
     write(&m.path("f"), "one");
     write(&m.path("f"), "two");
-    m.sh("setfattr -n user.segfs.lock -v 'GOVERNANCE 2090-01-01T00:00:00Z' f; setfattr -n user.segfs.hold -v ON .segfs/versions/f/*1.*");
+    m.sh("setfattr -n user.segfs.lock -v 'GOVERNANCE 2090-01-01T00:00:00Z' f; setfattr -n user.segfs.hold -v ON .segfs/versions/f/00000001.*");
     let get = |path: &str, name: &str| m.sh(&format!("getfattr --only-values -n user.segfs.{name} {path}"));
     assert_eq!(get("f", "lock"), "governance 2090-01-01T00:00:00.000000000Z");
-    assert_eq!((get("f", "hold"), get(".segfs/versions/f/*1.*", "hold")), ("off".into(), "on".into()));
+    assert_eq!((get("f", "hold"), get(".segfs/versions/f/00000001.*", "hold")), ("off".into(), "on".into()));
     let no = |command: &str| m.sh(&format!("if {command} 2> /dev/null; then exit 1; fi"));
     no("setfattr -n user.segfs.lock -v none f");
     no("setfattr -n user.segfs.lock -v whatever f");
@@ -87,7 +87,7 @@ fn locks_are_virtual_attributes_that_can_be_set() {
     no("setfattr -n user.segfs.version_id -v x f");
     no("setfattr -n user.segfs.lock -v none .segfs");
     no("setfattr -n user.segfs.lock -v none .");
-    no("getfattr -n user.segfs.lock .segfs/versions/f/*1.*");
+    no("getfattr -n user.segfs.lock .segfs/versions/f/00000001.*");
     std::thread::sleep(std::time::Duration::from_millis(1100));
     m.sh(
         "setfattr -n user.segfs.lock -v 'none bypass' f; setfattr -n user.segfs.hold -v off .segfs/at/now/f",

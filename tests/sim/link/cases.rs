@@ -176,16 +176,31 @@ fn what_cannot_be_taken_in_is_told_and_comes_again() {
     assert_eq!(shows(&b.store, "f").unwrap_or_default(), b"", "no half of it is shown");
     assert!(!link.sides[0].as_ref().unwrap().session.is_idle());
     b.disk.set_faults(Faults::default());
-    let now = pair.clock.monotonic_ns();
     // The connection stays alive meanwhile, and tries again by itself.
-    for seconds in 1..8 {
-        for side in link.sides.iter_mut().flatten() {
-            side.session.tick(now + seconds * 1_000_000_000);
-            side.gather();
-        }
-        link.run(pair.stores, &mut pair.met, now + seconds * 1_000_000_000);
-    }
+    pair.later(&mut link, 8);
     assert_eq!(portrait(&a.store), portrait(&b.store));
+    let session = &link.sides[0].as_ref().unwrap().session;
+    assert!(session.is_idle() && session.cursor() > a.store.durable_lsn());
+}
+
+#[test]
+fn what_failed_and_came_by_another_way_holds_nothing_back() {
+    let (a, b, c) = (Solo::large(1), Solo::large(2), Solo::large(3));
+    let mut pair = Pair::new([&a.store, &b.store], &*a.clock);
+    let mut link = pair.exchange();
+    file(&c.store, "f", &noise(6 * MIB));
+    Pair::new([&c.store, &a.store], &*a.clock).exchange();
+    b.disk.set_faults(Faults { capacity_bytes: Some(9 << 20), ..Faults::default() });
+    pair.commit(&mut link, 0);
+    pair.run(&mut link);
+    assert!(link.notices(1).iter().any(|n| matches!(n, Notice::NotTaken(_, Reason::NoSpace))));
+    b.disk.set_faults(Faults::default());
+    Pair::new([&c.store, &b.store], &*a.clock).exchange();
+    pair.commit(&mut link, 1);
+    pair.run(&mut link);
+    assert_eq!(portrait(&a.store), portrait(&b.store));
+    // The name that waited here for its version has nothing to wait for.
+    pair.later(&mut link, 8);
     let session = &link.sides[0].as_ref().unwrap().session;
     assert!(session.is_idle() && session.cursor() > a.store.durable_lsn());
 }

@@ -194,6 +194,18 @@ impl<'a> Pair<'a> {
         link.run(self.stores, &mut self.met, self.clock.monotonic_ns());
     }
 
+    /// Time goes by on a connection, second by second.
+    pub fn later(&mut self, link: &mut Link, seconds: u64) {
+        let began = self.clock.monotonic_ns();
+        for now in (1..=seconds).map(|s| began + s * 1_000_000_000) {
+            for side in link.sides.iter_mut().flatten() {
+                side.session.tick(now);
+                side.gather();
+            }
+            link.run(self.stores, &mut self.met, now);
+        }
+    }
+
     /// Makes durable what was done, and says so.
     pub fn commit(&mut self, link: &mut Link, n: usize) {
         self.stores[n].sync_all().unwrap();
