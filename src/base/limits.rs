@@ -81,6 +81,8 @@ pub const CONTROL_REQUEST_BYTES: usize = 64 << 10;
 pub const CONTROL_ANSWER_BYTES: usize = 256 << 20;
 /// How long the control socket waits for a whole request, and for an answer to be taken, in milliseconds.
 pub const CONTROL_PATIENCE_MS: u64 = 10_000;
+/// How long one connection keeps segments in their places, in milliseconds.
+pub const CONTROL_HOLD_MS: u64 = 30 * 60_000;
 /// How long a status waits for operations under way, and for a first count of what is live, in milliseconds.
 pub const STATUS_PATIENCE_MS: u64 = 500;
 

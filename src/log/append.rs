@@ -110,6 +110,22 @@ impl Inner {
         Ok(out)
     }
 
+    pub(super) fn await_room(&self, bytes: u64) -> Result<()> {
+        let mut t = self.tail.lock();
+        loop {
+            t.check()?;
+            if t.ending {
+                self.changed.wait(&mut t);
+                continue;
+            }
+            match t.room_for(bytes, 1) {
+                Room::Yes if t.short => self.lead(&mut t, Self::end_shortage)?,
+                Room::Yes | Room::WriteFirst => return Ok(()),
+                Room::NewSegment => self.lead(&mut t, |s, t| s.rotate(t, Purse::Common))?,
+            };
+        }
+    }
+
     fn push(&self, t: &mut Guard<'_>, records: &[Record<'_>]) -> Vec<(Lsn, Location)> {
         let mut next = t.next_lsn;
         let Some(a) = t.active.as_mut() else { unreachable!("room was made") };

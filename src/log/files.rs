@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -90,7 +90,15 @@ pub(super) struct Files {
     filled: AtomicU64,
     /// Segments whose files are overwritten once they are retired.
     erase: Mutex<BTreeSet<SegmentId>>,
+    /// Held while retired files leave; in it what each [`Hold`] has a part of.
+    leaving: Mutex<Arc<()>>,
+    /// Holds count.
+    heed_holds: AtomicBool,
 }
+
+/// As long as this lives, the file of no segment goes away, unless space is short.
+#[derive(Debug)]
+pub struct Hold(#[expect(dead_code, reason = "it is counted")] Arc<()>);
 
 fn spare_path(name: &str) -> PathBuf {
     PathBuf::from(segment::SPARE_DIRECTORY).join(name)
@@ -107,6 +115,8 @@ impl Files {
             settled: Mutex::default(),
             filled: AtomicU64::new(0),
             erase: Mutex::default(),
+            leaving: Mutex::default(),
+            heed_holds: AtomicBool::new(true),
         }
     }
 
@@ -464,6 +474,10 @@ impl Files {
 
     /// Recycles what was retired and is not read any more. A file becomes usable only when its old name is durably gone.
     pub(super) fn recycle_retired(&self) -> Result<()> {
+        let leaving = self.leaving.lock();
+        if Arc::strong_count(&leaving) > 1 && self.heed_holds.load(Relaxed) {
+            return Ok(());
+        }
         loop {
             let free = self.free_to_go();
             if free.is_empty() {
@@ -474,6 +488,16 @@ impl Files {
             }
             self.sync_directories(true)?;
         }
+    }
+
+    /// From now on, what is retired stays where it is.
+    pub(super) fn hold(&self) -> Hold {
+        Hold(Arc::clone(&self.leaving.lock()))
+    }
+
+    /// Do holds count? Not while space is short.
+    pub(super) fn heed_holds(&self, heed: bool) {
+        self.heed_holds.store(heed, Relaxed);
     }
 
     /// Takes those off the list of retired segments that nobody reads and that need not wait for their predecessors.
@@ -509,10 +533,10 @@ impl Files {
         let _ = self.disk.remove(&segment::path(id));
     }
 
-    /// Removes spare files beyond the reserve.
-    pub(super) fn trim_spares(&self) {
+    /// Removes spare files beyond the reserve, this many at most.
+    pub(super) fn trim_spares(&self, most: usize) {
         let mut spare = self.spare.lock();
-        while spare.len() > limits::RESERVE_SEGMENTS {
+        for _ in 0..most.min(spare.len().saturating_sub(limits::RESERVE_SEGMENTS)) {
             if let Some(name) = spare.pop() {
                 let _ = self.disk.remove(&spare_path(&name));
             }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     base::{
         Error, Ino, Lsn, Result, SegmentId,
-        limits::BLOCK_BYTES,
+        limits::{self, BLOCK_BYTES},
         panic_text,
         planted::{Bug, planted, strike},
     },
@@ -273,7 +273,8 @@ impl Inner {
 
     pub(super) fn mend_reserve(&self) -> Result<()> {
         let mut t = self.tail.lock();
-        while t.short && !self.lead(&mut t, Self::end_shortage)? {}
+        let lacks = |t: &Tail| t.short || self.files.spares() < limits::RESERVE_SEGMENTS;
+        while lacks(&t) && !self.lead(&mut t, Self::end_shortage)? {}
         Ok(())
     }
 

@@ -222,6 +222,31 @@ fn a_full_disk_is_told_and_passes() {
     assert_eq!((seen.len(), recovery.last_lsn.get()), (12, 12));
 }
 
+#[test]
+fn a_reserve_that_was_used_is_whole_again_before_others_get_a_segment() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    let reserve = limits::RESERVE_SEGMENTS as u64;
+    disk.set_room((1 + reserve) * opts().segment_bytes);
+    let p = Prepared::extent(bytes(100_000, 1), false);
+    let big = [Record::new(Kind::Extent, &p)];
+    while log.append(&big).is_ok() {}
+    while !log.status().short {
+        log.append_cleaning(&big).unwrap();
+    }
+    // Room for one more: the cleaner has it, and the reserve goes on lacking what was taken from it.
+    disk.set_room(opts().segment_bytes);
+    while log.status().short {
+        log.append_cleaning(&big).unwrap();
+    }
+    assert_eq!(log.status().spares, reserve - 1);
+    assert!(matches!(log.mend_reserve(), Err(Error::NoSpace { .. })), "it is not whole, short or not");
+    disk.set_room(opts().segment_bytes);
+    log.mend_reserve().unwrap();
+    assert_eq!(log.status().spares, reserve);
+    log.close().unwrap();
+}
+
 fn path(id: u64) -> PathBuf {
     segment::path(SegmentId::new(id))
 }

@@ -9,7 +9,7 @@ use super::{
     space::{self, Purging, Scrub},
 };
 use crate::{
-    base::{Clock as _, Error, FsError, SystemClock},
+    base::{Clock as _, Error, FsError, SystemClock, limits},
     console::{Failure, NOT_FOUND, Outcome, hex},
     store::inspect::{Census, Tally},
 };
@@ -92,6 +92,11 @@ pub(super) const TABLE: &[Row] = &[
             let expiry = if confirm { s.store.confirm_clock().map_err(failed(s))? } else { s.store.expiry() };
             Ok(super::expiry_value(expiry))
         },
+    },
+    Row {
+        name: "hold",
+        about: "the files of all segments stay where they are for as long as this connection, but not for long on a disk that is short of space",
+        answer: |_, _, _| Ok(json!({"minutes": limits::CONTROL_HOLD_MS / 60_000})),
     },
     Row { name: "digest", about: "all rows of the index in short, as of one LSN", answer: digest },
 ];

@@ -46,8 +46,7 @@ impl Store {
                 let place: VersionPlace = row(&k, &bytes)?;
                 let k = key::version(d.ino, place.at);
                 let Some(bytes) = self.index.get(&k)? else { continue };
-                found.history_bytes +=
-                    self.changed_bytes(d.ino, place.at, &row::<VersionRow>(&k, &bytes)?)?;
+                found.history_bytes += self.freed_by(d.ino, place.at, &row::<VersionRow>(&k, &bytes)?)?;
                 found.versions += 1;
             }
             if !dry_run {

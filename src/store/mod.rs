@@ -48,6 +48,7 @@ mod txn;
 mod versions;
 pub mod words;
 mod write;
+mod yielding;
 
 use std::{
     collections::BTreeSet,
@@ -421,6 +422,12 @@ impl Store {
         self.log.segments()
     }
 
+    /// As of [`Log::hold`].
+    #[must_use]
+    pub fn hold_segments(&self) -> crate::log::Hold {
+        self.log.hold()
+    }
+
     /// Why nothing is written any more, if that is so.
     #[must_use]
     pub fn stopped(&self) -> Option<String> {
@@ -444,6 +451,7 @@ impl Store {
     /// Makes an operation: checks and facts in `make`, then one record, then the index. Nothing happens if
     /// `make` fails or adds no fact.
     fn run<T>(&self, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
+        self.await_room()?;
         self.run_as(How::default(), make)
     }
 
@@ -732,6 +740,11 @@ impl Store {
                 };
                 let busy = match done {
                     Ok(busy) => busy,
+                    // Whoever closes the store hears of what matters; that the log is closed by now is no failure.
+                    Err(e) if store.is_stopping() => {
+                        tracing::debug!("{name} ends: {e}");
+                        return;
+                    }
                     // Space comes back when something is deleted.
                     Err(e @ Error::NoSpace { .. }) => {
                         tracing::warn!("{e}");

@@ -1,18 +1,15 @@
 //! Space stays bounded: when to clean, what a full disk still allows, and history that yields to the present.
 //!
 //! A disk is short of space when less is free than a few segments or a fiftieth of it, and never while a gibibyte is. Then the
-//! cleaner takes what it can get, and if that is not enough, the oldest versions go that nothing needs. Until there is
+//! cleaner takes what it can get, and if that is not enough, the oldest versions go that nothing needs (`yielding`). Until there is
 //! room again, writers are told that the disk is full, while whatever frees space uses the log's reserve. The index is written out
 //! on a full disk too: for that a ballast file gives up its space.
 
 use std::{path::Path, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use crate::{
-    base::{Error, Ino, Lsn, Result, VersionId, limits},
-    format::rows::{VersionPlace, VersionRow, after_prefix, key, kind},
-};
+use crate::base::{Error, Ino, Lsn, Result, VersionId, limits};
 
-use super::{Goal, Store, remove::Doomed, txn::row};
+use super::{Goal, Store};
 
 /// Gives its space to the index when the disk is full.
 const BALLAST: &str = "BALLAST";
@@ -30,12 +27,12 @@ const GROWTH_PERCENT_NEAR: u64 = 4;
 const LIVE_PERCENT: u64 = 60;
 /// In need.
 const LIVE_PERCENT_SHORT: u64 = 92;
-/// Versions that yield in one step at most.
-const YIELD: usize = 4096;
 /// How often everything is held against the policies, in nanoseconds.
 const EXPIRY_NS: u64 = 600 * 1_000_000_000;
 /// And on a short disk.
 const EXPIRY_SHORT_NS: u64 = 60 * 1_000_000_000;
+/// What a record that is not content takes, as a rule, in bytes.
+const RECORD_BYTES: u64 = 4096;
 /// How long a writer waits for history to yield.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -44,8 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Keeper {
     /// Bytes of the log after the last cleaning, or at the beginning.
     used: Option<u64>,
-    /// Last record when nothing more was to be had on a short disk.
-    exhausted: Option<Lsn>,
+    /// When nothing more was to be had on a short disk.
+    exhausted: Option<Exhausted>,
     /// Versions up to here were asked to yield.
     yielded: VersionId,
     /// Where the sweep over all objects is, and when the next one begins (monotonic).
@@ -53,6 +50,15 @@ pub(super) struct Keeper {
     next_sweep_ns: Option<u64>,
     /// When a short disk may have everything held against the policies again (monotonic).
     next_short_sweep_ns: u64,
+}
+
+/// As of when a short disk had nothing more to give.
+#[derive(Debug, Clone, Copy)]
+struct Exhausted {
+    /// The last record then.
+    lsn: Lsn,
+    /// Bytes of content appended by then, since the store was opened.
+    appended: u64,
 }
 
 /// What is left of the disk, in bytes.
@@ -83,11 +89,19 @@ impl Store {
 
     fn keep_space_once(&self) -> Result<bool> {
         let mut keeper = self.keeper.lock();
+        if self.is_stopping() {
+            return Ok(false);
+        }
         self.check_usable()?;
+        self.log.heed_holds(!self.is_short()?);
         self.log.recycle()?;
         self.mend_reserves();
-        self.sweep(&mut keeper)?;
+        let surplus = self.surplus.load(Relaxed);
+        let swept = self.sweep(&mut keeper)?;
         let more = self.drop_surplus()?;
+        if swept > 0 || self.surplus.load(Relaxed) != surplus {
+            keeper.exhausted = None;
+        }
         let used = self.used_bytes();
         let first = *keeper.used.get_or_insert(used);
         let room = self.room()?;
@@ -112,13 +126,16 @@ impl Store {
     /// On a short disk: cleans, and if that is not enough, lets go what no policy keeps, then the oldest versions. Says
     /// whether there is more to do at once.
     fn make_room(&self, keeper: &mut Keeper, low: u64) -> Result<bool> {
-        if keeper.exhausted == Some(self.last_lsn()) {
+        // What happens from here on may be more than this finds.
+        let now = Exhausted { lsn: self.last_lsn(), appended: self.appended.load(Relaxed) };
+        if keeper.exhausted.is_some_and(|then| self.is_as_exhausted(then, now)) {
             return Ok(false);
         }
+        keeper.exhausted = None;
         let goal = Goal { bytes: 2 * low, live_percent: LIVE_PERCENT_SHORT };
         let surplus = self.surplus.load(Relaxed);
         let mut freed = self.clean_in_need(goal)?;
-        let mut more = false;
+        let mut gone = 0;
         // What was written meanwhile may have used up what cleaning gave; then it is worth another round, and history stays.
         if freed < low / 2 && self.is_short()? {
             while self.drop_surplus()? {}
@@ -126,18 +143,29 @@ impl Store {
                 // What went since the cleaner looked has not been cleaned yet.
                 return Ok(true);
             }
-            let mut gone = self.sweep_now(keeper)?;
+            gone = self.sweep_now(keeper)?;
             if gone == 0 && self.settings.read().history_yields {
-                gone = self.yield_history(keeper, low)?;
+                let room = self.room()?;
+                let lacking = room.low.saturating_sub(room.left);
+                gone = self.yield_history(&mut keeper.yielded, lacking)?;
             }
             if gone > 0 {
                 freed += self.clean_in_need(goal)?;
-                more = true;
             }
         }
-        keeper.exhausted = (freed == 0 && !more).then(|| self.last_lsn());
         keeper.used = Some(self.used_bytes());
-        Ok(more || freed > 0)
+        let more = freed > 0 || gone > 0;
+        if !more && self.is_short()? {
+            keeper.exhausted = Some(now);
+        }
+        Ok(more)
+    }
+
+    /// Would looking again find as little? A look reads the whole index, and may lead to nothing as long as others fill the disk: so it
+    /// comes only once something was written that is worth it, or somebody waits for room and anything happened.
+    fn is_as_exhausted(&self, then: Exhausted, now: Exhausted) -> bool {
+        let little = now.appended - then.appended < self.segment_bytes() / 2;
+        then.lsn == now.lsn || little && self.short_of_room.load(Relaxed) == 0
     }
 
     /// Cleans; says how many bytes that gave. Without room to move anything to, history has to yield first.
@@ -165,13 +193,14 @@ impl Store {
     /// What is left of the disk.
     pub(super) fn room(&self) -> Result<Room> {
         let space = self.space()?;
-        let spares = self.log.status().spares.saturating_sub(limits::RESERVE_SEGMENTS as u64);
+        let (segment, spares) = (self.segment_bytes(), self.log.status().spares);
+        // What the reserve lacks is taken from the rest before anybody may use that.
+        let reserve = limits::RESERVE_SEGMENTS as u64;
         // There has to be room for a base, without which no segment goes.
         let base = self.base.lock().as_ref().map_or(0, super::base::Base::bytes);
-        let low =
-            (LOW_SEGMENTS * self.segment_bytes()).max((space.total_bytes / 50).min(LOW_BYTES)).max(2 * base);
+        let low = (LOW_SEGMENTS * segment).max((space.total_bytes / 50).min(LOW_BYTES)).max(2 * base);
         Ok(Room {
-            left: space.free_bytes + spares * self.segment_bytes(),
+            left: (space.free_bytes + spares * segment).saturating_sub(reserve * segment),
             low: low.min(space.total_bytes / 4),
         })
     }
@@ -192,26 +221,27 @@ impl Store {
     }
 
     /// A step of the sweep over all objects, if one is due: what no policy keeps goes. One step a round, so that nobody notices.
-    fn sweep(&self, keeper: &mut Keeper) -> Result<()> {
+    /// Returns how many versions went.
+    fn sweep(&self, keeper: &mut Keeper) -> Result<u64> {
         let mono = self.clock.monotonic_ns();
         let due = *keeper.next_sweep_ns.get_or_insert(mono + EXPIRY_NS);
         if keeper.sweep.is_none() && mono < due {
-            return Ok(());
+            return Ok(0);
         }
         let now = self.expiry();
         if keeper.sweep.is_none() {
             self.note_expiry()?;
         }
         if now.ahead_ns.is_some() {
-            return Ok(());
+            return Ok(0);
         }
-        let (_, next) = self.expire(keeper.sweep.unwrap_or(Ino::FIRST), now.time_ns)?;
+        let (gone, next) = self.expire(keeper.sweep.unwrap_or(Ino::FIRST), now.time_ns)?;
         if next.is_none() {
             self.forget_lonely_moves(now.time_ns)?;
             keeper.next_sweep_ns = Some(mono + EXPIRY_NS);
         }
         keeper.sweep = next;
-        Ok(())
+        Ok(gone)
     }
 
     /// All of it at once, for a short disk; not again for a while.
@@ -232,67 +262,16 @@ impl Store {
         Ok(gone)
     }
 
-    /// The oldest versions that nothing needs go, until about so many bytes did. Returns how many versions.
-    fn yield_history(&self, keeper: &mut Keeper, bytes: u64) -> Result<u64> {
-        let now_ns = self.expiry().time_ns;
-        let mut gone = 0;
-        // From where it was, and once from the beginning: what had to stay then may go now.
-        for _ in 0..2 {
-            loop {
-                let (doomed, last) = self.oldest(keeper.yielded, bytes)?;
-                let Some(last) = last else { break };
-                keeper.yielded = last;
-                gone += self.remove_versions(&doomed, now_ns)?;
-                if gone > 0 {
-                    self.yielded.fetch_add(gone, std::sync::atomic::Ordering::Relaxed);
-                    tracing::warn!("the disk is short of space: {gone} old versions made room");
-                    return Ok(gone);
-                }
-                if self.is_stopping() {
-                    return Ok(0);
-                }
-            }
-            keeper.yielded = VersionId::default();
+    /// Waits a bounded time until a record that is not content finds room, if there is none: a name, an attribute.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] if there is none then.
+    pub(super) fn await_room(&self) -> Result<()> {
+        if self.options.background && self.keeping.load(Relaxed) {
+            self.with_room(|| self.log.await_room(RECORD_BYTES))
+        } else {
+            Ok(())
         }
-        Ok(gone)
-    }
-
-    /// Versions behind this one, in the order in which they were made, that hold about so many bytes, and the last one looked at.
-    fn oldest(&self, after: VersionId, bytes: u64) -> Result<(Vec<Doomed>, Option<VersionId>)> {
-        let mut start = key::version_id(after);
-        start.push(0);
-        let (mut found, mut last, mut held) = (Vec::new(), None, 0);
-        for (k, value) in self.index.scan(&start, &after_prefix(&[kind::VERSION_ID]), YIELD)? {
-            let Some(id) = k.last_chunk::<16>().map(|id| VersionId::new(u128::from_be_bytes(*id))) else {
-                continue;
-            };
-            last = Some(id);
-            let place: VersionPlace = row(&k, &value)?;
-            let vk = key::version(place.ino, place.at);
-            let Some(value) = self.index.get(&vk)?.filter(|_| !place.removed) else { continue };
-            let object = self.object_row(place.ino, None)?;
-            // Most files have one version, which they show.
-            if object.is_some_and(|o| o.content.head == Some(place.at) && o.attributes.links > 0) {
-                continue;
-            }
-            held += self.changed_bytes(place.ino, place.at, &row(&vk, &value)?)?;
-            found.push(Doomed { ino: place.ino, id });
-            if held >= bytes {
-                break;
-            }
-        }
-        Ok((found, last))
-    }
-
-    /// What a version holds by itself, about: the chunks in which it differs from the one before it, as far as they are
-    /// not holes.
-    pub(super) fn changed_bytes(&self, ino: Ino, at: Lsn, v: &VersionRow) -> Result<u64> {
-        let before = self.index.last(&key::version(ino, Lsn::new(0)), &key::version(ino, at))?;
-        let before = before.and_then(|(k, _)| key::last_number(&k)).map_or(Lsn::new(0), Lsn::new);
-        let (start, end) =
-            (key::dirty(ino, v.branch, before.next(), 0), key::dirty(ino, v.branch, at.next(), 0));
-        let chunks = self.index.scan(&start, &end, YIELD)?.len() as u64;
-        Ok(v.allocated.min(chunks * limits::CHUNK_BYTES))
     }
 
     /// Does something that needs room; on a full disk again, as long as history yields, for a bounded time.
@@ -304,7 +283,8 @@ impl Store {
                 Err(e @ Error::NoSpace { .. }) if self.options.background => e,
                 done => return done,
             };
-            let exhausted = self.keeper.try_lock().is_some_and(|k| k.exhausted == Some(self.last_lsn()));
+            let exhausted =
+                self.keeper.try_lock().is_some_and(|k| k.exhausted.is_some_and(|e| e.lsn == self.last_lsn()));
             let waited = Duration::from_nanos(self.clock.monotonic_ns() - began);
             if exhausted || !self.keeping.load(Relaxed) || waited >= PATIENCE || self.is_stopping() {
                 return Err(full);
@@ -342,7 +322,11 @@ impl Store {
         if !self.options.background {
             return;
         }
+        // Whoever else writes to the disk, the index among them, has no use of spare files.
         let bytes = 2 * self.options.memtable_bytes;
+        if self.space().is_ok_and(|s| s.free_bytes < bytes.min(self.segment_bytes())) {
+            self.log.drop_spare();
+        }
         let path = Path::new(BALLAST);
         let file = self.disk.open(path, true).or_else(|_| self.disk.create(path));
         let mended = file.and_then(|f| if f.len()? < bytes { f.allocate(bytes) } else { Ok(()) });

@@ -127,6 +127,14 @@ impl Inspection {
         &self.log
     }
 
+    /// While another process has the store: has it given something back that was there when this looked?
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn has_moved_on(&self) -> Result<bool> {
+        self.log.has_moved_on()
+    }
+
     fn index_path(&self) -> PathBuf {
         self.path.join(INDEX)
     }
