@@ -140,8 +140,8 @@ fn a_rebuild_from_a_base_shows_what_a_rebuild_without_it_shows() {
     drop(store);
     std::fs::remove_dir_all(path.join("index")).unwrap();
     let store = Store::open(&path, options()).unwrap();
-    // Only what came behind the base was replayed: its own last piece, and four operations.
-    assert!(store.recovered().log.replayed < 10, "{:?}", store.recovered().log);
+    // Only what came behind the base was replayed: its own pieces, of some 16 KiB at least, their list, and four operations.
+    assert!(store.recovered().log.replayed < 100, "{:?}", store.recovered().log);
     assert_eq!(read(&store, ino), b"after");
     assert_eq!(store.view().entries(Ino::FIRST, None, 9999).unwrap().len(), 2000);
     assert_eq!(store.view_at(then).entries(Ino::FIRST, None, 9999).unwrap().len(), 1);

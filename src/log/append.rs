@@ -36,14 +36,14 @@ pub(super) enum Patience {
 }
 
 /// What an append needs before it can go into the tail.
-enum Room {
+pub(super) enum Room {
     Yes,
     WriteFirst,
     NewSegment,
 }
 
 impl Tail {
-    fn room_for(&self, bytes: u64, count: usize) -> Room {
+    pub(super) fn room_for(&self, bytes: u64, count: usize) -> Room {
         let Some(a) = &self.active else { return Room::NewSegment };
         let end = match &a.open {
             Some(b) => b.end_with(bytes),
@@ -91,6 +91,10 @@ impl Inner {
         }
         loop {
             t.check()?;
+            if t.ending {
+                self.changed.wait(&mut t);
+                continue;
+            }
             match t.room_for(bytes, records.len()) {
                 Room::Yes if !t.short || purse != Purse::Common => break,
                 Room::Yes => self.lead(&mut t, Self::end_shortage)?,
@@ -104,6 +108,22 @@ impl Inner {
             self.wake_worker(&mut t, log);
         }
         Ok(out)
+    }
+
+    pub(super) fn await_room(&self, bytes: u64) -> Result<()> {
+        let mut t = self.tail.lock();
+        loop {
+            t.check()?;
+            if t.ending {
+                self.changed.wait(&mut t);
+                continue;
+            }
+            match t.room_for(bytes, 1) {
+                Room::Yes if t.short => self.lead(&mut t, Self::end_shortage)?,
+                Room::Yes | Room::WriteFirst => return Ok(()),
+                Room::NewSegment => self.lead(&mut t, |s, t| s.rotate(t, Purse::Common))?,
+            };
+        }
     }
 
     fn push(&self, t: &mut Guard<'_>, records: &[Record<'_>]) -> Vec<(Lsn, Location)> {

@@ -147,6 +147,7 @@ pub(super) fn recover(
         write_wanted: false,
         spare_wanted: false,
         short: false,
+        ending: false,
     };
     Ok((tail, r))
 }
@@ -190,9 +191,13 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
             // A name that the file of a later segment had in an earlier life.
             Err(OTHER_SEGMENT) if has_two_names(disk, &*file, id)? => {}
             Err(why @ (OTHER_STORE | OTHER_SEGMENT)) => block_stranger(&*file, id, why, r)?,
-            Err(why) => {
-                bad.insert(id, why);
-            }
+            Err(why) => match segment::read_recycled(&*file, id)? {
+                // Named, and then came a crash: nothing was ever written to it under this name.
+                Some(next) if next == id => r.unreached.push(id),
+                // A name that the file had before, left by a directory that could not be synced.
+                Some(_) => {}
+                None => _ = bad.insert(id, why),
+            },
             Ok((header, copy_damaged)) => {
                 // What stands between a segment and its predecessor was left behind by a cut.
                 if let Some(p) = header.predecessor

@@ -13,6 +13,7 @@ mod events;
 mod lines;
 mod requests;
 mod settings;
+pub mod space;
 mod status;
 mod watch;
 
