@@ -92,6 +92,8 @@ pub(super) struct Link {
     pub(super) extent: Option<Extent>,
     /// What a scan found, if one was needed.
     pub(super) found: Option<Vec<Found>>,
+    /// Where the footer begins that was believed instead. It is what came last, and may not be on the medium.
+    pub(super) footer: Option<u64>,
 }
 
 pub(super) fn recover(
@@ -207,7 +209,14 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
                         r.unreached.push(l.header.segment);
                     }
                 }
-                links.push(Link { header, copy_damaged, file_bytes, extent: None, found: None });
+                links.push(Link {
+                    header,
+                    copy_damaged,
+                    file_bytes,
+                    extent: None,
+                    found: None,
+                    footer: None,
+                });
             }
         }
     }
@@ -298,6 +307,7 @@ pub(super) fn measure(disk: &dyn Disk, links: &mut [Link], r: &mut Recovery) -> 
                 mark = mark_with;
                 let last_lsn = t.last_lsn;
                 links[i].extent = Some(Extent { state: SegmentState::Sealed, end: t.end(), last_lsn });
+                links[i].footer = Some(t.offset);
                 continue;
             }
         }
@@ -345,6 +355,13 @@ pub(super) fn settle(
 ) -> Result<()> {
     for i in 0..links.len() {
         let told = told_by_successor(links, i);
+        let hard = |id, from, end| {
+            harden(disk, id, from, end).map_err(|e| Error::io(format!("making segment {id} durable"), e))
+        };
+        if sync && let (Some(from), Some(e)) = (links[i].footer, links[i].extent) {
+            // A successor will say that this segment ends behind it.
+            hard(links[i].header.segment, from, e.end)?;
+        }
         let Some(found) = links[i].found.take() else { continue };
         let (end, torn) = walk(&links[i], &found, mark, r);
         let mut extent = end;
@@ -363,15 +380,18 @@ pub(super) fn settle(
                 ends_here = true;
             }
         }
-        if sync && mark < extent.last_lsn && !planted(Bug::SkipRecoverySync) {
+        if sync && !planted(Bug::SkipRecoverySync) {
+            // No mark speaks of a footer, which has no records.
+            let is_certain =
+                |b: &Batch| b.is_whole() && !b.is_footer() && b.last_lsn().is_some_and(|l| l <= mark);
             let certain = found.iter().filter_map(|f| match f {
-                Found::Batch(b) if b.is_whole() && b.last_lsn().is_some_and(|l| l <= mark) => Some(b.end),
+                Found::Batch(b) if is_certain(b) => Some(b.end),
                 _ => None,
             });
             let from = certain.max().unwrap_or(0);
-            let id = links[i].header.segment;
-            harden(disk, id, from, extent.end)
-                .map_err(|e| Error::io(format!("making segment {id} durable"), e))?;
+            if from < extent.end && extent.end > BLOCK_BYTES {
+                hard(links[i].header.segment, from, extent.end)?;
+            }
         }
         links[i].extent = Some(extent);
         if ends_here {
