@@ -358,12 +358,9 @@ pub(super) fn settle(
     for i in 0..links.len() {
         let told = told_by_successor(links, i);
         let Some(found) = links[i].found.take() else { continue };
-        // Whose successor was given back was given back before it: a directory that could not be synced left it behind, and
-        // nothing says any more where a cut segment ends.
-        let left_behind = told.is_none() && i + 1 < links.len();
-        let (end, torn) = walk(&links[i], &found, mark, left_behind, r);
+        let (end, torn) = walk(&links[i], &found, mark, r);
         let mut extent = end;
-        let mut ends_here = torn && !left_behind;
+        let mut ends_here = torn;
         if let Some((told_end, told_last)) = told
             && (extent.end != told_end || torn)
             && !planted(Bug::IgnorePredecessorEnd)
@@ -423,9 +420,8 @@ pub(super) fn harden(disk: &dyn Disk, id: SegmentId, from: u64, end: u64) -> Res
     write().map_err(|e| Error::io(format!("making segment {id} durable"), e))
 }
 
-/// Goes through what a scan found; `true` if the log ends in this segment because of a torn batch. Of a segment that was left
-/// behind, what no whole batch follows is no damage.
-fn walk(link: &Link, found: &[Found], mark: Lsn, left_behind: bool, r: &mut Recovery) -> (Extent, bool) {
+/// Goes through what a scan found; `true` if the log ends in this segment because of a torn batch.
+fn walk(link: &Link, found: &[Found], mark: Lsn, r: &mut Recovery) -> (Extent, bool) {
     let id = link.header.segment;
     let mut at = Extent {
         state: SegmentState::Cut,
@@ -445,8 +441,7 @@ fn walk(link: &Link, found: &[Found], mark: Lsn, left_behind: bool, r: &mut Reco
             Found::Batch(b) => (b.begin, wrong_of(b)),
             Found::Damage { offset, why, .. } => (*offset, *why),
         };
-        let goes_on = || found[n..].iter().any(|f| matches!(f, Found::Batch(b) if b.is_whole()));
-        let is_rot = at.last_lsn < mark && !planted(Bug::TreatRotAsTornTail) && (!left_behind || goes_on());
+        let is_rot = at.last_lsn < mark && !planted(Bug::TreatRotAsTornTail);
         if !is_rot {
             r.torn_bytes += found[n..].iter().map(len_of).sum::<u64>();
             return (at, true);
