@@ -12,6 +12,7 @@ mod index;
 mod kill;
 mod mount;
 mod names;
+mod peers;
 mod policy;
 mod review;
 mod segtool;

@@ -5,8 +5,11 @@ mod failure;
 mod history;
 mod mount;
 mod mounts;
+mod peer;
 mod place;
+mod replicate;
 mod status;
+mod target;
 mod umount;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -66,6 +69,22 @@ enum Command {
     },
     #[command(flatten)]
     History(history::Command),
+    /// Other stores: who is trusted, and how to become so.
+    #[command(
+        after_help = "Examples:\n  segfs peer invite --grant /:two-way\n  segfs peer join host-a:7420 CODE --grant /:two-way"
+    )]
+    Peer {
+        #[command(subcommand)]
+        what: peer::PeerCommand,
+    },
+    /// Rules by which this store goes to others, and how they stand.
+    #[command(
+        after_help = "Examples:\n  segfs replicate add all --to peer:host-b --two-way\n  segfs replicate status --watch"
+    )]
+    Replicate {
+        #[command(subcommand)]
+        what: replicate::ReplicateCommand,
+    },
     /// Look at this machine: what stands in the way of mounting, or of speed, and what to do about it.
     #[command(after_help = "Examples:\n  segfs doctor\n  segfs doctor --json /srv/store")]
     Doctor {
@@ -89,6 +108,9 @@ struct MountArgs {
     /// Mount a moment of the store, read-only: a time, a tag, or a record (LSN:n). Works beside a mount of the present.
     #[arg(long, value_name = "TIME|TAG|LSN:n")]
     at: Option<String>,
+    /// Listen there for peers: ADDRESS:PORT. Without, as config.toml says.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "at")]
+    listen: Option<String>,
     /// Says READY on standard output once the mount answers.
     #[arg(long, hide = true)]
     say_ready: bool,
@@ -137,6 +159,8 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Outcome<()> {
         Command::Init { store } => init(store, out),
         Command::Umount { dir, lazy } => umount::run(dir, *lazy, out),
         Command::History(command) => history::run(command, cli.json),
+        Command::Peer { what } => peer::run(what, out),
+        Command::Replicate { what } => replicate::run(what, out),
         Command::Doctor { store } => doctor::run(store.as_deref(), out),
         Command::Status { at } => status::run(at.as_deref(), out),
     }

@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use segfs::{
     base::{Damage, Error},
     config, fuse,
-    serve::{Beat, Control, Events, SOCKET, Served},
+    serve::{Beat, Control, Events, Peers, SOCKET, Served},
     store::{Options, Recovered, Store},
     vfs::Vfs,
 };
@@ -79,13 +79,17 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
     });
     let (store, made_store, vfs, mount) = opened.inspect_err(|_| made_dir.undo())?;
     let events = events(&store, args);
-    let control = control(&store, &vfs, &mount, events.as_ref(), args);
+    let peers = peers(&store, args, events.as_ref());
+    let control = control(&store, &vfs, &mount, (events.as_ref(), peers.as_ref()), args);
     let beat = Beat::start(&vfs, &store, events.as_ref())
         .inspect_err(|e| eprintln!("segfs: no versions are made while files are open: {e}"));
     announce(args, &store, made_store.0.is_some(), made_dir.any(), json);
     let waited = wait(mount, signals, &mounts::absolute(&args.mountpoint), json);
     drop(beat);
     vfs.release_all();
+    if let Some(peers) = &peers {
+        peers.stop();
+    }
     let closed = store.close();
     // It answers to the end, and is gone before the store's lock is.
     drop(control);
@@ -225,12 +229,22 @@ fn events(store: &Store, args: &MountArgs) -> Option<Arc<Events>> {
         .ok()
 }
 
+/// Begins to know other stores. What is wrong with that is said; the mount works all the same.
+fn peers(store: &Arc<Store>, args: &MountArgs, events: Option<&Arc<Events>>) -> Option<Arc<Peers>> {
+    if store.is_read_only() {
+        return None;
+    }
+    Peers::start(store, args.listen.clone(), events)
+        .inspect_err(|failure| eprintln!("segfs: no peers are served: {}", failure.value()["error"]["why"]))
+        .ok()
+}
+
 /// Opens the control socket. Without one the mount works all the same, but can't be asked.
 fn control(
     store: &Arc<Store>,
     vfs: &Arc<Vfs>,
     mount: &fuse::Mount,
-    events: Option<&Arc<Events>>,
+    (events, peers): (Option<&Arc<Events>>, Option<&Arc<Peers>>),
     args: &MountArgs,
 ) -> Option<Control> {
     if store.is_read_only() {
@@ -238,7 +252,7 @@ fn control(
         return None;
     }
     let served = Served::new(Arc::clone(store), Arc::clone(vfs), mount.requests(), &args.mountpoint);
-    Control::start(served.with_events(events.cloned()))
+    Control::start(served.with_events(events.cloned()).with_peers(peers.cloned()))
         .inspect_err(|e| {
             let place = args.store.join(SOCKET);
             eprintln!(
@@ -358,6 +372,9 @@ fn in_background(args: &MountArgs, json: bool) -> Outcome<()> {
     }
     if let Some(moment) = &args.at {
         command.arg("--at").arg(moment);
+    }
+    if let Some(listen) = &args.listen {
+        command.arg("--listen").arg(listen);
     }
     command.arg("--").arg(&args.store).arg(&args.mountpoint);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;

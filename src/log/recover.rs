@@ -147,6 +147,7 @@ pub(super) fn recover(
         write_wanted: false,
         spare_wanted: false,
         short: false,
+        followed: false,
     };
     Ok((tail, r))
 }

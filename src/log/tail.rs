@@ -73,6 +73,8 @@ pub(super) struct Tail {
     pub(super) spare_wanted: bool,
     /// The active segment is one of the reserve.
     pub(super) short: bool,
+    /// Somebody waits for the next record.
+    pub(super) followed: bool,
 }
 
 impl Tail {

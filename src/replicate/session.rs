@@ -27,6 +27,8 @@ pub struct Me {
     pub epoch: Epoch,
     /// What the other side may do here.
     pub grants: Vec<Grant>,
+    /// A rule of this store sends its facts to the other side. Without, they go there only if the other side asks for them.
+    pub sends: bool,
     /// From where on the log may have what the other side lacks: [`Session::cursor`] of an earlier connection, else the first
     /// record. A wrong one costs time, not facts.
     pub cursor: Lsn,
@@ -197,6 +199,12 @@ impl Session {
         self.effects.pop_front()
     }
 
+    /// Is there something to do?
+    #[must_use]
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
     /// Bytes for the other side, up to about so many: none, if there are none now.
     pub fn output(&mut self, most: usize) -> Vec<u8> {
         let mut out = Vec::new();
@@ -255,7 +263,8 @@ impl Session {
                 if grants.len() > PEER_GRANTS {
                     return Err(Bye::TooMuch);
                 }
-                self.sending.granted = grants.iter().any(|g| g.write && g.path.is_empty());
+                let mut all = grants.iter().filter(|g| g.write && g.path.is_empty());
+                self.sending.granted = all.any(|g| self.me.sends || (g.asks && self.may_read));
                 self.step = Step::Knowledge;
             }
             (Step::Knowledge, Message::Knowledge(stretches, last)) => {

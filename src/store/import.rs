@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    Store,
+    How, Store,
     apply::Apply,
     exchange::Parcel,
     knowledge::note_held,
@@ -366,6 +366,7 @@ impl Store {
         self.check_lsn(got, lsn)?;
         self.land(state, next.clone(), lsn, &changes)?;
         apart.done();
+        self.tell_touched(&changes);
         Ok(lsn)
     }
 
@@ -404,7 +405,7 @@ impl Store {
     }
 
     fn name_twin(&self, ino: Ino) -> Result<bool> {
-        let (_, named) = self.run(|op| {
+        let (_, named) = self.run_as(How { told: true, ..How::default() }, |op| {
             let twin = op.apply.txn.object(ino)?;
             let place = twin.attributes.link.as_ref().and_then(|l| Some((l.placed?, l.name.clone())));
             let at = match &place {
