@@ -24,10 +24,10 @@ pub struct Target {
 
 /// The store of a command.
 pub enum At {
-    /// A mount or `segfs serve` has it.
+    /// A mount has it.
     Open(PathBuf, Client),
     /// Nobody has it, and nobody gets it while this is there.
-    Closed(PathBuf, Store),
+    Closed(PathBuf, Box<Store>),
 }
 
 impl Target {
@@ -49,7 +49,7 @@ impl Target {
             return Ok(At::Open(path, client));
         }
         let store = super::open(&path, Options::default(), &|_, _| {})?.store;
-        Ok(At::Closed(path, store))
+        Ok(At::Closed(path, Box::new(store)))
     }
 }
 
