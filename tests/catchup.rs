@@ -297,6 +297,36 @@ fn what_the_sender_removed_is_lacking_until_another_supplies_it() {
 }
 
 #[test]
+fn what_was_purged_comes_back_from_nobody() {
+    let d = tempfile::tempdir().unwrap();
+    let (a, b, c) = (new(d.path(), "a"), new(d.path(), "b"), new(d.path(), "c"));
+    let f = file(&a, Ino::FIRST, "f", &[1; 9000]);
+    (2..5_u8).for_each(|n| _ = edit(&a, f, &[n; 9000]));
+    let mut ids: Vec<_> = a.view().versions(f, None, 9).unwrap().iter().map(|v| v.id).collect();
+    take(&a, &b, &parcels(&a, &b));
+    a.unlink(Ino::FIRST, b"f").unwrap();
+    a.reap(f).unwrap();
+    assert_eq!(a.purge_objects(&[f]).unwrap(), (4, 0));
+    a.erase(&[f], &|_, _| {}).unwrap();
+    let is_gone = |s: &Store| ids.iter().all(|id| s.find_version(*id).unwrap().is_none());
+    take(&b, &a, &parcels(&b, &a));
+    assert!(is_gone(&a) && a.lacking(None, 9).unwrap().is_empty());
+    // Who is told from the index knows that they were there, and has nothing of them.
+    tell(&a, &c, a.catch_up(Lsn::new(0)).unwrap(), &mut |_| {});
+    let lacking = c.lacking(None, 9).unwrap();
+    assert_eq!(supply_all(&a, &c), 0);
+    // A purge there takes them too, before somebody supplies them.
+    assert_eq!(c.purge_objects(&[lacking[0].ino]).unwrap(), (4, 0));
+    assert_eq!(supply_all(&b, &c), 0);
+    take(&b, &c, &parcels(&b, &c));
+    assert!(is_gone(&c) && c.lacking(None, 9).unwrap().is_empty());
+    let mut told: Vec<_> = lacking.iter().map(|l| l.version).collect();
+    ids.sort();
+    told.sort();
+    assert_eq!(told, ids);
+}
+
+#[test]
 fn what_would_go_at_once_is_declined_and_never_asked_for() {
     let d = tempfile::tempdir().unwrap();
     let (a, b, c) = (new(d.path(), "a"), new(d.path(), "b"), new(d.path(), "c"));

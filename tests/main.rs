@@ -12,6 +12,7 @@ mod index;
 mod kill;
 mod mount;
 mod names;
+mod operate;
 mod peers;
 mod policy;
 mod review;

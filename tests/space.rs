@@ -165,3 +165,77 @@ fn what_is_locked_held_tagged_or_shown_stays() {
     assert_eq!(expire_all(&store, FAR_ON + 1), 1);
     assert_eq!(versions(&store, ino).len(), 1);
 }
+
+/// Many names, so that the index is something.
+fn with_names(path: &Path) -> Store {
+    let store = Store::create(path, options()).unwrap();
+    let new = NewObject::file(0o644, Owner::default());
+    for n in 0..20_000 {
+        store.create_object(Ino::FIRST, format!("name-{n:06}").as_bytes(), &new).unwrap();
+    }
+    store
+}
+
+#[test]
+fn a_base_costs_what_changed_and_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = with_names(&path);
+    let bytes = |store: &Store| store.status().log.bytes;
+    let spent = |store: &Store| {
+        let before = bytes(store);
+        store.write_base().unwrap();
+        bytes(store) - before
+    };
+    let whole = spent(&store);
+    assert!(whole > 500_000, "{whole}");
+    let touch = |store: &Store, name: &str| {
+        let ino = store.view().lookup(Ino::FIRST, name.as_bytes()).unwrap().ino;
+        store.write(ino, 0, b"changed").unwrap();
+        store.commit_version(ino).unwrap();
+    };
+    touch(&store, "name-000077");
+    let second = spent(&store);
+    assert!(second * 4 < whole, "{second} after {whole}");
+    store.close().unwrap();
+    drop(store);
+
+    // Another opening knows it, and goes on from it.
+    let store = Store::open(&path, options()).unwrap();
+    touch(&store, "name-011111");
+    let third = spent(&store);
+    assert!(third * 4 < whole, "{third} after {whole}");
+    store.close().unwrap();
+    drop(store);
+    let i = Inspection::open(&path).unwrap();
+    assert_eq!(i.check_index(&|_, _| {}).unwrap().different, 0);
+    drop(i);
+
+    // Without an index, it is put together from the pieces of all three.
+    std::fs::remove_dir_all(path.join("index")).unwrap();
+    let store = Store::open(&path, options()).unwrap();
+    assert!(store.recovered().log.replayed < 100, "{:?}", store.recovered().log);
+    assert_eq!(store.view().entries(Ino::FIRST, None, 99_999).unwrap().len(), 20_000);
+    let ino = store.view().lookup(Ino::FIRST, b"name-000077").unwrap().ino;
+    assert_eq!(store.view().attributes(ino).unwrap().size, 7);
+    let fourth = spent(&store);
+    assert!(fourth * 4 < whole, "{fourth} after {whole}");
+    store.close().unwrap();
+}
+
+#[test]
+fn what_a_base_covers_is_given_back_after_another_opening_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (store, _) = rewritten(&path);
+    store.set_retention(Retention::everywhere(Policy::Last(2)));
+    expire_all(&store, FAR_ON);
+    store.write_base().unwrap();
+    store.close().unwrap();
+    drop(store);
+    let store = Store::open(&path, options()).unwrap();
+    let done = store.clean(Goal { bytes: 4 << 20, live_percent: 60 }).unwrap();
+    assert!(done.bytes >= 4 << 20, "{done:?}");
+    assert_eq!(done.base_bytes, 0, "the one that is there is enough");
+    store.close().unwrap();
+}

@@ -29,6 +29,8 @@ pub const CHUNK_BYTES: u64 = 128 << 10;
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// A segment file's size on a small disk at least, in bytes.
 pub const SEGMENT_BYTES_SMALL: u64 = 8 << 20;
+/// Changed rows of the index kept in memory on a small disk at least, in bytes.
+pub const MEMTABLE_BYTES_SMALL: u64 = 1 << 20;
 /// The smallest segment size that can be asked for, in bytes (the simulator uses small ones).
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// The largest segment size that can be asked for, in bytes.
@@ -38,7 +40,7 @@ pub const BLOCK_BYTES: u64 = 4096;
 /// Records that wait in memory for the next commit, in bytes; who appends past it writes first.
 pub const TAIL_BYTES: usize = 16 << 20;
 /// Segment files kept ready to be used again.
-pub const SPARE_SEGMENTS: usize = 5;
+pub const SPARE_SEGMENTS: usize = 11;
 /// Of these, so many are held back for what frees space on a full disk.
 pub const RESERVE_SEGMENTS: usize = 3;
 /// How long what nobody synced may stay in memory, in milliseconds.
@@ -57,8 +59,8 @@ pub const DEPTH: usize = 100_000;
 pub const CHANGES_PER_RECORD: usize = 16_384;
 /// Chunks with something in them that one record makes holes.
 pub const CLEARED_CHUNKS: usize = 4096;
-/// Rows in one piece of a base, in bytes of keys and values.
-pub const BASE_PIECE_BYTES: usize = 1 << 20;
+/// Rows in one piece of a base at most, in bytes of keys and values; as a rule a third of it.
+pub const BASE_PIECE_BYTES: usize = 256 << 10;
 /// How long a commit waits at most for others that are about to join it, in nanoseconds.
 pub const GATHER_NS: u64 = 60_000;
 /// Who waits for a commit looks for so long before it sleeps, if the last commit took no longer, in nanoseconds.
@@ -79,6 +81,8 @@ pub const CONTROL_REQUEST_BYTES: usize = 64 << 10;
 pub const CONTROL_ANSWER_BYTES: usize = 256 << 20;
 /// How long the control socket waits for a whole request, and for an answer to be taken, in milliseconds.
 pub const CONTROL_PATIENCE_MS: u64 = 10_000;
+/// How long one connection keeps segments in their places, in milliseconds.
+pub const CONTROL_HOLD_MS: u64 = 30 * 60_000;
 /// How long a status waits for operations under way, and for a first count of what is live, in milliseconds.
 pub const STATUS_PATIENCE_MS: u64 = 500;
 

@@ -1,13 +1,18 @@
 //! The command line: arguments to calls of the library, errors to messages and exit codes.
 
 mod doctor;
+mod du;
 mod failure;
+mod gc;
 mod history;
 mod mount;
 mod mounts;
+mod named;
 mod peer;
 mod place;
+mod purge;
 mod replicate;
+mod scrub;
 mod status;
 mod target;
 mod umount;
@@ -84,6 +89,56 @@ enum Command {
     Replicate {
         #[command(subcommand)]
         what: replicate::ReplicateCommand,
+    },
+    /// Let go what no policy keeps, and give back what is dead, now.
+    #[command(after_help = "Examples:\n  segfs gc --dry-run ~/mnt\n  segfs gc --json /srv/store")]
+    Gc {
+        /// A directory in a mount, or a store that nobody has mounted.
+        #[arg(default_value = ".")]
+        at: PathBuf,
+        /// Only say what would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show how many bytes are live, history and dead.
+    #[command(
+        after_help = "Examples:\n  segfs du --versions ~/mnt/docs\n  segfs du --versions --json /srv/store"
+    )]
+    Du {
+        /// A file or directory in a mount, or a store that nobody has mounted.
+        #[arg(default_value = ".")]
+        path: PathBuf,
+        /// Say what history takes beside the present; du(1) knows only that.
+        #[arg(long, required = true)]
+        versions: bool,
+    },
+    /// Remove a file and all its versions, or one version, for good.
+    #[command(
+        after_help = "Examples:\n  segfs purge --wait secrets.txt\n  segfs purge --json --store /srv/store docs/report.txt@3"
+    )]
+    Purge {
+        /// The file, with @N for one version: its number, -1 for the one before the present, or @id:ID.
+        #[arg(value_name = "PATH[@V]")]
+        path: PathBuf,
+        /// Wait until the bytes are overwritten on the disk.
+        #[arg(long)]
+        wait: bool,
+        /// The path is one in this store, which nobody has mounted.
+        #[arg(long)]
+        store: Option<PathBuf>,
+    },
+    /// Read everything in a store, and report what is damaged.
+    #[command(after_help = "Examples:\n  segfs scrub --rate 20M ~/mnt\n  segfs scrub --json /srv/store")]
+    Scrub {
+        /// A directory in a mount, or a store that nobody has mounted.
+        #[arg(default_value = ".")]
+        at: PathBuf,
+        /// Bytes a second at most, with K, M or G; without, as fast as the disk is.
+        #[arg(long, value_parser = scrub::rate)]
+        rate: Option<u64>,
+        /// From the beginning, also if the last one was broken off.
+        #[arg(long)]
+        anew: bool,
     },
     /// Look at this machine: what stands in the way of mounting, or of speed, and what to do about it.
     #[command(after_help = "Examples:\n  segfs doctor\n  segfs doctor --json /srv/store")]
@@ -162,6 +217,10 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Outcome<()> {
         Command::Peer { what } => peer::run(what, out),
         Command::Replicate { what } => replicate::run(what, out),
         Command::Doctor { store } => doctor::run(store.as_deref(), out),
+        Command::Gc { at, dry_run } => gc::run(at, *dry_run, out),
+        Command::Du { path, versions: _ } => du::run(path, out),
+        Command::Purge { path, wait, store } => purge::run(path, *wait, store.as_deref(), out),
+        Command::Scrub { at, rate, anew } => scrub::run(at, rate.unwrap_or(0), *anew, out),
         Command::Status { at } => status::run(at.as_deref(), out),
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     failure::{FAILED, Failure, NOT_FOUND, Outcome, Output},
-    target::{At, Target, ask},
+    named::{At, Named, ask},
 };
 
 /// What may be done about peers.
@@ -20,7 +20,7 @@ pub enum PeerCommand {
     /// Print the name of this store's key, to read out or copy.
     Id {
         #[command(flatten)]
-        target: Target,
+        store: Named,
     },
     /// Print a code with which another store can join, once, within 15 minutes.
     Invite {
@@ -28,7 +28,7 @@ pub enum PeerCommand {
         #[arg(long, value_name = "PATH:ACCESS")]
         grant: String,
         #[command(flatten)]
-        target: Target,
+        store: Named,
     },
     /// Join the store that made a code: both trust each other's key from then on.
     Join {
@@ -43,41 +43,41 @@ pub enum PeerCommand {
         #[arg(long = "as", value_name = "NAME")]
         called: Option<String>,
         #[command(flatten)]
-        target: Target,
+        store: Named,
     },
     /// List the peers.
     List {
         #[command(flatten)]
-        target: Target,
+        store: Named,
     },
     /// Trust a peer no more; its connection ends.
     Rm {
         /// As `segfs peer list` names it.
         name: String,
         #[command(flatten)]
-        target: Target,
+        store: Named,
     },
 }
 
 /// Does what a command says.
 pub fn run(command: &PeerCommand, out: &mut Output) -> Outcome<()> {
     match command {
-        PeerCommand::Id { target } => {
-            let told = told(target.find("the key can't be told")?, None)?;
+        PeerCommand::Id { store } => {
+            let told = told(store.find("the key can't be told")?, None)?;
             let id = told["id"].as_str().unwrap_or_default();
             if out.json { out.value(&json!({"id": id})) } else { out.line(id) }
         }
-        PeerCommand::Invite { grant, target } => invite(grant, target, out),
-        PeerCommand::Join { address, code, grant, called, target } => {
-            join_at(address, code, grant, called.as_deref(), target, out)
+        PeerCommand::Invite { grant, store } => invite(grant, store, out),
+        PeerCommand::Join { address, code, grant, called, store } => {
+            join_at(address, code, grant, called.as_deref(), store, out)
         }
-        PeerCommand::List { target } => {
-            let told = told(target.find("peers can't be listed")?, None)?;
+        PeerCommand::List { store } => {
+            let told = told(store.find("peers can't be listed")?, None)?;
             list(&told, out)
         }
-        PeerCommand::Rm { name, target } => {
+        PeerCommand::Rm { name, store } => {
             let told = told(
-                target.find(&format!("{name} can't be removed"))?,
+                store.find(&format!("{name} can't be removed"))?,
                 Some(PeeringEdit::RemovePeer(name.clone())),
             )?;
             list(&told, out)
@@ -116,10 +116,10 @@ fn access(grant: &str, what: &str) -> Outcome<Access> {
     word.parse().map_err(|why: String| Failure::usage(what, why, next))
 }
 
-fn invite(grant: &str, target: &Target, out: &mut Output) -> Outcome<()> {
+fn invite(grant: &str, store: &Named, out: &mut Output) -> Outcome<()> {
     let what = "no invite can be made";
     let access = access(grant, what)?;
-    let (code, listens) = match target.find(what)? {
+    let (code, listens) = match store.find(what)? {
         At::Open(_, mut client) => {
             let request = json!({"request": "peers", "invite": access.to_string()});
             let told = ask(&mut client, &request, what)?;
@@ -153,7 +153,7 @@ fn join_at(
     code: &str,
     grant: &str,
     called: Option<&str>,
-    target: &Target,
+    store: &Named,
     out: &mut Output,
 ) -> Outcome<()> {
     let what = format!("{address} can't be joined");
@@ -161,7 +161,7 @@ fn join_at(
     let code: Code = code.parse().map_err(|e| {
         Failure::usage(&what, format!("the code is not one: {e}"), "copy it as segfs peer invite printed it")
     })?;
-    let mut at = target.find(&what)?;
+    let mut at = store.find(&what)?;
     let failed = |e| Failure::system(&what, &e);
     let (key, listens): (Key, Option<String>) = match &mut at {
         At::Open(path, client) => {

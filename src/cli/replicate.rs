@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     failure::{Failure, NOT_FOUND, Outcome, Output},
+    named::Named,
     peer::told,
-    target::Target,
 };
 
 /// What may be done about rules.
@@ -29,33 +29,33 @@ pub enum ReplicateCommand {
         #[arg(long)]
         two_way: bool,
         #[command(flatten)]
-        target: Target,
+        store: Named,
     },
     /// List the rules.
     List {
         #[command(flatten)]
-        target: Target,
+        store: Named,
     },
     /// Remove a rule. What has crossed stays on both sides.
     Rm {
         /// The rule.
         name: String,
         #[command(flatten)]
-        target: Target,
+        store: Named,
     },
     /// Have a rule wait.
     Pause {
         /// The rule.
         name: String,
         #[command(flatten)]
-        target: Target,
+        store: Named,
     },
     /// Have it go on.
     Resume {
         /// The rule.
         name: String,
         #[command(flatten)]
-        target: Target,
+        store: Named,
     },
     /// Show how far each rule is behind, and what would be lost if this host died now.
     Status {
@@ -63,7 +63,7 @@ pub enum ReplicateCommand {
         #[arg(long)]
         watch: bool,
         #[command(flatten)]
-        target: Target,
+        store: Named,
     },
 }
 
@@ -71,19 +71,19 @@ pub enum ReplicateCommand {
 pub fn run(command: &ReplicateCommand, out: &mut Output) -> Outcome<()> {
     let what = "rules of replication can't be changed";
     match command {
-        ReplicateCommand::Add { name, to, prefix, two_way, target } => {
+        ReplicateCommand::Add { name, to, prefix, two_way, store } => {
             let rule = checked(name, to, prefix, *two_way)?;
-            let told = told(target.find(what)?, Some(PeeringEdit::Rule(name.clone(), rule)))?;
+            let told = told(store.find(what)?, Some(PeeringEdit::Rule(name.clone(), rule)))?;
             list(&told, out)
         }
-        ReplicateCommand::List { target } => list(&told(target.find("rules can't be listed")?, None)?, out),
-        ReplicateCommand::Rm { name, target } => {
-            list(&told(target.find(what)?, Some(PeeringEdit::RemoveRule(name.clone())))?, out)
+        ReplicateCommand::List { store } => list(&told(store.find("rules can't be listed")?, None)?, out),
+        ReplicateCommand::Rm { name, store } => {
+            list(&told(store.find(what)?, Some(PeeringEdit::RemoveRule(name.clone())))?, out)
         }
-        ReplicateCommand::Pause { name, target } => pause(name, true, target, out),
-        ReplicateCommand::Resume { name, target } => pause(name, false, target, out),
-        ReplicateCommand::Status { watch, target } => loop {
-            let told = told(target.find("how rules stand can't be told")?, None)?;
+        ReplicateCommand::Pause { name, store } => pause(name, true, store, out),
+        ReplicateCommand::Resume { name, store } => pause(name, false, store, out),
+        ReplicateCommand::Status { watch, store } => loop {
+            let told = told(store.find("how rules stand can't be told")?, None)?;
             status(&told, out)?;
             out.finish()?;
             if !watch {
@@ -117,16 +117,16 @@ fn checked(name: &str, to: &str, prefix: &str, two_way: bool) -> Outcome<Replica
     Ok(ReplicationRule { peer: peer.to_owned(), paused: false })
 }
 
-fn pause(name: &str, paused: bool, target: &Target, out: &mut Output) -> Outcome<()> {
+fn pause(name: &str, paused: bool, store: &Named, out: &mut Output) -> Outcome<()> {
     let what = format!("the rule {name} can't be changed");
-    let before = told(target.find(&what)?, None)?;
+    let before = told(store.find(&what)?, None)?;
     let mut rules = before["rules"].as_array().into_iter().flatten();
     let to = rules.find(|r| r["name"] == name).and_then(|r| r["to"].as_str()).unwrap_or_default();
     let Some(peer) = to.strip_prefix("peer:") else {
         return Err(Failure::new(NOT_FOUND, what, "there is no such rule", "segfs replicate list"));
     };
     let rule = ReplicationRule { peer: peer.to_owned(), paused };
-    list(&told(target.find(&what)?, Some(PeeringEdit::Rule(name.to_owned(), rule)))?, out)
+    list(&told(store.find(&what)?, Some(PeeringEdit::Rule(name.to_owned(), rule)))?, out)
 }
 
 fn list(told: &Value, out: &mut Output) -> Outcome<()> {

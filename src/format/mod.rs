@@ -5,7 +5,7 @@
 //! are bounded before memory is allocated, and nothing panics.
 
 mod attribute_code;
-mod base_piece;
+mod bases;
 pub mod checksum;
 pub mod code;
 pub mod compress;

@@ -15,7 +15,7 @@ use super::{
     moments::Moments,
 };
 pub use super::{
-    base_piece::BasePiece,
+    bases::{BaseList, BasePiece, BaseRecord, BaseRow},
     hash_tree::{HashGroupRow, HashTreeRow},
     markers::{Departure, LineageRow, MarkerRow},
     moments::MomentsRow,
@@ -94,6 +94,8 @@ pub mod kind {
     pub const OWED: u8 = 0x2a;
     /// The LSN up to which what came here can be told from the index only.
     pub const FILLED: u8 = 0x32;
+    /// number -> [`super::BaseRow`]: where the list of the newest base lies.
+    pub const BASE: u8 = 0x33;
     /// lineage -> [`super::LineageRow`], of those that a link continues.
     pub const LINEAGE: u8 = 0x2e;
     /// inode, number, version id -> LSN of the version, of objects whose versions did not come in the order of their numbers.
@@ -302,6 +304,11 @@ pub mod key {
     #[must_use]
     pub fn listed(list: u8, ino: Ino) -> Vec<u8> {
         Key::new(list).u64(ino.get()).done()
+    }
+    /// A part of the list of the newest base.
+    #[must_use]
+    pub fn base(part: u32) -> Vec<u8> {
+        Key::new(kind::BASE).u32(part).done()
     }
     /// Where the cleaner put an extent.
     #[must_use]

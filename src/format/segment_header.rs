@@ -59,6 +59,31 @@ pub struct SegmentHeader {
     pub durable_lsn: Lsn,
 }
 
+/// What a recycled file has in place of a header until it gets one.
+const RECYCLED: [u8; 8] = *b"SEGFSOLD";
+
+/// The block of a file of an earlier segment that is to become this one.
+#[must_use]
+pub fn recycled(next: SegmentId) -> Vec<u8> {
+    let mut copy = vec![0; COPY];
+    copy[..8].copy_from_slice(&RECYCLED);
+    copy[8..16].copy_from_slice(&next.get().to_le_bytes());
+    let crc = crc_without(&copy, 16);
+    copy[16..20].copy_from_slice(&crc.to_le_bytes());
+    [&copy[..], &copy[..]].concat()
+}
+
+/// Which segment the file with this block was to become, if it was recycled and has no header yet.
+#[must_use]
+pub fn recycled_for(block: &[u8]) -> Option<SegmentId> {
+    let next = |copy: &[u8]| {
+        let crc = u32::from_le_bytes(copy[16..20].try_into().ok()?);
+        let id = u64::from_le_bytes(copy[8..16].try_into().ok()?);
+        (copy[..8] == RECYCLED && crc == crc_without(copy, 16)).then_some(SegmentId::new(id))
+    };
+    block.chunks_exact(COPY).find_map(next)
+}
+
 impl SegmentHeader {
     /// What its frames' checksums begin with.
     #[must_use]
@@ -157,6 +182,21 @@ mod tests {
             incarnation: Incarnation::new(7),
             durable_lsn: Lsn::new(4),
         }
+    }
+
+    #[test]
+    fn a_recycled_file_says_what_it_was_to_become() {
+        let block = recycled(SegmentId::new(9));
+        assert_eq!(block.len(), BYTES);
+        assert_eq!(recycled_for(&block), Some(SegmentId::new(9)));
+        assert!(SegmentHeader::decode(&block).is_err());
+        assert_eq!(recycled_for(&sample().encode()), None);
+        assert_eq!(recycled_for(&vec![0; BYTES]), None);
+        let mut flipped = block;
+        flipped[8] ^= 1;
+        assert_eq!(recycled_for(&flipped), Some(SegmentId::new(9)), "the other copy counts");
+        flipped[COPY + 8] ^= 1;
+        assert_eq!(recycled_for(&flipped), None);
     }
 
     #[test]

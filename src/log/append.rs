@@ -36,14 +36,14 @@ pub(super) enum Patience {
 }
 
 /// What an append needs before it can go into the tail.
-enum Room {
+pub(super) enum Room {
     Yes,
     WriteFirst,
     NewSegment,
 }
 
 impl Tail {
-    fn room_for(&self, bytes: u64, count: usize) -> Room {
+    pub(super) fn room_for(&self, bytes: u64, count: usize) -> Room {
         let Some(a) = &self.active else { return Room::NewSegment };
         let end = match &a.open {
             Some(b) => b.end_with(bytes),
@@ -91,6 +91,10 @@ impl Inner {
         }
         loop {
             t.check()?;
+            if t.ending {
+                self.changed.wait(&mut t);
+                continue;
+            }
             match t.room_for(bytes, records.len()) {
                 Room::Yes if !t.short || purse != Purse::Common => break,
                 Room::Yes => self.lead(&mut t, Self::end_shortage)?,
@@ -107,6 +111,22 @@ impl Inner {
             self.changed.notify_all();
         }
         Ok(out)
+    }
+
+    pub(super) fn await_room(&self, bytes: u64) -> Result<()> {
+        let mut t = self.tail.lock();
+        loop {
+            t.check()?;
+            if t.ending {
+                self.changed.wait(&mut t);
+                continue;
+            }
+            match t.room_for(bytes, 1) {
+                Room::Yes if t.short => self.lead(&mut t, Self::end_shortage)?,
+                Room::Yes | Room::WriteFirst => return Ok(()),
+                Room::NewSegment => self.lead(&mut t, |s, t| s.rotate(t, Purse::Common))?,
+            };
+        }
     }
 
     fn push(&self, t: &mut Guard<'_>, records: &[Record<'_>]) -> Vec<(Lsn, Location)> {
@@ -272,6 +292,10 @@ impl Inner {
     pub(super) fn verify_segment(&self, id: SegmentId) -> Result<Report> {
         let s = self.files.get(id).ok_or_else(|| gone(id, 0))?;
         let now = *s.now.lock();
+        if now.state == super::SegmentState::Active && now.end == BLOCK_BYTES {
+            // Its header is written with the first batch.
+            return Ok(Report { header: Some(s.header.clone()), end: BLOCK_BYTES, ..Report::default() });
+        }
         let end = (now.state != super::SegmentState::Sealed).then_some(now.end);
         segment::verify(&self.files.file(id)?, id, Some(self.store), end)
     }

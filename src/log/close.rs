@@ -60,11 +60,7 @@ impl Inner {
                 return Ok(());
             }
             t.check()?;
-            let led = self.lead(&mut t, |s, t| {
-                s.flush(t, true)?;
-                s.seal(t, true)
-            })?;
-            if led {
+            if self.lead(&mut t, |s, t| s.end_segment(t, true))? {
                 break;
             }
         }

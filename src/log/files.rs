@@ -1,21 +1,24 @@
 //! The segments of the log with their files, and the spare ones.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{SegmentState, retire::has_footer};
+use super::{SegmentState, erase::zero, retire::has_footer};
 use crate::{
     base::{
         Error, Lsn, Result, SegmentId, limits,
         planted::{Bug, planted},
     },
     disk::{Disk, DiskFile},
-    format::{Seed, SegmentHeader},
+    format::{Seed, SegmentHeader, segment_header},
     segment,
 };
 
@@ -83,7 +86,19 @@ pub(super) struct Files {
     retired: Mutex<Vec<Arc<Segment>>>,
     /// The names that were found at opening are durable as they were found.
     settled: Mutex<bool>,
+    /// Bytes of zeros written to new files.
+    filled: AtomicU64,
+    /// Segments whose files are overwritten once they are retired.
+    erase: Mutex<BTreeSet<SegmentId>>,
+    /// Held while retired files leave; in it what each [`Hold`] has a part of.
+    leaving: Mutex<Arc<()>>,
+    /// Holds count.
+    heed_holds: AtomicBool,
 }
+
+/// As long as this lives, the file of no segment goes away, unless space is short.
+#[derive(Debug)]
+pub struct Hold(#[expect(dead_code, reason = "it is counted")] Arc<()>);
 
 fn spare_path(name: &str) -> PathBuf {
     PathBuf::from(segment::SPARE_DIRECTORY).join(name)
@@ -98,6 +113,10 @@ impl Files {
             spare: Mutex::default(),
             retired: Mutex::default(),
             settled: Mutex::default(),
+            filled: AtomicU64::new(0),
+            erase: Mutex::default(),
+            leaving: Mutex::default(),
+            heed_holds: AtomicBool::new(true),
         }
     }
 
@@ -120,27 +139,36 @@ impl Files {
         Ok(())
     }
 
-    /// A crash can leave a file that was on its way to spare/ under its old name too: then it may be part of the log, and must not
-    /// be written to. It goes on under the old name alone.
+    /// A crash can leave a file that was on its way to spare/, or out of it, under both names: then it may be part of the log, or
+    /// become so, and must not be written to as a spare one. It goes on under its name among the segments alone, and of two
+    /// names in spare/ under one.
     fn drop_second_names(&self, names: &mut Vec<String>) -> std::io::Result<()> {
-        let mut failed = Ok(());
-        names.retain(|name| {
-            let Some(id) = name.strip_suffix(".old").and_then(|id| u64::from_str_radix(id, 16).ok()) else {
-                return true;
-            };
-            if self.disk.open(&segment::path(SegmentId::new(id)), false).is_err() {
-                return true;
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut seen = BTreeSet::new();
+        for name in self.disk.list(segment::DIRECTORY.as_ref())? {
+            seen.extend(self.disk.number(&PathBuf::from(segment::DIRECTORY).join(name))?);
+        }
+        let all = std::mem::take(names);
+        for name in all {
+            let path = spare_path(&name);
+            if self.disk.number(&path)?.is_none_or(|n| seen.insert(n)) {
+                names.push(name);
+            } else {
+                self.disk.remove(&path)?;
             }
-            if let Err(e) = self.disk.remove(&spare_path(name)) {
-                failed = Err(e);
-            }
-            false
-        });
-        failed
+        }
+        Ok(())
     }
 
     pub(super) fn spares(&self) -> usize {
         self.spare.lock().len()
+    }
+
+    /// Bytes of zeros written to new files so far.
+    pub(super) fn filled_bytes(&self) -> u64 {
+        self.filled.load(Relaxed)
     }
 
     pub(super) fn insert(&self, s: Arc<Segment>) {
@@ -304,7 +332,7 @@ impl Files {
             let path = spare_path(&name);
             let ready = self.disk.open(&path, true).and_then(|f| {
                 let len = f.len()?;
-                let wiped = wipe(&*f)?;
+                let wiped = wipe(&*f, id)?;
                 if len > capacity {
                     f.set_len(capacity)?;
                 } else if len < capacity {
@@ -370,10 +398,40 @@ impl Files {
                 return written.map_err(|e| Error::io("making a spare segment", e));
             }
             file.start_writeback(at, n as u64);
+            self.filled.fetch_add(n as u64, Relaxed);
             at += n as u64;
         }
         file.sync().map_err(|e| Error::io("making a spare segment", e))?;
         self.spare.lock().push(name.into());
+        Ok(())
+    }
+
+    /// The files of these segments are overwritten once they are retired.
+    pub(super) fn erase_when_retired(&self, ids: &[SegmentId]) {
+        self.erase.lock().extend(ids);
+    }
+
+    /// Is one of these retired and still read by somebody?
+    pub(super) fn is_retired(&self, ids: &[SegmentId]) -> bool {
+        self.retired.lock().iter().any(|s| ids.contains(&s.id()))
+    }
+
+    /// Overwrites all spare files, and removes those that are too many. Nobody gets one meanwhile.
+    pub(super) fn erase_spares(&self) -> Result<()> {
+        self.settle_names()?;
+        let mut spare = self.spare.lock();
+        for name in &*spare {
+            let path = spare_path(name);
+            self.disk
+                .open(&path, true)
+                .and_then(|f| zero(&*f, 0, f.len()?).and_then(|()| f.sync()))
+                .map_err(|e| Error::io(format!("overwriting {}", path.display()), e))?;
+        }
+        while spare.len() > limits::SPARE_SEGMENTS {
+            if let Some(name) = spare.pop() {
+                let _ = self.disk.remove(&spare_path(&name));
+            }
+        }
         Ok(())
     }
 
@@ -382,7 +440,9 @@ impl Files {
         self.open.lock().files.remove(&id);
         let path = segment::path(id);
         let mut spare = self.spare.lock();
-        let done = if spare.len() < limits::SPARE_SEGMENTS {
+        // What is to be overwritten is so among the spare files: out of the log first, where it would be missed.
+        let keep = self.erase.lock().remove(&id) || spare.len() < limits::SPARE_SEGMENTS;
+        let done = if keep {
             let name = format!("{:016x}.old", id.get());
             self.disk.rename(&path, &spare_path(&name)).map(|()| spare.push(name))
         } else {
@@ -418,6 +478,10 @@ impl Files {
 
     /// Recycles what was retired and is not read any more. A file becomes usable only when its old name is durably gone.
     pub(super) fn recycle_retired(&self) -> Result<()> {
+        let leaving = self.leaving.lock();
+        if Arc::strong_count(&leaving) > 1 && self.heed_holds.load(Relaxed) {
+            return Ok(());
+        }
         loop {
             let free = self.free_to_go();
             if free.is_empty() {
@@ -428,6 +492,16 @@ impl Files {
             }
             self.sync_directories(true)?;
         }
+    }
+
+    /// From now on, what is retired stays where it is.
+    pub(super) fn hold(&self) -> Hold {
+        Hold(Arc::clone(&self.leaving.lock()))
+    }
+
+    /// Do holds count? Not while space is short.
+    pub(super) fn heed_holds(&self, heed: bool) {
+        self.heed_holds.store(heed, Relaxed);
     }
 
     /// Takes those off the list of retired segments that nobody reads and that need not wait for their predecessors.
@@ -463,10 +537,10 @@ impl Files {
         let _ = self.disk.remove(&segment::path(id));
     }
 
-    /// Removes spare files beyond the reserve.
-    pub(super) fn trim_spares(&self) {
+    /// Removes spare files beyond the reserve, this many at most.
+    pub(super) fn trim_spares(&self, most: usize) {
         let mut spare = self.spare.lock();
-        while spare.len() > limits::RESERVE_SEGMENTS {
+        for _ in 0..most.min(spare.len().saturating_sub(limits::RESERVE_SEGMENTS)) {
             if let Some(name) = spare.pop() {
                 let _ = self.disk.remove(&spare_path(&name));
             }
@@ -476,13 +550,14 @@ impl Files {
 
 /// Takes the header of its last life out of a spare file; true if there was one. It is synced before the file gets a
 /// segment's name, so that a file among the segments that has another segment's header was put there by somebody, and is
-/// nothing to write over.
-fn wipe(file: &dyn DiskFile) -> std::io::Result<bool> {
+/// nothing to write over. What stands there then says which segment it is to become: a name that it had before may still
+/// be there after a crash, if a directory could not be synced.
+fn wipe(file: &dyn DiskFile, next: SegmentId) -> std::io::Result<bool> {
     let mut block = [0; limits::BLOCK_BYTES as usize];
     let n = file.read_at(&mut block, 0)?;
     if block[..n].iter().all(|b| *b == 0) {
         return Ok(false);
     }
-    file.write_at(&[&[0; limits::BLOCK_BYTES as usize]], 0)?;
+    file.write_at(&[&segment_header::recycled(next)], 0)?;
     Ok(true)
 }

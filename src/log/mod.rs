@@ -10,6 +10,7 @@
 mod append;
 mod close;
 mod cut;
+mod erase;
 mod files;
 mod recover;
 mod retire;
@@ -36,6 +37,7 @@ pub use crate::{
     format::{BodyHeader, Kind, Origin, Prepared, flags},
     segment::{Location, OwnedRecord},
 };
+pub use files::Hold;
 pub use recover::{Recovery, ReplayRecord};
 pub use retire::Listing;
 pub use subscribe::{Heads, Next, Subscription};
@@ -166,6 +168,8 @@ pub struct Status {
     pub syncs: u64,
     /// Bytes written.
     pub bytes: u64,
+    /// Bytes of zeros written to new segment files, so that later syncs into them are quick.
+    pub filled_bytes: u64,
     /// Spare segment files, those held in reserve included.
     pub spares: u64,
     /// The disk is full: only what frees space is appended.
@@ -334,6 +338,19 @@ impl Log {
         self.inner.append(records, self, Purse::Cleaner)
     }
 
+    /// Gives the space of a spare file back to the disk, if one is left beside the reserve.
+    pub fn drop_spare(&self) {
+        self.inner.files.trim_spares(1);
+    }
+
+    /// Does beforehand what an append of so many bytes by anybody would have to do first, if that takes a segment.
+    ///
+    /// # Errors
+    /// As of [`append`](Self::append).
+    pub fn await_room(&self, bytes: u64) -> Result<()> {
+        self.inner.await_room(bytes.min(self.inner.max_append_bytes()))
+    }
+
     /// Holds segments in reserve again, if some were used up, and there is room by now.
     ///
     /// # Errors
@@ -467,6 +484,17 @@ impl Log {
         self.inner.retire(ids)
     }
 
+    /// Keeps the files of all segments where they are, for somebody who reads them from outside: those that are retired meanwhile too.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        self.inner.files.hold()
+    }
+
+    /// Whether anybody's [`Hold`] counts: not while space is short.
+    pub fn heed_holds(&self, heed: bool) {
+        self.inner.files.heed_holds(heed);
+    }
+
     /// Checks a segment of the log through and through.
     ///
     /// # Errors
@@ -486,7 +514,7 @@ impl Log {
         let closed = self.inner.close();
         self.stop_worker();
         if closed.is_ok() {
-            self.inner.files.trim_spares();
+            self.inner.files.trim_spares(usize::MAX);
         }
         closed
     }
@@ -507,6 +535,7 @@ impl Log {
             batches: c.batches.load(Relaxed),
             syncs: c.syncs.load(Relaxed),
             bytes: c.bytes.load(Relaxed),
+            filled_bytes: self.inner.files.filled_bytes(),
             spares: self.inner.files.spares() as u64,
         }
     }

@@ -5,7 +5,12 @@
 
 use std::sync::Arc;
 
-use super::{Inner, Log, OwnedRecord, SegmentState, files::Segment, gone};
+use super::{
+    Inner, Log, OwnedRecord, SegmentState,
+    append::Room,
+    files::{Purse, Segment},
+    gone,
+};
 use crate::{
     base::{Damage, Error, FsError, Lsn, Result, SegmentId, limits::BLOCK_BYTES},
     disk::DiskFile,
@@ -84,6 +89,32 @@ impl Log {
     pub fn has_footer(&self, id: SegmentId) -> Result<bool> {
         let s = self.inner.files.get(id).ok_or_else(|| gone(id, 0))?;
         Ok(has_footer(&*self.inner.files.file(id)?, &s))
+    }
+
+    /// Does beforehand what an append of so many bytes and records by the cleaner would have to do first: writing out, or
+    /// beginning a segment. So the append itself takes no longer than a copy, as a rule.
+    ///
+    /// # Errors
+    /// As of [`append_cleaning`](Self::append_cleaning).
+    pub fn make_room(&self, bytes: u64, records: usize) -> Result<()> {
+        let mut t = self.inner.tail.lock();
+        loop {
+            t.check()?;
+            if t.ending {
+                self.inner.changed.wait(&mut t);
+                continue;
+            }
+            match t.room_for(bytes, records) {
+                Room::Yes if t.waiting() < bytes => return Ok(()),
+                // What others have appended meanwhile is no reason to wait for the disk under their eyes.
+                Room::Yes | Room::WriteFirst => {
+                    if self.inner.lead(&mut t, |s, t| s.flush(t, false))? {
+                        return Ok(());
+                    }
+                }
+                Room::NewSegment => _ = self.inner.lead(&mut t, |s, t| s.rotate(t, Purse::Cleaner))?,
+            }
+        }
     }
 
     /// Gives back the files of retired segments that nobody reads any more.

@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// Looks at a log that another process writes, until one finds all its segments.
+const LOOKS: usize = 20;
+
 /// How a segment file stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -89,18 +92,50 @@ impl Survey {
     }
 
     fn patiently(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool, told: Lsn) -> Result<Self> {
-        let mut tries = if held { 5 } else { 0 };
+        let mut tries = if held { LOOKS } else { 0 };
         loop {
+            // A segment may be retired while we look, and its file be begun anew under our eyes.
             match Self::attempt(Arc::clone(&disk), store, held, harden, told) {
-                // A segment was retired while we looked.
                 Err(Error::Io { source, .. })
-                    if tries > 0 && source.kind() == std::io::ErrorKind::NotFound =>
-                {
-                    tries -= 1;
-                }
+                    if tries > 0 && source.kind() == std::io::ErrorKind::NotFound => {}
+                Ok(survey) if tries > 0 && survey.is_broken_off()? => {}
                 other => return other,
             }
+            tries -= 1;
         }
+    }
+
+    /// Did a segment go while we looked, so that what was found is not how the log ever stood?
+    fn is_broken_off(&self) -> Result<bool> {
+        if !self.held {
+            return Ok(false);
+        }
+        let listed = |id| self.segment(id).is_some();
+        let damages = &self.recovery.damages;
+        let here = damages.iter().filter_map(|d| d.place.segment).all(listed)
+            && self.links.iter().all(|l| listed(l.header.segment));
+        Ok(!here || !damages.is_empty() && self.has_moved_on()?)
+    }
+
+    /// While another process has the store: is a segment gone that was there when we looked?
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn has_moved_on(&self) -> Result<bool> {
+        if !self.held {
+            return Ok(false);
+        }
+        for s in &self.segments {
+            let file = match self.disk.open(&segment::path(s.id), false) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+                opened => opened.map_err(|e| Error::io(format!("opening segment {}", s.id), e))?,
+            };
+            let Some(header) = s.header.as_ref().filter(|h| h.segment == s.id) else { continue };
+            if read_any_header(&*file, s.id)?.is_some_and(|h| h.salt != header.salt) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn attempt(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool, told: Lsn) -> Result<Self> {

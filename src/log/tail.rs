@@ -10,12 +10,13 @@ use parking_lot::MutexGuard;
 use super::{
     Inner, SegmentState,
     files::{Extent, Purse, Segment},
+    recover::harden,
     wait::Sleeper,
 };
 use crate::{
     base::{
         Error, Ino, Lsn, Result, SegmentId,
-        limits::BLOCK_BYTES,
+        limits::{self, BLOCK_BYTES},
         panic_text,
         planted::{Bug, planted, strike},
     },
@@ -44,6 +45,8 @@ pub(super) struct Tail {
     pub(super) active: Option<Active>,
     /// The segment before the next one to begin, and where it ends.
     pub(super) predecessor: Option<(SegmentId, u64)>,
+    /// The footer with which the log ended when it was opened: before a successor vouches for it, it is written once more and synced.
+    pub(super) soft: Option<(SegmentId, u64, u64)>,
     /// Segments that recovery did not reach, and files without a header; out of the way before the next one begins.
     pub(super) unreached: Vec<SegmentId>,
     /// The batch that the leader is writing.
@@ -75,6 +78,8 @@ pub(super) struct Tail {
     pub(super) short: bool,
     /// Somebody waits for the next record.
     pub(super) followed: bool,
+    /// The leader ends the active segment: nothing goes into it any more.
+    pub(super) ending: bool,
 }
 
 impl Tail {
@@ -223,6 +228,10 @@ impl Inner {
     /// Leader: makes sure that a segment is open in which a new batch can begin.
     pub(super) fn rotate<'a>(&'a self, t: &mut Guard<'a>, purse: Purse) -> Result<()> {
         t.check()?;
+        if let Some((id, from, end)) = t.soft {
+            self.unlocked(t, || harden(&*self.disk, id, from, end))?;
+            t.soft = None;
+        }
         let id = t.next_id;
         let unreached = std::mem::take(&mut t.unreached);
         let capacity = self.opts.segment_bytes;
@@ -238,8 +247,7 @@ impl Inner {
         t.next_id = id.next();
         t.short = new.reserved;
         if t.active.is_some() {
-            self.flush(t, false)?;
-            self.seal(t, false)?;
+            self.end_segment(t, false)?;
         }
         let created_ns = self.clock.wall_ns();
         let salt = if planted(Bug::ReuseSalt) { 1 } else { self.random.nonzero_u64() };
@@ -274,7 +282,8 @@ impl Inner {
 
     pub(super) fn mend_reserve(&self) -> Result<()> {
         let mut t = self.tail.lock();
-        while t.short && !self.lead(&mut t, Self::end_shortage)? {}
+        let lacks = |t: &Tail| t.short || self.files.spares() < limits::RESERVE_SEGMENTS;
+        while lacks(&t) && !self.lead(&mut t, Self::end_shortage)? {}
         Ok(())
     }
 
@@ -286,9 +295,18 @@ impl Inner {
         Ok(())
     }
 
+    /// Leader: writes out what the active segment still takes, and [seals](Self::seal) it. Others wait with their appends: what they put into
+    /// it while the disk works would be lost.
+    pub(super) fn end_segment<'a>(&'a self, t: &mut Guard<'a>, cut: bool) -> Result<()> {
+        t.ending = true;
+        let done = self.flush(t, cut).and_then(|()| self.seal(t, cut));
+        t.ending = false;
+        done
+    }
+
     /// Leader: ends the active segment with its footer and syncs it; with `cut` the file ends behind it. A successor is begun only
     /// after that, so a crash can't leave a successor of a segment that is not whole.
-    pub(super) fn seal<'a>(&'a self, t: &mut Guard<'a>, cut: bool) -> Result<()> {
+    fn seal<'a>(&'a self, t: &mut Guard<'a>, cut: bool) -> Result<()> {
         let durable = t.durable_lsn;
         let last = Lsn::new(t.next_lsn - 1);
         let Some(a) = t.active.as_ref() else { return Ok(()) };
@@ -340,6 +358,7 @@ impl Inner {
         if let Err(e) = done {
             return Err(self.poison(t, e.to_string()));
         }
+        self.counters.bytes.fetch_add(batch.end - batch.begin + BLOCK_BYTES, Relaxed);
         *segment.now.lock() = Extent { state: SegmentState::Sealed, end: batch.end, last_lsn: last };
         t.active = None;
         t.predecessor = Some((id, batch.end));

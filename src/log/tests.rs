@@ -68,6 +68,19 @@ fn bytes(n: usize, salt: u8) -> Vec<u8> {
 }
 
 #[test]
+fn a_segment_that_has_only_a_name_so_far_is_not_damaged() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    put(&log, "not written yet");
+    let active = log.segments().pop().unwrap();
+    assert_eq!(active.state, SegmentState::Active);
+    let report = log.verify_segment(active.id).unwrap();
+    assert!(report.damages.is_empty() && report.records == 0, "{:?}", report.damages);
+    log.commit().unwrap();
+    assert_eq!(log.verify_segment(active.id).unwrap().records, 1);
+}
+
+#[test]
 fn what_was_waited_for_survives_a_power_cut() {
     let disk = MemDisk::new();
     let log = create(&disk);
@@ -220,6 +233,31 @@ fn a_full_disk_is_told_and_passes() {
     log.wait_durable(last).unwrap();
     let (_, recovery, seen) = open(&disk.after_power_cut());
     assert_eq!((seen.len(), recovery.last_lsn.get()), (12, 12));
+}
+
+#[test]
+fn a_reserve_that_was_used_is_whole_again_before_others_get_a_segment() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    let reserve = limits::RESERVE_SEGMENTS as u64;
+    disk.set_room((1 + reserve) * opts().segment_bytes);
+    let p = Prepared::extent(bytes(100_000, 1), false);
+    let big = [Record::new(Kind::Extent, &p)];
+    while log.append(&big).is_ok() {}
+    while !log.status().short {
+        log.append_cleaning(&big).unwrap();
+    }
+    // Room for one more: the cleaner has it, and the reserve goes on lacking what was taken from it.
+    disk.set_room(opts().segment_bytes);
+    while log.status().short {
+        log.append_cleaning(&big).unwrap();
+    }
+    assert_eq!(log.status().spares, reserve - 1);
+    assert!(matches!(log.mend_reserve(), Err(Error::NoSpace { .. })), "it is not whole, short or not");
+    disk.set_room(opts().segment_bytes);
+    log.mend_reserve().unwrap();
+    assert_eq!(log.status().spares, reserve);
+    log.close().unwrap();
 }
 
 fn path(id: u64) -> PathBuf {
@@ -463,6 +501,38 @@ fn one_sync_serves_many_threads() {
 }
 
 /// Who sleeps, who looks before it sleeps, and who leads: all hear of a commit, and all hear when there will be none.
+#[test]
+fn nothing_is_lost_that_is_appended_while_a_segment_ends() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    disk.slow_syncs();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|s| {
+        for n in 0..2 {
+            let (log, over) = (&log, &over);
+            s.spawn(move || {
+                let mut i = 0;
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    put(log, &format!("{n} {i}"));
+                    i += 1;
+                    std::thread::yield_now();
+                }
+            });
+        }
+        // Segments end while the others append.
+        while log.segments().len() < 12 {
+            log.make_room(log.max_append_bytes() - 4096, 1).unwrap();
+            std::thread::yield_now();
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let last = log.last_lsn().get();
+    log.close().unwrap();
+    let (_, recovery, seen) = open(&disk.after_power_cut());
+    assert!(recovery.segments > 3, "{recovery:?}");
+    assert_eq!(seen.iter().map(|s| s.0).collect::<Vec<_>>(), (1..=last).collect::<Vec<_>>());
+}
+
 #[test]
 fn everybody_who_waits_is_served_or_told() {
     for (background, slow, fail_in) in

@@ -97,6 +97,18 @@ pub fn read_any_header(file: &dyn DiskFile, id: SegmentId) -> Result<Option<Segm
     Ok(SegmentHeader::decode(&block[..n]).ok().map(|(header, _)| header))
 }
 
+/// Which segment a file was to become that was recycled and has no header yet.
+///
+/// # Errors
+/// What the disk says.
+pub fn read_recycled(file: &dyn DiskFile, id: SegmentId) -> Result<Option<SegmentId>> {
+    let mut block = vec![0; segment_header::BYTES];
+    let n = file
+        .read_at(&mut block, 0)
+        .map_err(|e| Error::io(format!("reading the header of segment {id}"), e))?;
+    Ok(segment_header::recycled_for(&block[..n]))
+}
+
 /// Reads the trailer, if the file ends with one.
 #[must_use]
 pub fn read_trailer(file: &dyn DiskFile, header: &SegmentHeader) -> Option<Trailer> {

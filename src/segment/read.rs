@@ -52,10 +52,16 @@ impl Location {
     /// Where an extent lies, from what a row says.
     #[must_use]
     pub const fn of_extent(l: &format::Location) -> Self {
+        Self::of_record(l, Kind::Extent)
+    }
+
+    /// Where a record of this kind lies, from what a row says.
+    #[must_use]
+    pub const fn of_record(l: &format::Location, kind: Kind) -> Self {
         Self {
             segment: l.segment,
             offset: l.offset,
-            kind: Kind::Extent,
+            kind,
             codec: l.codec,
             stored_len: l.stored_len,
             raw_len: l.raw_len,

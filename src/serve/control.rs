@@ -30,14 +30,17 @@ use super::{
     requests,
 };
 use crate::{
-    base::limits::{CONTROL_CONNECTIONS, CONTROL_PATIENCE_MS, CONTROL_REQUEST_BYTES},
+    base::limits::{CONTROL_CONNECTIONS, CONTROL_HOLD_MS, CONTROL_PATIENCE_MS, CONTROL_REQUEST_BYTES},
     console::{FAILED, Failure, IN_USE, USAGE},
+    log::Hold,
 };
 
 /// Connections that the system lets wait.
 const BACKLOG: i32 = 16;
 /// After a connection could not be taken, for want of files say, the next is tried after this.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Who holds segments is looked after so often.
+const HOLD_STEP: Duration = Duration::from_secs(1);
 
 /// An open control socket. It goes when this is dropped.
 pub struct Control {
@@ -174,8 +177,9 @@ impl Inner {
     fn answer_all(&self, stream: UnixStream) {
         let patience = Duration::from_millis(CONTROL_PATIENCE_MS);
         let mut lines = Lines::new(stream, CONTROL_REQUEST_BYTES);
+        let mut hold = None;
         loop {
-            let line = match lines.read(Deadline::within(patience)) {
+            let line = match self.next_request(&mut lines, patience, &mut hold) {
                 Ok(Some(line)) if !self.over.load(SeqCst) => line,
                 Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                     let failure = not_understood(&e.to_string());
@@ -185,6 +189,10 @@ impl Inner {
                 // Done, silent for too long, or gone.
                 _ => return,
             };
+            if serde_json::from_slice::<Value>(&line).is_ok_and(|asked| asked["request"] == "hold") {
+                let until = Deadline::within(Duration::from_millis(CONTROL_HOLD_MS));
+                hold = Some((self.served.store.hold_segments(), until));
+            }
             let answer = match self.answer(&line, &mut lines) {
                 Ok(value) => json!({ "ok": value }),
                 Err(failure) => failure.value(),
@@ -193,6 +201,25 @@ impl Inner {
                 return;
             }
         }
+    }
+
+    /// The next line. Who holds segments in their places may be silent for longer.
+    fn next_request(
+        &self,
+        lines: &mut Lines,
+        patience: Duration,
+        hold: &mut Option<(Hold, Deadline)>,
+    ) -> io::Result<Option<Vec<u8>>> {
+        while let Some((_, until)) = hold {
+            match lines.read(Deadline::within(HOLD_STEP)) {
+                Err(e) if e.kind() == io::ErrorKind::TimedOut && !self.over.load(SeqCst) => {}
+                read => return read,
+            }
+            if until.is_over() {
+                *hold = None;
+            }
+        }
+        lines.read(Deadline::within(patience))
     }
 
     fn answer(&self, line: &[u8], lines: &mut Lines) -> Result<Value, Failure> {

@@ -28,6 +28,11 @@ impl Deadline {
         Self(SystemClock.monotonic_ns().saturating_add(patience.as_nanos() as u64))
     }
 
+    /// Has it come?
+    pub(super) fn is_over(self) -> bool {
+        self.left().is_err()
+    }
+
     /// What is left.
     fn left(self) -> io::Result<Duration> {
         match self.0.saturating_sub(SystemClock.monotonic_ns()) {

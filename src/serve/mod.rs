@@ -14,6 +14,7 @@ mod lines;
 mod peering;
 mod requests;
 mod settings;
+pub mod space;
 mod status;
 mod watch;
 

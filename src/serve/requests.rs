@@ -4,9 +4,12 @@ use std::cell::Cell;
 
 use serde_json::{Map, Value, json};
 
-use super::Served;
+use super::{
+    Served,
+    space::{self, Purging, Scrub},
+};
 use crate::{
-    base::{Clock as _, Error, FsError, SystemClock},
+    base::{Clock as _, Error, FsError, SystemClock, limits},
     console::{FAILED, Failure, NOT_FOUND, Outcome, hex},
     store::inspect::{Census, Tally},
 };
@@ -36,6 +39,37 @@ pub(super) const TABLE: &[Row] = &[
         name: "tag",
         about: "names this moment (\"name\"), or with \"on\": false forgets the name; changes the store",
         answer: tag,
+    },
+    Row {
+        name: "gc",
+        about: "lets go what no policy keeps, and cleans; changes the store, unless \"dry_run\"",
+        answer: |s, asked, progress| {
+            let dry_run = asked["dry_run"].as_bool().unwrap_or(false);
+            space::gc(&s.store, dry_run, &|a, b| progress.tell(a, b))
+        },
+    },
+    Row {
+        name: "du",
+        about: "live, old and dead bytes at and below a \"path\"",
+        answer: |s, asked, progress| {
+            space::du(&s.store, asked["path"].as_str().unwrap_or("/"), &|a, b| progress.tell(a, b))
+        },
+    },
+    Row {
+        name: "scrub",
+        about: "reads everything, at most \"rate\" bytes a second; writes its journal",
+        answer: |s, asked, progress| {
+            let how = Scrub {
+                rate: asked["rate"].as_u64().unwrap_or(0),
+                anew: asked["anew"].as_bool().unwrap_or(false),
+            };
+            space::scrub(&s.store, how, &|a, b| progress.tell(a, b))
+        },
+    },
+    Row {
+        name: "purge",
+        about: "of a \"path\": what that would take; with \"version\", or \"objects\" without a name: removes, with \"erase\" overwrites",
+        answer: purge,
     },
     Row {
         name: "settings",
@@ -71,6 +105,11 @@ pub(super) const TABLE: &[Row] = &[
                 "mount it again",
             )),
         },
+    },
+    Row {
+        name: "hold",
+        about: "the files of all segments stay where they are for as long as this connection, but not for long on a disk that is short of space",
+        answer: |_, _, _| Ok(json!({"minutes": limits::CONTROL_HOLD_MS / 60_000})),
     },
     Row { name: "digest", about: "all rows of the index in short, as of one LSN", answer: digest },
 ];
@@ -135,6 +174,24 @@ fn census(served: &Served, _: &Value, progress: &Paced<'_>) -> Outcome<Value> {
         "records": {"extent": total.extents, "operation": total.operations, "base": total.bases},
         "segments": segments.iter().map(segment).collect::<Vec<_>>(),
     }))
+}
+
+fn purge(served: &Served, asked: &Value, progress: &Paced<'_>) -> Outcome<Value> {
+    let what = Purging {
+        path: asked["path"].as_str().unwrap_or_default().to_owned(),
+        version: asked["version"].as_str().map(str::to_owned),
+    };
+    let objects: Option<Vec<u64>> =
+        asked["objects"].as_array().map(|all| all.iter().filter_map(Value::as_u64).collect());
+    served.vfs.mint_all_due().map_err(failed(served))?;
+    match objects {
+        Some(objects) if asked["erase"] == true => {
+            space::erase(&served.store, &what, &objects, &|a, b| progress.tell(a, b))
+        }
+        Some(objects) => space::purge_objects(&served.store, &objects),
+        None if what.version.is_some() => space::purge_version(&served.store, &what),
+        None => space::plan_purge(&served.store, &what),
+    }
 }
 
 fn digest(served: &Served, _: &Value, progress: &Paced<'_>) -> Outcome<Value> {

@@ -15,15 +15,18 @@ pub enum Work {
     Cleaning,
     /// Counting what is live.
     Counting,
+    /// Reading everything again, to find damage.
+    Scrubbing,
 }
 
 /// Each kind with its word.
-const ALL: [(Work, &str); 5] = [
+const ALL: [(Work, &str); 6] = [
     (Work::Flushing, "flushing"),
     (Work::Merging, "merging"),
     (Work::Hashing, "hashing"),
     (Work::Cleaning, "cleaning"),
     (Work::Counting, "counting"),
+    (Work::Scrubbing, "scrubbing"),
 ];
 
 /// How many threads do each kind of work now.

@@ -32,8 +32,9 @@ pub(super) enum Use {
     Present,
 }
 
-/// Told of an extent that a row shows: where it lay when that was written, and why it is alive. Says whether to go on.
-pub(super) type Shown<'a> = &'a mut dyn FnMut(Lsn, &Location, Use) -> Result<bool>;
+/// Told of an extent that a row shows: of which object the row is, where the extent lay when that was written, and why it is
+/// alive. Says whether to go on.
+pub(super) type Shown<'a> = &'a mut dyn FnMut(Ino, Lsn, &Location, Use) -> Result<bool>;
 
 /// Tells of every extent that a row shows, of many more than once. Returns how many rows there are.
 pub(super) fn each_shown(index: &dyn Index, shown: Shown<'_>) -> Result<u64> {
@@ -76,27 +77,33 @@ fn see(
             }
             let Some((_, o)) = owner else { return Ok(true) };
             match use_of(index, o, ino, k, chunk.from)? {
-                Some(by) => all(chunk.pieces.iter().map(|p| (p.extent, p.location)), by, shown),
+                Some(by) => all(ino, chunk.pieces.iter().map(|p| (p.extent, p.location)), by, shown),
                 None => Ok(true),
             }
         }
         (Some(&kind::HISTORY), Some(&kind::CHUNK)) if !planted(Bug::CleanerForgetsHistory) => {
             let old: Superseded = row(k, bytes)?;
             let chunk: ChunkRow = row(k, &old.row)?;
-            all(chunk.pieces.iter().map(|p| (p.extent, p.location)), Use::History, shown)
+            let ino = k.get(1..).and_then(key::ino_of).unwrap_or_default();
+            all(ino, chunk.pieces.iter().map(|p| (p.extent, p.location)), Use::History, shown)
         }
         (Some(&kind::CHANGES), _) => {
             let changes: ChangesRow = row(k, bytes)?;
             let sources = changes.ranges.iter().filter_map(|r| r.source);
-            all(sources.map(|(extent, at, _)| (extent, at)), Use::History, shown)
+            all(
+                key::ino_of(k).unwrap_or_default(),
+                sources.map(|(extent, at, _)| (extent, at)),
+                Use::History,
+                shown,
+            )
         }
         _ => Ok(true),
     }
 }
 
-fn all(extents: impl Iterator<Item = (Lsn, Location)>, by: Use, shown: Shown<'_>) -> Result<bool> {
+fn all(ino: Ino, extents: impl Iterator<Item = (Lsn, Location)>, by: Use, shown: Shown<'_>) -> Result<bool> {
     for (extent, at) in extents {
-        if !shown(extent, &at, by)? {
+        if !shown(ino, extent, &at, by)? {
             return Ok(false);
         }
     }

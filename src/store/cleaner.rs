@@ -5,11 +5,14 @@
 //! copies of the extents that live in it, and, so that the next opening need not replay what is gone, the index up to
 //! there. A crash before that leaves copies that nobody asks for, and no more.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    ops::AddAssign,
+};
 
 use crate::{
     base::{
-        Error, Lsn, Result, SegmentId, limits,
+        Damage, Error, Lsn, Result, SegmentId, limits,
         planted::{Bug, planted},
     },
     format::{
@@ -24,7 +27,7 @@ use crate::{
 };
 
 use super::{
-    Store,
+    Store, Work,
     alive::{LsnSet, each_shown},
     apply::Apply,
     base::Base,
@@ -35,8 +38,8 @@ use super::{
 const ROUND_BYTES: u64 = 32 << 20;
 /// Segments given back together at most.
 const ROUND_SEGMENTS: usize = 32;
-/// Bytes of records in one append of the cleaner.
-const APPEND_BYTES: u64 = 2 << 20;
+/// Bytes of records in one append of the cleaner: others wait that long.
+const APPEND_BYTES: u64 = 512 << 10;
 /// Extents that one record says to be gone.
 const DROPS: usize = 4096;
 
@@ -52,6 +55,8 @@ pub struct Goal {
 impl Goal {
     /// Whatever can be had.
     pub const ALL: Self = Self { bytes: u64::MAX, live_percent: 95 };
+    /// Who would move so much of a segment, in percent, needs the space, and a base may cost as much as it brings.
+    pub(super) const NEED_PERCENT: u64 = 90;
 }
 
 /// What a cleaning did.
@@ -76,8 +81,16 @@ pub(super) struct Cleaner {
     pub(super) looked: Option<(u64, u64)>,
     /// Segments with damage in them: what lives there can't be moved.
     aside: BTreeSet<SegmentId>,
-    /// Everything that it did since the store was opened.
-    pub(super) total: Cleaned,
+}
+
+impl AddAssign for Cleaned {
+    fn add_assign(&mut self, more: Self) {
+        self.segments += more.segments;
+        self.bytes += more.bytes;
+        self.extents += more.extents;
+        self.moved_bytes += more.moved_bytes;
+        self.base_bytes += more.base_bytes;
+    }
 }
 
 /// What is alive, as of a look.
@@ -112,16 +125,18 @@ impl Store {
     pub fn clean(&self, goal: Goal) -> Result<Cleaned> {
         let mut cleaner = self.cleaner.lock();
         self.check_usable()?;
+        let _doing = self.activity.begin(Work::Cleaning);
         self.log.recycle()?;
         let mut done = Cleaned::default();
         let cleaned = self.clean_with(&mut cleaner, goal, &mut done);
-        let t = &mut cleaner.total;
-        t.segments += done.segments;
-        t.bytes += done.bytes;
-        t.extents += done.extents;
-        t.moved_bytes += done.moved_bytes;
-        t.base_bytes += done.base_bytes;
+        *self.cleaned.lock() += done;
         cleaned.map(|()| done)
+    }
+
+    /// Everything that cleaning did since the store was opened.
+    #[must_use]
+    pub fn cleaned(&self) -> Cleaned {
+        *self.cleaned.lock()
     }
 
     fn clean_with(&self, cleaner: &mut Cleaner, goal: Goal, done: &mut Cleaned) -> Result<()> {
@@ -130,13 +145,14 @@ impl Store {
         let used = look.segments.iter().map(|s| s.used_bytes).sum();
         cleaner.looked = Some((used, look.live.values().sum()));
         let Some(base) = self.base_for(&look, cleaner, goal, done)? else { return Ok(()) };
+        let holding = base.segments();
         let mut going: Vec<SegmentInfo> = Vec::new();
         let mut round = done.moved_bytes;
-        for s in self.victims(&look, &base, cleaner, goal) {
+        for s in self.victims(&look, (&base, &holding), cleaner, goal) {
             if self.is_stopping() || done.bytes + used_bytes(&going) >= goal.bytes {
                 break;
             }
-            let emptied = self.empty_with_predecessors(&look, s, &base, cleaner, &mut going, done);
+            let emptied = self.empty_with_predecessors(&look, s, &holding, cleaner, &mut going, done);
             if let Err(e) = emptied {
                 // What was emptied before can go all the same, and may be what makes room.
                 if matches!(e, Error::NoSpace { .. }) {
@@ -160,7 +176,7 @@ impl Store {
         &self,
         look: &Look,
         s: SegmentInfo,
-        base: &Base,
+        holding: &HashMap<SegmentId, u64>,
         cleaner: &mut Cleaner,
         going: &mut Vec<SegmentInfo>,
         done: &mut Cleaned,
@@ -179,7 +195,7 @@ impl Store {
             if is_going(going, s.id) || !self.log.is_there(s.id) {
                 continue;
             }
-            if base.segments.contains(&s.id) {
+            if holding.contains_key(&s.id) {
                 return Ok(());
             }
             if !self.empty(look, &s, done)? {
@@ -202,7 +218,7 @@ impl Store {
         let mut look = Look { upto, alive: LsnSet::default(), live: HashMap::new(), segments };
         let mut seen = 0_u64;
         let mut stopped = false;
-        each_shown(&*self.index, &mut |extent, at, _| {
+        each_shown(&*self.index, &mut |_, extent, at, _| {
             seen += 1;
             if seen.is_multiple_of(1024) {
                 stopped = self.is_stopping();
@@ -261,36 +277,60 @@ impl Store {
         goal: Goal,
         done: &mut Cleaned,
     ) -> Result<Option<Base>> {
-        let known = self.base.lock().clone();
-        let gain = |base: &Base| -> u64 {
-            let those = self.victims(look, base, cleaner, goal);
+        let known = self.known_base()?;
+        let gain = |base: &Base, holding: &HashMap<SegmentId, u64>| -> u64 {
+            let those = self.victims(look, (base, holding), cleaner, goal);
             those.iter().map(|s| s.used_bytes.saturating_sub(look.live_in(s.id))).sum()
         };
-        let old = known.as_ref().map_or(0, gain);
+        let mut holding = known.as_ref().map(Base::segments).unwrap_or_default();
+        let old = known.as_ref().map_or(0, |base| gain(base, &holding));
         if old >= goal.bytes {
             return Ok(known);
         }
-        // What there would be to gain if all records so far were covered, and nothing of a base had to stay.
-        let all = gain(&Base { as_of: look.upto, ..Base::default() });
-        let cost = known.as_ref().map_or_else(|| self.index.stats().disk_bytes / 2, |b| b.bytes);
-        if all.saturating_sub(old) < 2 * cost + limits::BLOCK_BYTES {
+        // Pieces of the base that lie among what is dead are written again, so that they keep nothing from going.
+        let is_emptied = |s: &&SegmentInfo| {
+            holding
+                .get(&s.id)
+                .is_some_and(|base| (look.live_in(s.id) + base) * 100 <= s.used_bytes * goal.live_percent)
+        };
+        let vacate: HashSet<SegmentId> = look.segments.iter().filter(is_emptied).map(|s| s.id).collect();
+        let again: u64 = vacate.iter().filter_map(|id| holding.get(id)).sum();
+        holding.retain(|id, _| !vacate.contains(id));
+        // What there would be to gain if all records so far were covered.
+        let all = gain(&Base::wished(look.upto), &holding);
+        let cost = again + self.base_cost(known.as_ref(), look.upto);
+        let times = if goal.live_percent >= Goal::NEED_PERCENT { 1 } else { 2 };
+        if all.saturating_sub(old) < times * cost + limits::BLOCK_BYTES {
             return Ok(known);
         }
-        self.write_base()?;
-        let new = self.base.lock().clone();
-        done.base_bytes += new.as_ref().map_or(0, |b| b.bytes);
-        Ok(new)
+        done.base_bytes += self.write_base_without(&vacate)?.1;
+        self.known_base()
     }
 
-    /// Segments worth emptying whose records this base covers, the best first.
-    fn victims(&self, look: &Look, base: &Base, cleaner: &Cleaner, goal: Goal) -> Vec<SegmentInfo> {
+    /// What a base would cost now, about, in bytes.
+    fn base_cost(&self, known: Option<&Base>, now: Lsn) -> u64 {
+        match known {
+            Some(base) if base.bytes() > 0 => base.next_bytes(now),
+            _ => self.index.stats().disk_bytes / 2,
+        }
+    }
+
+    /// Segments worth emptying whose records this base covers, the best first. Those that hold something of a base
+    /// are left alone.
+    fn victims(
+        &self,
+        look: &Look,
+        (base, holding): (&Base, &HashMap<SegmentId, u64>),
+        cleaner: &Cleaner,
+        goal: Goal,
+    ) -> Vec<SegmentInfo> {
         let last = look.segments.last().map(|s| s.id);
         let covered = |s: &SegmentInfo| s.last_lsn <= base.as_of || planted(Bug::RetireBeforeBase);
         let mut found: Vec<_> = look
             .segments
             .iter()
             .filter(|s| s.state != SegmentState::Active && Some(s.id) != last && covered(s))
-            .filter(|s| !base.segments.contains(&s.id) && !cleaner.aside.contains(&s.id))
+            .filter(|s| !holding.contains_key(&s.id) && !cleaner.aside.contains(&s.id))
             .filter(|s| look.live_in(s.id) * 100 <= s.used_bytes * goal.live_percent)
             .map(|s| (benefit(look, s), s.clone()))
             .collect();
@@ -354,6 +394,8 @@ impl Store {
 
     /// Appends moved records and, as one with them, the record with which they count.
     fn append_quiet(&self, moved: &[(OwnedRecord, Prepared)], facts: Vec<Fact>) -> Result<()> {
+        let bytes: u64 = moved.iter().map(|(r, _)| r.location.frame_len()).sum();
+        let _step = self.step_aside(bytes + BESIDE_BYTES, moved.len() + 1)?;
         let mut state = self.apply.lock();
         self.check_usable()?;
         let mut next = state.clone();
@@ -378,17 +420,50 @@ impl Store {
         Ok(())
     }
 
-    /// Gives the emptied segments back, once nothing needs them any more.
-    fn let_go(&self, going: &mut Vec<SegmentInfo>, base: &Base, done: &mut Cleaned) -> Result<()> {
-        if going.is_empty() {
-            return Ok(());
+    /// Empties these segments, however much lives in them, and gives them back overwritten.
+    ///
+    /// # Errors
+    /// What log and index say; [`Error::Damaged`] if something that lives there can't be read.
+    pub(super) fn clean_out(&self, cleaner: &mut Cleaner, victims: &[SegmentId]) -> Result<()> {
+        let Some(mut look) = self.look()? else { return Ok(()) };
+        self.take_names(&mut look)?;
+        self.write_base_without(&victims.iter().copied().collect())?;
+        let base = self.known_base()?.unwrap_or_default();
+        let holding = base.segments();
+        let (mut going, mut done) = (Vec::new(), Cleaned::default());
+        for s in look.segments.iter().filter(|s| victims.contains(&s.id)) {
+            self.empty_with_predecessors(&look, s.clone(), &holding, cleaner, &mut going, &mut done)?;
+            if let Some(id) = cleaner.aside.iter().find(|id| victims.contains(id)) {
+                let why = "what lives in it can't be moved, so it can't be overwritten";
+                return Err(Damage::segment(*id, 0, None, why).into());
+            }
         }
+        self.settle(&base)?;
+        let ids: Vec<_> = going.iter().map(|s| s.id).collect();
+        self.log.retire_and_erase(&ids)?;
+        done.segments += going.len() as u64;
+        done.bytes += used_bytes(&going);
+        *self.cleaned.lock() += done;
+        Ok(())
+    }
+
+    /// Everything that segments which go rest on becomes durable.
+    fn settle(&self, base: &Base) -> Result<()> {
         if !planted(Bug::RetireBeforeDurable) {
             self.log.commit()?;
         }
         if self.index.flushed_lsn() < base.upto {
             self.checkpoint()?;
         }
+        Ok(())
+    }
+
+    /// Gives the emptied segments back, once nothing needs them any more.
+    fn let_go(&self, going: &mut Vec<SegmentInfo>, base: &Base, done: &mut Cleaned) -> Result<()> {
+        if going.is_empty() {
+            return Ok(());
+        }
+        self.settle(base)?;
         let ids: Vec<_> = going.iter().map(|s| s.id).collect();
         self.log.retire(&ids)?;
         done.segments += going.len() as u64;

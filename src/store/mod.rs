@@ -12,6 +12,7 @@ mod base;
 mod catchup;
 mod cleaner;
 mod clock;
+mod collect;
 mod content;
 mod differences;
 mod exchange;
@@ -29,12 +30,15 @@ mod moves;
 mod names;
 mod open;
 mod ops;
+mod pace;
 mod parcels;
 mod paths;
 mod pieces;
+mod purge;
 mod read;
 mod remove;
 mod retention;
+mod scrub;
 mod settings;
 mod space;
 mod state;
@@ -45,13 +49,15 @@ mod txn;
 mod versions;
 pub mod words;
 mod write;
+mod yielding;
 
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -78,6 +84,7 @@ use apply::Apply;
 pub use catchup::{CatchUp, Mark, ToldPage};
 pub use cleaner::{Cleaned, Goal};
 pub use clock::Expiry;
+pub use collect::Collected;
 pub use differences::Onward;
 pub use exchange::{Parcel, Sources, Supply};
 pub use import::Fetch;
@@ -89,9 +96,11 @@ pub use missing::Missing;
 pub use moments::Tag;
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes, XattrChange};
+pub use purge::{Purge, Refused};
 pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
 pub use remove::Kept;
 pub use retention::{Life, Policy, Retention, Thinning};
+pub use scrub::{Finding, Hit, Scrubbed};
 pub use settings::{ByPath, Making, Settings};
 use state::State;
 pub use touched::Touched;
@@ -171,6 +180,8 @@ pub struct Store {
     flushing: Mutex<()>,
     /// Held while the cleaner works.
     cleaner: Mutex<cleaner::Cleaner>,
+    /// Everything that cleaning did since the store was opened.
+    cleaned: Mutex<Cleaned>,
     /// The newest base that this opening wrote, all of it durable.
     base: Mutex<Option<base::Base>>,
     /// Up to where every two-way member has acknowledged the log.
@@ -187,6 +198,18 @@ pub struct Store {
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.
     rounds: (Mutex<u64>, Condvar),
+    /// Wakes the thread that keeps space bounded, as `wake` does.
+    space_wanted: Condvar,
+    /// There is such a thread.
+    keeping: AtomicBool,
+    /// Writers that wait for room on the disk.
+    short_of_room: AtomicU32,
+    /// Bytes of content appended since the store was opened.
+    appended: AtomicU64,
+    /// Versions that went since the store was opened because a policy that counts them does not keep them.
+    surplus: AtomicU64,
+    /// Files that got a version since they were last held against the policies.
+    ripe: Mutex<BTreeSet<Ino>>,
     /// Removals in the memtable when they were counted last.
     removals: AtomicU64,
     /// Where the look for hash trees of versions that are gone goes on.
@@ -411,6 +434,12 @@ impl Store {
         self.log.segments()
     }
 
+    /// As of [`Log::hold`].
+    #[must_use]
+    pub fn hold_segments(&self) -> crate::log::Hold {
+        self.log.hold()
+    }
+
     /// Why nothing is written any more, if that is so.
     #[must_use]
     pub fn stopped(&self) -> Option<String> {
@@ -434,6 +463,7 @@ impl Store {
     /// Makes an operation: checks and facts in `make`, then one record, then the index. Nothing happens if
     /// `make` fails or adds no fact.
     fn run<T>(&self, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
+        self.await_room()?;
         self.run_as(How::default(), make)
     }
 
@@ -671,10 +701,11 @@ impl Store {
     fn stop_maintenance(&self) {
         *self.wake.0.lock() = true;
         self.wake.1.notify_all();
+        self.space_wanted.notify_all();
     }
 
     /// Does what [`maintain`](Self::maintain) does at least twice a second, writing and merging on a thread each, and
-    /// [`hash_versions`](Self::hash_versions) and [`keep_space`](Self::keep_space) on two others, until the store is closed or let go.
+    /// [`hash_versions`](Self::hash_versions) and [`keep_space`](Self::keep_space) on others, until the store is closed or let go.
     ///
     /// # Errors
     /// If no thread can be had.
@@ -682,11 +713,15 @@ impl Store {
         if self.options.read_only {
             return Ok(());
         }
-        self.repeat("segfs-store", |store| Ok(store.write_back()? && store.index.waiting_memtables() > 0))?;
+        let write_back = |store: &Self| Ok(store.write_back()? && store.index.waiting_memtables() > 0);
+        self.repeat("segfs-store", |store| &store.wake.1, write_back)?;
         // A merge takes long; what waits for a flush must not wait for it.
-        self.repeat("segfs-merge", Self::merge)?;
-        self.repeat("segfs-hash", Self::hash_versions)?;
-        self.repeat("segfs-space", Self::keep_space)
+        self.repeat("segfs-merge", |store| &store.wake.1, Self::merge)?;
+        self.repeat("segfs-hash", |store| &store.wake.1, Self::hash_versions)?;
+        // Cleaning may take long; what it has to carry must not grow meanwhile.
+        self.repeat("segfs-surplus", |store| &store.space_wanted, Self::drop_surplus)?;
+        self.keeping.store(true, Relaxed);
+        self.repeat("segfs-space", |store| &store.space_wanted, Self::keep_space)
     }
 
     /// A thread of this store panicked. Nothing is written any more, and what was written until then is made durable, since
@@ -701,7 +736,12 @@ impl Store {
     }
 
     /// Does something again and again on a thread; at once where it says that there is more.
-    fn repeat(self: &Arc<Self>, name: &'static str, work: fn(&Self) -> Result<bool>) -> Result<()> {
+    fn repeat(
+        self: &Arc<Self>,
+        name: &'static str,
+        woken_by: fn(&Self) -> &Condvar,
+        work: fn(&Self) -> Result<bool>,
+    ) -> Result<()> {
         let weak = Arc::downgrade(self);
         let run = move || {
             while let Some(store) = weak.upgrade() {
@@ -715,6 +755,11 @@ impl Store {
                 };
                 let busy = match done {
                     Ok(busy) => busy,
+                    // Whoever closes the store hears of what matters; that the log is closed by now is no failure.
+                    Err(e) if store.is_stopping() => {
+                        tracing::debug!("{name} ends: {e}");
+                        return;
+                    }
                     // Space comes back when something is deleted.
                     Err(e @ Error::NoSpace { .. }) => {
                         tracing::warn!("{e}");
@@ -729,7 +774,7 @@ impl Store {
                 let mut stop = store.wake.0.lock();
                 if !*stop && !busy {
                     let pause = std::time::Duration::from_millis(limits::COMMIT_INTERVAL_MS);
-                    store.wake.1.wait_for(&mut stop, pause);
+                    woken_by(&store).wait_for(&mut stop, pause);
                 }
                 if *stop {
                     return;

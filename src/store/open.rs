@@ -1,6 +1,12 @@
 //! Creating and opening a store: superblock, lock, index, replay.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64},
+    },
+};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -107,13 +113,14 @@ impl Store {
     }
 
     fn open_disk(disk: Arc<dyn Disk>, path: &Path, options: Options, progress: Progress<'_>) -> Result<Self> {
+        let options = Options { memtable_bytes: fitting_memtable(&*disk, options.memtable_bytes), ..options };
         let superblock = superblock::read(&*disk, path, true)?;
         let lock = take_lock(&*disk, path)?;
         let index_path = path.join(INDEX);
         let aside = path.join(INDEX_ASIDE);
         let had_index = index_path.exists();
         let opened = SortedIndex::open(&index_path, options.cache_bytes).and_then(|index| {
-            if base::is_half_filled(&index)? {
+            if base::is_half_filled(&index) {
                 return Err(Damage::file(INDEX, 0, "it was not filled to the end").into());
             }
             Ok(index)
@@ -220,7 +227,7 @@ impl Store {
         let id = found.superblock.superblock.store;
         let log_options =
             LogOptions { segment_bytes: found.superblock.superblock.segment_bytes, ..options.log() };
-        if base::is_half_filled(&*parts.index)? {
+        if base::is_half_filled(&*parts.index) {
             base::clear(&*parts.index)?;
         }
         if base::wanted(&*parts.index, &*parts.disk) {
@@ -284,6 +291,7 @@ impl Store {
             wake: (Mutex::new(false), Condvar::new()),
             flushing: Mutex::new(()),
             cleaner: Mutex::default(),
+            cleaned: Mutex::default(),
             base: Mutex::new(None),
             created_ns,
             anchor: Mutex::new(anchor),
@@ -296,6 +304,12 @@ impl Store {
             removals: std::sync::atomic::AtomicU64::default(),
             trees: Mutex::default(),
             rounds: (Mutex::new(0), Condvar::new()),
+            space_wanted: Condvar::new(),
+            keeping: AtomicBool::new(false),
+            short_of_room: AtomicU32::new(0),
+            appended: AtomicU64::new(0),
+            surplus: AtomicU64::new(0),
+            ripe: Mutex::default(),
             recovered,
             activity: super::Activity::default(),
             _lock: lock,
@@ -345,6 +359,13 @@ fn fitting(disk: &dyn Disk, options: Options) -> Options {
     let total = disk.space().map_or(u64::MAX, |s| s.total_bytes);
     let fits = (1 << (total / 64).max(1).ilog2()).max(limits::SEGMENT_BYTES_SMALL);
     Options { segment_bytes: options.segment_bytes.min(fits), ..options }
+}
+
+/// On a small disk less of the index waits in memory, so that writing it out, and the ballast for that, take no space that
+/// matters.
+fn fitting_memtable(disk: &dyn Disk, bytes: u64) -> u64 {
+    let total = disk.space().map_or(u64::MAX, |s| s.total_bytes);
+    bytes.min((total / 64).max(limits::MEMTABLE_BYTES_SMALL))
 }
 
 /// What there is of a store before its parts are put together.
@@ -518,8 +539,11 @@ fn apply_record(txn: &mut Txn<'_>, state: &mut State, record: &ReplayRecord<'_>)
         let at = &record.location;
         return Err(Damage::segment(at.segment, at.offset, Some(record.lsn), why.0).into());
     }
-    let Some(head) = &record.head else { return Ok(()) };
     let place = crate::format::Location::from(record.location);
+    if record.kind == Kind::Base && record.wrong.is_none() {
+        return base::replayed(txn, record.payload, place);
+    }
+    let Some(head) = &record.head else { return Ok(()) };
     if record.flags & flags::MOVED != 0 {
         return txn.put(key::moved(record.lsn), &place, Keep::Amend);
     }

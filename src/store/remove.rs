@@ -254,6 +254,15 @@ impl Op<'_, '_> {
 }
 
 impl Store {
+    /// Does a tagged moment show this version of an object, as of now?
+    pub(super) fn shown_by_a_tag(&self, ino: Ino, at: Lsn) -> Result<bool> {
+        let (pending, last) = {
+            let state = self.apply.lock();
+            (state.meta.moments, self.log.last_lsn())
+        };
+        self.is_tagged(ino, at, (&pending, last))
+    }
+
     /// Does a tagged moment show this version of an object?
     fn is_tagged(&self, ino: Ino, at: Lsn, (pending, last): (&Moments, Lsn)) -> Result<bool> {
         if planted(Bug::RemovalIgnoresTags) {
@@ -289,6 +298,23 @@ impl Store {
             gone += n;
         }
         Ok(gone)
+    }
+
+    /// Of these, the versions that [`remove_versions`](Self::remove_versions) would remove.
+    pub(super) fn removable<'d>(&self, doomed: &'d [Doomed], now_ns: u64) -> Result<Vec<&'d Doomed>> {
+        let mut found = Vec::new();
+        for part in doomed.chunks(PER_RECORD) {
+            // Without a fact there is no record.
+            self.run_quiet(|op| {
+                for d in part {
+                    if op.keeps(self, d, now_ns)?.is_none() {
+                        found.push(d);
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(found)
     }
 
     /// Removes one version, unless something keeps it: then says what.

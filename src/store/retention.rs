@@ -18,6 +18,8 @@ const DAY: u64 = 24 * 3600 * SECOND;
 const OBJECTS: usize = 1024;
 /// Versions looked at in one step, of the object at which it ends all of them.
 const VERSIONS: usize = 4096;
+/// Files remembered that got a version.
+const RIPE: usize = 1 << 16;
 
 /// A stretch of the past in which one version of each interval is kept: the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +122,69 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Of a policy that counts versions: how many of the newest it keeps.
+    #[must_use]
+    pub fn newest(&self) -> Option<usize> {
+        match self {
+            Self::Last(n) => Some((*n).max(1) as usize),
+            Self::Never => Some(1),
+            Self::All | Self::Age(_) | Self::Thin(_) => None,
+        }
+    }
+}
+
+impl Store {
+    /// A file got a version: where policies count versions, another one may go at once.
+    pub(super) fn note_version(&self, ino: Ino) {
+        if self.options.read_only {
+            return;
+        }
+        let mut ripe = self.ripe.lock();
+        // What does not fit waits for the sweep over everything.
+        if ripe.len() < RIPE {
+            ripe.insert(ino);
+        }
+    }
+
+    /// Of files that got a version since the last time, lets go what policies that count versions do not keep. Says whether
+    /// there is more to do.
+    ///
+    /// # Errors
+    /// What log and index say.
+    pub(super) fn drop_surplus(&self) -> Result<bool> {
+        let now = self.expiry();
+        if now.ahead_ns.is_some() {
+            // Nothing expires now; what is remembered waits.
+            return Ok(false);
+        }
+        let (some, more) = {
+            let mut ripe = self.ripe.lock();
+            let rest = ripe.iter().nth(OBJECTS).copied().map(|first| ripe.split_off(&first));
+            let some = std::mem::replace(&mut *ripe, rest.unwrap_or_default());
+            (some, !ripe.is_empty())
+        };
+        let settings = Arc::clone(&self.settings.read());
+        let mut doomed = Vec::new();
+        for ino in some {
+            let Some(object) = self.object_row(ino, None)? else { continue };
+            let mut keep = Some(1);
+            for path in self.paths_of(ino, &object)? {
+                keep = keep.zip(settings.retention.policy(&path).newest()).map(|(a, b)| a.max(b));
+            }
+            let Some(keep) = keep else { continue };
+            let (start, end) = (key::version(ino, Lsn::new(0)), key::version(ino, Lsn::MAX));
+            if self.index.scan_back(&start, &end, keep + 1)?.len() > keep {
+                // What stays all the same, for another rule or another store, is known there.
+                self.doom(ino, &settings.retention, now.time_ns, &mut doomed)?;
+            }
+        }
+        let gone = self.remove_versions(&doomed, now.time_ns)?;
+        self.surplus.fetch_add(gone, std::sync::atomic::Ordering::Relaxed);
+        Ok(more)
+    }
+}
+
 /// Versions of one object in the order in which they were made, each ended by the next: the same on every store that has
 /// them, whichever came first.
 fn one_after_the_other(versions: &mut [Held]) {
@@ -137,6 +202,12 @@ impl Store {
     /// # Errors
     /// What log and index say.
     pub fn expire(&self, from: Ino, now_ns: u64) -> Result<(u64, Option<Ino>)> {
+        let (doomed, next) = self.doomed(from, now_ns)?;
+        Ok((self.remove_versions(&doomed, now_ns)?, next))
+    }
+
+    /// What no policy keeps of some objects from `from` on, and where to go on; what has to stay all the same is among it.
+    pub(super) fn doomed(&self, from: Ino, now_ns: u64) -> Result<(Vec<Doomed>, Option<Ino>)> {
         let settings = Arc::clone(&self.settings.read());
         let retention = &settings.retention;
         let mut doomed = Vec::new();
@@ -145,7 +216,7 @@ impl Store {
             let first =
                 self.index.scan(&key::version(at, Lsn::new(0)), &after_prefix(&[kind::VERSION]), 1)?;
             let Some(ino) = first.first().and_then(|(k, _)| key::ino_of(k)) else {
-                return Ok((self.remove_versions(&doomed, now_ns)?, None));
+                return Ok((doomed, None));
             };
             seen += self.doom(ino, retention, now_ns, &mut doomed)?;
             at = ino.next();
@@ -153,7 +224,7 @@ impl Store {
                 break;
             }
         }
-        Ok((self.remove_versions(&doomed, now_ns)?, Some(at)))
+        Ok((doomed, Some(at)))
     }
 
     /// Says up to which LSN every member of a two-way group has acknowledged this store's log; 0: there are no members. Of each

@@ -1,18 +1,15 @@
 //! Space stays bounded: when to clean, what a full disk still allows, and history that yields to the present.
 //!
 //! A disk is short of space when less is free than a few segments or a fiftieth of it, and never while a gibibyte is. Then the
-//! cleaner takes what it can get, and if that is not enough, the oldest versions go that nothing needs. Until there is
+//! cleaner takes what it can get, and if that is not enough, the oldest versions go that nothing needs (`yielding`). Until there is
 //! room again, writers are told that the disk is full, while whatever frees space uses the log's reserve. The index is written out
 //! on a full disk too: for that a ballast file gives up its space.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use crate::{
-    base::{Error, Ino, Lsn, Result, VersionId, limits},
-    format::rows::{VersionPlace, VersionRow, after_prefix, key, kind},
-};
+use crate::base::{Error, Ino, Lsn, Result, VersionId, limits};
 
-use super::{Goal, Store, remove::Doomed, txn::row};
+use super::{Goal, Store};
 
 /// Gives its space to the index when the disk is full.
 const BALLAST: &str = "BALLAST";
@@ -20,31 +17,57 @@ const BALLAST: &str = "BALLAST";
 const LOW_SEGMENTS: u64 = 4;
 /// With so much free no disk is short, however large it is.
 const LOW_BYTES: u64 = 1 << 30;
+/// With less than so many times the low water left, the cleaner looks more often.
+const NEAR: u64 = 4;
 /// Without need, the log grows by this share of what lives in it before the cleaner looks, in percent.
 const GROWTH_PERCENT: u64 = 25;
+/// The same where a shortage is near.
+const GROWTH_PERCENT_NEAR: u64 = 4;
 /// Without need, segments of which more lives are left alone, in percent.
 const LIVE_PERCENT: u64 = 60;
 /// In need.
 const LIVE_PERCENT_SHORT: u64 = 92;
-/// Versions that yield in one step at most.
-const YIELD: usize = 4096;
 /// How often everything is held against the policies, in nanoseconds.
 const EXPIRY_NS: u64 = 600 * 1_000_000_000;
+/// And on a short disk.
+const EXPIRY_SHORT_NS: u64 = 60 * 1_000_000_000;
+/// What a record that is not content takes, as a rule, in bytes.
+const RECORD_BYTES: u64 = 4096;
 /// How long a writer waits for history to yield.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What keeping space bounded remembers.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
     /// Bytes of the log after the last cleaning, or at the beginning.
     used: Option<u64>,
-    /// Last record when nothing more was to be had on a short disk.
-    exhausted: Option<Lsn>,
+    /// When nothing more was to be had on a short disk.
+    exhausted: Option<Exhausted>,
     /// Versions up to here were asked to yield.
     yielded: VersionId,
     /// Where the sweep over all objects is, and when the next one begins (monotonic).
     sweep: Option<Ino>,
     next_sweep_ns: Option<u64>,
+    /// When a short disk may have everything held against the policies again (monotonic).
+    next_short_sweep_ns: u64,
+}
+
+/// As of when a short disk had nothing more to give.
+#[derive(Debug, Clone, Copy)]
+struct Exhausted {
+    /// The last record then.
+    lsn: Lsn,
+    /// Bytes of content appended by then, since the store was opened.
+    appended: u64,
+}
+
+/// What is left of the disk, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Free, or in spare segment files that anybody may use.
+    pub(super) left: u64,
+    /// With less, the disk is short of space.
+    pub(super) low: u64,
 }
 
 impl Store {
@@ -66,39 +89,97 @@ impl Store {
 
     fn keep_space_once(&self) -> Result<bool> {
         let mut keeper = self.keeper.lock();
+        if self.is_stopping() {
+            return Ok(false);
+        }
         self.check_usable()?;
+        self.log.heed_holds(!self.is_short()?);
         self.log.recycle()?;
         self.mend_reserves();
-        self.sweep(&mut keeper)?;
-        let mut more = false;
+        let surplus = self.surplus.load(Relaxed);
+        let swept = self.sweep(&mut keeper)?;
+        let more = self.drop_surplus()?;
+        if swept > 0 || self.surplus.load(Relaxed) != surplus {
+            keeper.exhausted = None;
+        }
         let used = self.used_bytes();
         let first = *keeper.used.get_or_insert(used);
+        let room = self.room()?;
         if self.is_short()? {
-            let last = self.last_lsn();
-            if keeper.exhausted == Some(last) {
-                return Ok(more);
-            }
-            let low = self.low_water()?;
-            let goal = Goal { bytes: 2 * low, live_percent: LIVE_PERCENT_SHORT };
-            let mut freed = self.clean(goal)?.bytes;
-            let yields = self.settings.read().history_yields;
-            if yields && self.is_short()? && self.yield_history(&mut keeper, low)? > 0 {
-                freed += self.clean(goal)?.bytes;
-                more = true;
-            }
-            self.mend_reserves();
-            keeper.exhausted = (freed == 0 && !more).then(|| self.last_lsn());
-            keeper.used = Some(self.used_bytes());
-            return Ok(more || freed > 0);
+            return Ok(self.make_room(&mut keeper, room.low)? || more);
         }
         keeper.exhausted = None;
         let live = self.cleaner.lock().looked.map_or(first, |(_, live)| live);
-        let worth = (live / 100 * GROWTH_PERCENT).max(LOW_SEGMENTS * self.segment_bytes());
+        let near = room.left < NEAR * room.low;
+        let percent = if near { GROWTH_PERCENT_NEAR } else { GROWTH_PERCENT };
+        // A look reads the whole index, so what was written since the last one is to be worth that.
+        let worth = (live / 100 * percent)
+            .max(LOW_SEGMENTS * self.segment_bytes())
+            .max(self.index.stats().disk_bytes / 2);
         if used.saturating_sub(first) >= worth {
             self.clean(Goal { bytes: u64::MAX, live_percent: LIVE_PERCENT })?;
             keeper.used = Some(self.used_bytes());
         }
         Ok(more)
+    }
+
+    /// On a short disk: cleans, and if that is not enough, lets go what no policy keeps, then the oldest versions. Says
+    /// whether there is more to do at once.
+    fn make_room(&self, keeper: &mut Keeper, low: u64) -> Result<bool> {
+        // What happens from here on may be more than this finds.
+        let now = Exhausted { lsn: self.last_lsn(), appended: self.appended.load(Relaxed) };
+        if keeper.exhausted.is_some_and(|then| self.is_as_exhausted(then, now)) {
+            return Ok(false);
+        }
+        keeper.exhausted = None;
+        let goal = Goal { bytes: 2 * low, live_percent: LIVE_PERCENT_SHORT };
+        let surplus = self.surplus.load(Relaxed);
+        let mut freed = self.clean_in_need(goal)?;
+        let mut gone = 0;
+        // What was written meanwhile may have used up what cleaning gave; then it is worth another round, and history stays.
+        if freed < low / 2 && self.is_short()? {
+            while self.drop_surplus()? {}
+            if self.surplus.load(Relaxed) != surplus {
+                // What went since the cleaner looked has not been cleaned yet.
+                return Ok(true);
+            }
+            gone = self.sweep_now(keeper)?;
+            if gone == 0 && self.settings.read().history_yields {
+                let room = self.room()?;
+                let lacking = room.low.saturating_sub(room.left);
+                gone = self.yield_history(&mut keeper.yielded, lacking)?;
+            }
+            if gone > 0 {
+                freed += self.clean_in_need(goal)?;
+            }
+        }
+        keeper.used = Some(self.used_bytes());
+        let more = freed > 0 || gone > 0;
+        if !more && self.is_short()? {
+            keeper.exhausted = Some(now);
+        }
+        Ok(more)
+    }
+
+    /// Would looking again find as little? A look reads the whole index, and may lead to nothing as long as others fill the disk: so it
+    /// comes only once something was written that is worth it, or somebody waits for room and anything happened.
+    fn is_as_exhausted(&self, then: Exhausted, now: Exhausted) -> bool {
+        let little = now.appended - then.appended < self.segment_bytes() / 2;
+        then.lsn == now.lsn || little && self.short_of_room.load(Relaxed) == 0
+    }
+
+    /// Cleans; says how many bytes that gave. Without room to move anything to, history has to yield first.
+    fn clean_in_need(&self, goal: Goal) -> Result<u64> {
+        let before = self.cleaned().bytes;
+        match self.clean(goal) {
+            Ok(_) => {}
+            // What it had given back by then counts all the same.
+            Err(Error::NoSpace { what }) => tracing::debug!("cleaning a full disk: no space: {what}"),
+            Err(e) => return Err(e),
+        }
+        let freed = self.cleaned().bytes - before;
+        self.mend_reserves();
+        Ok(freed)
     }
 
     fn used_bytes(&self) -> u64 {
@@ -109,89 +190,88 @@ impl Store {
         self.log.segment_bytes()
     }
 
-    /// What is free on a disk that is not short, in bytes.
-    fn low_water(&self) -> Result<u64> {
-        let total = self.space()?.total_bytes;
-        Ok((LOW_SEGMENTS * self.segment_bytes()).max((total / 50).min(LOW_BYTES)).min(total / 4))
+    /// What is left of the disk.
+    pub(super) fn room(&self) -> Result<Room> {
+        let space = self.space()?;
+        let (segment, spares) = (self.segment_bytes(), self.log.status().spares);
+        // What the reserve lacks is taken from the rest before anybody may use that.
+        let reserve = limits::RESERVE_SEGMENTS as u64;
+        // There has to be room for a base, without which no segment goes.
+        let base = self.base.lock().as_ref().map_or(0, super::base::Base::bytes);
+        let low = (LOW_SEGMENTS * segment).max((space.total_bytes / 50).min(LOW_BYTES)).max(2 * base);
+        Ok(Room {
+            left: (space.free_bytes + spares * segment).saturating_sub(reserve * segment),
+            low: low.min(space.total_bytes / 4),
+        })
     }
 
     fn is_short(&self) -> Result<bool> {
-        Ok(self.log.status().short || self.space()?.free_bytes < self.low_water()?)
+        let room = self.room()?;
+        Ok(self.log.status().short || room.left < room.low)
+    }
+
+    /// Notes that so many bytes were appended: now and then space is looked after at once, and not only when its turn
+    /// comes.
+    pub(super) fn note_appended(&self, bytes: u64) {
+        let before = self.appended.fetch_add(bytes, Relaxed);
+        let step = self.segment_bytes() / 2;
+        if self.options.background && before / step != (before + bytes) / step {
+            self.space_wanted.notify_all();
+        }
     }
 
     /// A step of the sweep over all objects, if one is due: what no policy keeps goes. One step a round, so that nobody notices.
-    fn sweep(&self, keeper: &mut Keeper) -> Result<()> {
+    /// Returns how many versions went.
+    fn sweep(&self, keeper: &mut Keeper) -> Result<u64> {
         let mono = self.clock.monotonic_ns();
         let due = *keeper.next_sweep_ns.get_or_insert(mono + EXPIRY_NS);
         if keeper.sweep.is_none() && mono < due {
-            return Ok(());
+            return Ok(0);
         }
         let now = self.expiry();
         if keeper.sweep.is_none() {
             self.note_expiry()?;
         }
         if now.ahead_ns.is_some() {
-            return Ok(());
+            return Ok(0);
         }
-        let (_, next) = self.expire(keeper.sweep.unwrap_or(Ino::FIRST), now.time_ns)?;
+        let (gone, next) = self.expire(keeper.sweep.unwrap_or(Ino::FIRST), now.time_ns)?;
         if next.is_none() {
             self.forget_lonely_moves(now.time_ns)?;
             keeper.next_sweep_ns = Some(mono + EXPIRY_NS);
         }
         keeper.sweep = next;
-        Ok(())
-    }
-
-    /// The oldest versions that nothing needs go, until about so many bytes did. Returns how many versions.
-    fn yield_history(&self, keeper: &mut Keeper, bytes: u64) -> Result<u64> {
-        let now_ns = self.expiry().time_ns;
-        let mut gone = 0;
-        // From where it was, and once from the beginning: what had to stay then may go now.
-        for _ in 0..2 {
-            loop {
-                let (doomed, last) = self.oldest(keeper.yielded, bytes)?;
-                let Some(last) = last else { break };
-                keeper.yielded = last;
-                gone += self.remove_versions(&doomed, now_ns)?;
-                if gone > 0 {
-                    self.yielded.fetch_add(gone, std::sync::atomic::Ordering::Relaxed);
-                    tracing::warn!("the disk is short of space: {gone} old versions made room");
-                    return Ok(gone);
-                }
-                if self.is_stopping() {
-                    return Ok(0);
-                }
-            }
-            keeper.yielded = VersionId::default();
-        }
         Ok(gone)
     }
 
-    /// Versions behind this one, in the order in which they were made, that hold about so many bytes, and the last one looked at.
-    fn oldest(&self, after: VersionId, bytes: u64) -> Result<(Vec<Doomed>, Option<VersionId>)> {
-        let mut start = key::version_id(after);
-        start.push(0);
-        let (mut found, mut last, mut held) = (Vec::new(), None, 0);
-        for (k, value) in self.index.scan(&start, &after_prefix(&[kind::VERSION_ID]), YIELD)? {
-            let Some(id) = k.last_chunk::<16>().map(|id| VersionId::new(u128::from_be_bytes(*id))) else {
-                continue;
-            };
-            last = Some(id);
-            let place: VersionPlace = row(&k, &value)?;
-            let vk = key::version(place.ino, place.at);
-            let Some(value) = self.index.get(&vk)?.filter(|_| !place.removed) else { continue };
-            let object = self.object_row(place.ino, None)?;
-            // Most files have one version, which they show.
-            if object.is_some_and(|o| o.content.head == Some(place.at) && o.attributes.links > 0) {
-                continue;
-            }
-            held += row::<VersionRow>(&vk, &value)?.allocated;
-            found.push(Doomed { ino: place.ino, id });
-            if held >= bytes {
-                break;
-            }
+    /// All of it at once, for a short disk; not again for a while.
+    fn sweep_now(&self, keeper: &mut Keeper) -> Result<u64> {
+        let mono = self.clock.monotonic_ns();
+        let now = self.expiry();
+        if now.ahead_ns.is_some() || mono < keeper.next_short_sweep_ns {
+            return Ok(0);
         }
-        Ok((found, last))
+        let (mut gone, mut at) = (0, Some(Ino::FIRST));
+        while let Some(from) = at
+            && !self.is_stopping()
+        {
+            let (n, next) = self.expire(from, now.time_ns)?;
+            (gone, at) = (gone + n, next);
+        }
+        keeper.next_short_sweep_ns = mono + EXPIRY_SHORT_NS;
+        Ok(gone)
+    }
+
+    /// Waits a bounded time until a record that is not content finds room, if there is none: a name, an attribute.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] if there is none then.
+    pub(super) fn await_room(&self) -> Result<()> {
+        if self.options.background && self.keeping.load(Relaxed) {
+            self.with_room(|| self.log.await_room(RECORD_BYTES))
+        } else {
+            Ok(())
+        }
     }
 
     /// Does something that needs room; on a full disk again, as long as history yields, for a bounded time.
@@ -203,16 +283,20 @@ impl Store {
                 Err(e @ Error::NoSpace { .. }) if self.options.background => e,
                 done => return done,
             };
-            let exhausted = self.keeper.try_lock().is_some_and(|k| k.exhausted == Some(self.last_lsn()));
+            let exhausted =
+                self.keeper.try_lock().is_some_and(|k| k.exhausted.is_some_and(|e| e.lsn == self.last_lsn()));
             let waited = Duration::from_nanos(self.clock.monotonic_ns() - began);
-            if exhausted || seen == 0 || waited >= PATIENCE || self.is_stopping() {
+            if exhausted || !self.keeping.load(Relaxed) || waited >= PATIENCE || self.is_stopping() {
                 return Err(full);
             }
-            self.wake.1.notify_all();
+            self.short_of_room.fetch_add(1, Relaxed);
+            self.space_wanted.notify_all();
             let mut rounds = self.rounds.0.lock();
             if *rounds == seen {
                 self.rounds.1.wait_for(&mut rounds, Duration::from_millis(limits::COMMIT_INTERVAL_MS));
             }
+            drop(rounds);
+            self.short_of_room.fetch_sub(1, Relaxed);
         }
     }
 
@@ -238,7 +322,11 @@ impl Store {
         if !self.options.background {
             return;
         }
+        // Whoever else writes to the disk, the index among them, has no use of spare files.
         let bytes = 2 * self.options.memtable_bytes;
+        if self.space().is_ok_and(|s| s.free_bytes < bytes.min(self.segment_bytes())) {
+            self.log.drop_spare();
+        }
         let path = Path::new(BALLAST);
         let file = self.disk.open(path, true).or_else(|_| self.disk.create(path));
         let mended = file.and_then(|f| if f.len()? < bytes { f.allocate(bytes) } else { Ok(()) });

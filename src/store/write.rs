@@ -115,6 +115,7 @@ impl Store {
             }
         }
         apart.done();
+        self.note_appended(location.frame_len());
         Ok(lsn)
     }
 
@@ -334,7 +335,7 @@ impl Store {
     /// As of that.
     pub fn commit_flagged(&self, ino: Ino, flags: u32) -> Result<(Lsn, Option<VersionId>)> {
         let early = self.hash_early(ino);
-        self.run_freeing(|op| {
+        let made = self.run_freeing(|op| {
             let row = op.apply.txn.object_if_any(ino)?.ok_or(FsError::NotFound)?;
             if !row.content.draft || row.attributes.links == 0 {
                 return Ok(None);
@@ -345,7 +346,11 @@ impl Store {
             let id = version.id;
             op.fact(Fact::Version(version))?;
             Ok(Some(id))
-        })
+        })?;
+        if made.1.is_some() {
+            self.note_version(ino);
+        }
+        Ok(made)
     }
 
     /// Gives up the content of a file that no name shows any more and nobody has open.

@@ -154,7 +154,7 @@ fn on_a_full_disk_deleting_goes_on_and_makes_room() {
 
 /// Writes through a map, which the kernel hands over later, and says what each sync answered: "ok" or the number of the error.
 const MAPPED: &str = r#"
-import errno, mmap, os, sys
+import errno, mmap, os, sys, time
 f = os.open(sys.argv[1], os.O_RDWR)
 size = os.fstat(f).st_size
 m = mmap.mmap(f, size)
@@ -167,8 +167,12 @@ sync()
 input()
 sync()
 m.close(); os.close(f)
-f = os.open(sys.argv[1], os.O_RDWR)
-os.pwrite(f, b"again", 0)
+# The kernel tells of a close some time after it.
+for _ in range(200):
+    f = os.open(sys.argv[1], os.O_RDWR)
+    os.pwrite(f, b"again", 0)
+    try: os.fsync(f); break
+    except OSError: os.close(f); time.sleep(0.05)
 sync()
 "#;
 

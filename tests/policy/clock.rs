@@ -142,6 +142,25 @@ fn versions_expire_by_uptime_and_not_by_a_jump() {
 }
 
 #[test]
+fn a_collection_goes_by_the_same_clock() {
+    let w = World::new();
+    let store = w.open();
+    let ino = file(&store);
+    w.jump(400 * DAY);
+    for dry_run in [true, false] {
+        assert_eq!(store.collect(dry_run, &|_, _| {}).unwrap().versions, 0);
+    }
+    // What is counted does not go either while it waits, and is not forgotten.
+    store.set_retention(Retention::everywhere(Policy::Last(1)));
+    store.keep_space().unwrap();
+    assert_eq!(count(&store, ino), 3);
+    store.confirm_clock().unwrap();
+    assert_eq!(store.collect(true, &|_, _| {}).unwrap().versions, 2);
+    store.keep_space().unwrap();
+    assert_eq!(count(&store, ino), 1);
+}
+
+#[test]
 fn time_that_goes_by_is_believed_with_and_without_a_mount() {
     let w = World::new();
     let store = w.open();
@@ -178,7 +197,10 @@ fn a_lock_does_not_end_by_a_jump() {
     store.lock_version(v[0].id, true, START + 10 * DAY).unwrap();
     w.jump(300 * DAY);
     assert_eq!(store.remove_version(v[0].id).unwrap(), Some(segfs::store::Kept::Locked));
+    let planned = || store.plan_purge(Ino::FIRST, b"f").unwrap();
+    assert_eq!(planned().unwrap_err().why, segfs::store::Kept::Locked);
     store.confirm_clock().unwrap();
+    assert_eq!(planned().unwrap().versions, 3);
     assert_eq!(store.remove_version(v[0].id).unwrap(), None);
     assert!(matches!(store.remove_version(v[0].id), Err(Error::Fs(FsError::NotFound))));
 }

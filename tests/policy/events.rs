@@ -112,6 +112,30 @@ fn writes_that_stop_are_told() {
     assert_eq!(events(&path).iter().filter(|e| e["event"] == "writes_stopped").count(), 1);
 }
 
+/// Others fill the disk: what this little history holds would not help.
+#[test]
+fn history_stays_where_giving_it_up_would_be_for_nothing() {
+    if !is_root() {
+        return;
+    }
+    let disk = SmallDisk::new(512);
+    let root = tempfile::tempdir().unwrap();
+    let mut m = Mounted::with_store(root, disk.dir.join("store"), &[]);
+    write(&m.path("f"), "0");
+    let free = rustix::fs::statvfs(&disk.dir).unwrap();
+    let others = fs::File::create_new(disk.dir.join("others")).unwrap();
+    let bytes = free.f_bavail * free.f_frsize - (20 << 20);
+    rustix::fs::fallocate(&others, rustix::fs::FallocateFlags::empty(), 0, bytes).unwrap();
+    for n in 1..200 {
+        write(&m.path("f"), format!("{n}"));
+    }
+    // Looked after again, because something was written.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    write(&m.path("f"), "the last");
+    assert_eq!(ordinals(&m, "f"), (1..=201).collect::<Vec<_>>());
+    m.unmount();
+}
+
 #[test]
 fn history_yields_to_a_full_disk_and_says_so_unless_it_is_told_to_stay() {
     if !is_root() {

@@ -103,6 +103,24 @@ fn a_version_stays_where_it_was_made_or_where_it_shows() {
 }
 
 #[test]
+fn what_goes_at_once_goes_by_the_same_rules() {
+    let w = World::new();
+    let (keep, two, tmp) = (w.dir("keep"), w.dir("two"), w.dir("tmp"));
+    let moved = w.file(keep, "moved");
+    w.versions(moved, 3);
+    w.mv((keep, "moved"), (tmp, "moved"));
+    w.versions(moved, 3);
+    let counted = w.file(two, "counted");
+    w.versions(counted, 4);
+    // No sweep is due yet.
+    w.store.keep_space().unwrap();
+    let numbers = |ino| -> Vec<u64> {
+        w.store.view().versions(ino, None, 100).unwrap().iter().map(|v| v.ordinal).collect()
+    };
+    assert_eq!((numbers(moved), numbers(counted)), (vec![1, 2, 3, 6], vec![3, 4]));
+}
+
+#[test]
 fn directories_carry_what_was_made_in_them() {
     let w = World::new();
     let keep = w.dir("keep");

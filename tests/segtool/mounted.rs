@@ -1,11 +1,17 @@
 //! A store that another process has mounted, and answers: segtool asks it instead of replaying the log.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use segfs::{
     base::Ino,
     serve::{Control, Served},
-    store::{Options, Store},
+    store::{Goal, Options, Policy, Retention, Store},
     vfs::Vfs,
 };
 use serde_json::{Value, json};
@@ -117,6 +123,71 @@ fn a_mount_that_writes_all_the_while_is_found_equal_at_one_moment() {
         assert!(writer.join().unwrap() > 20);
     });
     drop(control);
+    store.close().unwrap();
+}
+
+/// What the cleaner gives back while segtool looks is no damage, and, where the mount is asked, stays until it has looked.
+#[test]
+fn what_is_given_back_all_the_while_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let busy = Options { background: true, memtable_bytes: 50_000, ..options() };
+    let store = Arc::new(Store::create(&path, busy).unwrap());
+    store.set_retention(Retention::everywhere(Policy::Never));
+    store.start_maintenance().unwrap();
+    let ino = file(&store, "f", &noise(0, 50_000));
+    let stop = AtomicBool::new(false);
+    let ended = std::thread::scope(|s| {
+        let writer = s.spawn(|| {
+            let mut n = 0_u64;
+            while !stop.load(Relaxed) {
+                n += 1;
+                store.write(ino, 0, &noise(n, 50_000)).unwrap();
+                store.commit_version(ino).unwrap();
+            }
+        });
+        let cleaner = s.spawn(|| {
+            while !stop.load(Relaxed) {
+                store.clean(Goal::ALL).unwrap();
+            }
+            store.cleaned().segments
+        });
+        let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let all = [
+                &["segments", "STORE", "--json"][..],
+                &["stat", "STORE", "--json"],
+                &["verify", "STORE", "--json"],
+                &["verify", "STORE", "--deep", "--json"],
+                &["index", "check", "STORE", "--json"],
+            ];
+            let oldest = || {
+                let first = store.segments()[0].id.get().to_string();
+                segtool(&path, &["dump", "STORE", &first, "--json"])
+            };
+            let control = serve(&store);
+            for words in all.iter().cycle().take(4 * all.len()) {
+                let run = segtool(&path, words);
+                assert_eq!(run.code, 0, "{words:?}: {run:?}");
+                let run = oldest();
+                // It may have gone before it was asked for.
+                assert!([0, 3].contains(&run.code), "{run:?}");
+            }
+            drop(control);
+            // Nobody answers: what can't be had in time is said to be so.
+            for words in all.iter().cycle().take(4 * all.len()) {
+                let run = segtool(&path, words);
+                assert!([0, 7].contains(&run.code), "{words:?}: {run:?}");
+                let run = oldest();
+                assert!([0, 3, 7].contains(&run.code), "{run:?}");
+            }
+        }));
+        stop.store(true, Relaxed);
+        writer.join().unwrap();
+        let given_back = cleaner.join().unwrap();
+        asked.map(|()| given_back)
+    });
+    let given_back = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    assert!(given_back > 50, "only {given_back} segments were given back");
     store.close().unwrap();
 }
 

@@ -1,10 +1,10 @@
 //! What is live, history and dead: one walk over the rows, and the lists of records of all segments.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Inspection, Progress};
 use crate::{
-    base::{Damage, Error, Lsn, Result, SegmentId},
+    base::{Damage, Error, Ino, Lsn, Result, SegmentId},
     format::{
         Codec, Kind, Location, flags,
         rows::{MetaRow, after_prefix, key, kind},
@@ -27,6 +27,8 @@ pub struct Tally {
     pub history_bytes: u64,
     /// Extents that nothing shows any more.
     pub dead_bytes: u64,
+    /// Of what some objects show: what others show too.
+    pub shared_bytes: u64,
     /// Operations and bases: never dead before a newer base.
     pub metadata_bytes: u64,
     /// Extents.
@@ -67,6 +69,7 @@ impl Tally {
         self.present_bytes += other.present_bytes;
         self.history_bytes += other.history_bytes;
         self.dead_bytes += other.dead_bytes;
+        self.shared_bytes += other.shared_bytes;
         self.metadata_bytes += other.metadata_bytes;
         self.extents += other.extents;
         self.operations += other.operations;
@@ -100,8 +103,8 @@ const ROWS_A_WORD: u64 = 1 << 15;
 
 /// Takes what the rows show.
 trait Sink {
-    /// An extent that something shows; where its row says that it lies.
-    fn shown(&mut self, extent: Lsn, at: &Location, by: Use);
+    /// An extent that something of an object shows; where its row says that it lies.
+    fn shown(&mut self, ino: Ino, extent: Lsn, at: &Location, by: Use);
     /// An extent that has been moved to another place since.
     fn moved(&mut self, extent: Lsn, to: Location);
 }
@@ -114,7 +117,7 @@ struct Live {
 }
 
 impl Sink for Live {
-    fn shown(&mut self, extent: Lsn, at: &Location, by: Use) {
+    fn shown(&mut self, _: Ino, extent: Lsn, at: &Location, by: Use) {
         let e = self.extents.entry(extent).or_insert((by, at.segment, at.offset));
         e.0 = e.0.max(by);
     }
@@ -180,8 +183,14 @@ impl Inspection {
 
 /// As [`Inspection::census`], of a store that is open here and goes on changing: in memory that does not depend on how
 /// big the extents' rows are, a few bits for each record number in use. What changes meanwhile may count either way.
-pub(super) fn count(log: &Survey, index: &dyn Index, progress: Progress<'_>) -> Result<Census> {
-    let mut marks = Marks::default();
+/// With `only`, what these objects show, what they showed once, and the operations on them.
+pub(super) fn count(
+    log: &Survey,
+    index: &dyn Index,
+    only: Option<&HashSet<Ino>>,
+    progress: Progress<'_>,
+) -> Result<Census> {
+    let mut marks = Marks { pages: HashMap::new(), only };
     let mut census = Census { liveness: true, ..Census::default() };
     census.rows = walk(index, &mut marks, progress)?;
     let all = log.segments.len() as u64;
@@ -212,7 +221,15 @@ pub(super) fn count(log: &Survey, index: &dyn Index, progress: Progress<'_>) -> 
             } else {
                 (mark & HISTORY > 0).then_some(Use::History)
             };
-            tally.take(e.kind, bytes, by.filter(|_| here));
+            let by = by.filter(|_| here);
+            // What others show is not theirs, if it is not theirs too.
+            let theirs = only.is_none() || (marks.covers(e.ino) && (mark & OUTSIDE == 0 || !here));
+            if by.is_some() || theirs {
+                tally.take(e.kind, bytes, by);
+            }
+            if by.is_some() && mark & OUTSIDE > 0 {
+                tally.shared_bytes += bytes;
+            }
         }
         census.total.add(&tally);
         census.segments.insert(s.id, tally);
@@ -221,31 +238,45 @@ pub(super) fn count(log: &Survey, index: &dyn Index, progress: Progress<'_>) -> 
 }
 
 /// What is known of each record number, four bits each, in pages that are there only where something is.
-#[derive(Default)]
-struct Marks(HashMap<u64, Box<[u8; MARKS / 2]>>);
+struct Marks<'a> {
+    pages: HashMap<u64, Box<[u8; MARKS / 2]>>,
+    /// Only these objects count; none: all do.
+    only: Option<&'a HashSet<Ino>>,
+}
 
 /// Record numbers on a page.
 const MARKS: usize = 4096;
 const HISTORY: u8 = 1;
 const PRESENT: u8 = 2;
 const MOVED: u8 = 4;
+/// Something else than the objects that count shows it.
+const OUTSIDE: u8 = 8;
 
-impl Marks {
+impl Marks<'_> {
+    fn covers(&self, ino: Ino) -> bool {
+        self.only.is_none_or(|only| only.contains(&ino))
+    }
+
     fn set(&mut self, lsn: Lsn, bits: u8) {
         let (page, at) = (lsn.get() / MARKS as u64, lsn.get() as usize % MARKS);
-        let page = self.0.entry(page).or_insert_with(|| Box::new([0; MARKS / 2]));
+        let page = self.pages.entry(page).or_insert_with(|| Box::new([0; MARKS / 2]));
         page[at / 2] |= bits << (4 * (at % 2));
     }
 
     fn of(&self, lsn: Lsn) -> u8 {
         let (page, at) = (lsn.get() / MARKS as u64, lsn.get() as usize % MARKS);
-        self.0.get(&page).map_or(0, |page| (page[at / 2] >> (4 * (at % 2))) & 15)
+        self.pages.get(&page).map_or(0, |page| (page[at / 2] >> (4 * (at % 2))) & 15)
     }
 }
 
-impl Sink for Marks {
-    fn shown(&mut self, extent: Lsn, _at: &Location, by: Use) {
-        self.set(extent, if by == Use::Present { PRESENT } else { HISTORY });
+impl Sink for Marks<'_> {
+    fn shown(&mut self, ino: Ino, extent: Lsn, _at: &Location, by: Use) {
+        let bits = match by {
+            _ if !self.covers(ino) => OUTSIDE,
+            Use::Present => PRESENT,
+            Use::History => HISTORY,
+        };
+        self.set(extent, bits);
     }
 
     fn moved(&mut self, extent: Lsn, _to: Location) {
@@ -257,12 +288,12 @@ impl Sink for Marks {
 fn walk(index: &dyn Index, sink: &mut dyn Sink, progress: Progress<'_>) -> Result<u64> {
     let expected = index.stats().disk_rows;
     let mut shown = 0_u64;
-    let rows = each_shown(index, &mut |extent, at, by| {
+    let rows = each_shown(index, &mut |ino, extent, at, by| {
         shown += 1;
         if shown.is_multiple_of(ROWS_A_WORD) {
             progress(shown, expected.max(shown));
         }
-        sink.shown(extent, at, by);
+        sink.shown(ino, extent, at, by);
         Ok(true)
     })?;
     let mut failed = Ok(());

@@ -1,10 +1,13 @@
 //! Looking into a store that is open: what its own process counts, and what another one can compare with that.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use super::{CACHE_BYTES, Census, Inspection, MEMTABLE_BYTES, Progress, census};
 use crate::{
-    base::{Damage, Lsn, Result, SystemRandom},
+    base::{Damage, Ino, Lsn, Result, SystemRandom},
     format::rows::{key, kind},
     index::{Index, IndexView, Order},
     log::Survey,
@@ -62,10 +65,19 @@ impl Store {
     /// # Errors
     /// What reading rows and segments says.
     pub fn census(&self, progress: Progress<'_>) -> Result<(Lsn, Census)> {
+        self.census_of(None, progress)
+    }
+
+    /// As [`census`](Self::census), of some objects alone: what they show counts once, and what others show too counts as
+    /// shared beside that.
+    ///
+    /// # Errors
+    /// As of [`census`](Self::census).
+    pub fn census_of(&self, only: Option<&HashSet<Ino>>, progress: Progress<'_>) -> Result<(Lsn, Census)> {
         let _doing = self.activity.begin(Work::Counting);
         self.log.commit()?;
         let log = Survey::of_held(Arc::clone(&self.disk), self.id, self.log.durable_lsn())?;
-        Ok((log.last_lsn(), census::count(&log, &*self.index, progress)?))
+        Ok((log.last_lsn(), census::count(&log, &*self.index, only, progress)?))
     }
 
     /// The rows of the index in short, as of one LSN, which is durable when this returns. Operations wait only until the

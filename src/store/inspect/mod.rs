@@ -127,6 +127,14 @@ impl Inspection {
         &self.log
     }
 
+    /// While another process has the store: has it given something back that was there when this looked?
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn has_moved_on(&self) -> Result<bool> {
+        self.log.has_moved_on()
+    }
+
     fn index_path(&self) -> PathBuf {
         self.path.join(INDEX)
     }
@@ -187,9 +195,9 @@ impl Inspection {
                 }
                 check_room(index, memtable_bytes, &mut too_much)?;
                 let l = &record.location;
-                let piece = crate::format::code::decode(record.payload)
+                let found = crate::format::code::decode(record.payload)
                     .map_err(|e| Damage::segment(l.segment, l.offset, Some(record.lsn), e.0))?;
-                visit(piece)
+                visit(record.lsn, found)
             });
             full.set(too_much);
             replayed.map(drop)

@@ -1,4 +1,4 @@
-//! Rows of the index, and pieces of a base, which hold rows: as an index that was tampered with, or a base, has them.
+//! Rows of the index, and records of a base, which hold rows: as an index that was tampered with, or a base, has them.
 #![no_main]
 
 use std::fmt::Debug;
@@ -18,7 +18,7 @@ fn check<T: Decode<()> + Encode + PartialEq + Debug>(bytes: &[u8]) {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    match kind % 19 {
+    match kind % 20 {
         0 => check::<MetaRow>(bytes),
         1 => check::<Superseded>(bytes),
         2 => check::<LinkRow>(bytes),
@@ -37,10 +37,11 @@ fuzz_target!(|bytes: &[u8]| {
         15 => check::<TagRow>(bytes),
         16 => check::<LineageRow>(bytes),
         17 => check::<LackingRow>(bytes),
+        18 => check::<BaseRow>(bytes),
         _ => {
-            check::<BasePiece>(bytes);
+            check::<BaseRecord>(bytes);
             // As it stands in a frame.
-            check::<BasePiece>(bytes.get(63..).unwrap_or_default());
+            check::<BaseRecord>(bytes.get(63..).unwrap_or_default());
         }
     }
     // Keys are taken apart too.

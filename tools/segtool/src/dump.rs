@@ -11,13 +11,21 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     args::{Dump, Kind, Lsns, Object, Payload},
-    describe,
+    describe, held,
 };
 
 /// Prints the records of a segment.
 pub fn run(dump: &Dump, out: &mut Output) -> Result<(), Failure> {
+    let _hold = held::hold(&dump.store);
+    let inspection = Inspection::open(&dump.store).map_err(|e| Failure::of_store(&e, &dump.store))?;
+    let done = run_on(&inspection, dump, out);
+    // What of it was printed was read while it was there, or fails its checks.
+    let is_gone = || inspection.has_moved_on().unwrap_or(false);
+    done.map_err(|failure| if is_gone() { held::moved_on(&dump.store) } else { failure })
+}
+
+fn run_on(inspection: &Inspection, dump: &Dump, out: &mut Output) -> Result<(), Failure> {
     let of = |e| Failure::of_store(&e, &dump.store);
-    let inspection = Inspection::open(&dump.store).map_err(of)?;
     let Some(s) = inspection.log().segment(dump.segment) else {
         return Err(Failure::new(
             NOT_FOUND,
@@ -32,7 +40,7 @@ pub fn run(dump: &Dump, out: &mut Output) -> Result<(), Failure> {
     while let Some(found) = scan.next_found() {
         progress.tell(scan.end(), s.used_bytes);
         match found {
-            Found::Batch(batch) => damages += print_batch(&inspection, dump, &batch, out)?,
+            Found::Batch(batch) => damages += print_batch(inspection, dump, &batch, out)?,
             Found::Damage { offset, why, .. } => {
                 damages += 1;
                 let (lsn, why) = (Value::Null, why.0);

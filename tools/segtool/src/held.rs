@@ -1,12 +1,21 @@
 //! A store that a mount holds: what only its index knows, the mount is asked for through its control socket. One that
 //! does not answer is no failure: then the log is replayed, as far as that goes.
+//!
+//! A mount gives segments back while we look. One that answers is asked to leave them where they are; where that does not
+//! help, since its disk is short of space or it does not answer, we look again at what is there by then.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    path::Path,
+    time::Duration,
+};
 
 use segfs::{
     base::{Lsn, SegmentId},
-    console::{Failure, Progress},
+    console::{Failure, IN_USE, Progress},
     format::rows::MetaRow,
+    log::Standing,
     serve::Client,
     store::inspect::{Census, Digest, Inspection, KindDigest, Tally},
 };
@@ -21,6 +30,63 @@ fn ask(store: &Path, request: &str, what: &'static str, json: bool) -> Option<Va
     client.ask(request, PATIENCE, &|a, b| progress.tell(a, b)).ok()
 }
 
+/// Looks at a store that a process writes, until one finds everything in its place.
+const LOOKS: usize = 5;
+
+/// Keeps the segments of a mount where they are, as long as it lives.
+pub struct Hold(#[expect(dead_code, reason = "the connection counts")] Option<Client>);
+
+/// Asks the mount of a store, if there is one, to leave the segments where they are.
+pub fn hold(store: &Path) -> Hold {
+    let asked = Client::connect(store).ok().and_then(|mut client| {
+        client.ask("hold", PATIENCE, &|_, _| {}).ok()?;
+        Some(client)
+    });
+    Hold(asked)
+}
+
+/// Does something with a store. If it meets trouble in one that a process has, which has given segments back meanwhile, that
+/// is none: then again, with the store as it is by then.
+pub fn steadily<T>(
+    store: &Path,
+    mut look: impl FnMut() -> Result<T, Failure>,
+    mut is_trouble: impl FnMut(&T) -> bool,
+) -> Result<T, Failure> {
+    let _hold = hold(store);
+    for n in 1.. {
+        let before = segment_files(store);
+        let found = look();
+        if !found.as_ref().map_or(true, &mut is_trouble) {
+            return found;
+        }
+        let after = segment_files(store);
+        // One that was begun may be gone again too.
+        if before == after || (n == LOOKS && before.is_subset(&after)) {
+            return found;
+        }
+        if n == LOOKS {
+            break;
+        }
+    }
+    Err(moved_on(store))
+}
+
+/// What can't be told of a store since what it is about was given back meanwhile.
+pub fn moved_on(store: &Path) -> Failure {
+    Failure::new(
+        IN_USE,
+        format!("{} can't be looked at", store.display()),
+        "whoever has it gives segments back faster than they are read",
+        "run it again when less goes on there, or its disk has more room",
+    )
+}
+
+/// The names of the files in `segments/`; none is ever given twice.
+pub fn segment_files(store: &Path) -> BTreeSet<OsString> {
+    let Ok(entries) = std::fs::read_dir(store.join("segments")) else { return BTreeSet::new() };
+    entries.flatten().map(|e| e.file_name()).collect()
+}
+
 /// A store with what is live in it.
 pub struct Looked {
     pub inspection: Inspection,
@@ -32,6 +98,13 @@ pub struct Looked {
 /// Looks into a store and counts. A damaged log still has its segments; what is live in them is then unknown, or, if
 /// it has to be known, that is the failure.
 pub fn look(store: &Path, must_know: bool, json: bool) -> Result<Looked, Failure> {
+    let is_trouble = |l: &Looked| {
+        !l.census.liveness || l.inspection.log().segments.iter().any(|s| s.standing == Standing::Damaged)
+    };
+    steadily(store, || look_once(store, must_know, json), is_trouble)
+}
+
+fn look_once(store: &Path, must_know: bool, json: bool) -> Result<Looked, Failure> {
     let of = |e| Failure::of_store(&e, store);
     let inspection = Inspection::open(store).map_err(of)?;
     if inspection.holder().is_some()

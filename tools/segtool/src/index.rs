@@ -68,6 +68,16 @@ impl Checked {
         }
     }
 
+    /// Is it what segments that went away meanwhile may have made?
+    pub fn is_trouble(&self) -> bool {
+        match self {
+            Self::Missing | Self::InUse => false,
+            Self::Unusable(_) | Self::MovedOn => true,
+            Self::Compared(c) => c.different > 0,
+            Self::Told(.., kinds) => !kinds.is_empty(),
+        }
+    }
+
     /// As JSON.
     pub fn value(&self) -> Value {
         if let Self::Told(lsn, rows, kinds) = self {
@@ -178,12 +188,17 @@ pub fn open(store: &Path, json: bool) -> Result<(Inspection, Option<Digest>), Fa
 
 /// Compares the index with the log.
 pub fn check(store: &Path, out: &mut Output) -> Result<(), Failure> {
-    let (inspection, told) = open(store, out.json)?;
-    if let Some(holder) = inspection.holder().filter(|_| told.is_none()) {
-        let e = Error::InUse { path: store.into(), holder: holder.into() };
-        return Err(Failure::of_store(&e, store));
-    }
-    let checked = Checked::new(&inspection, told.as_ref(), out.json);
+    let as_json = out.json;
+    let look = || {
+        let (inspection, told) = open(store, as_json)?;
+        if let Some(holder) = inspection.holder().filter(|_| told.is_none()) {
+            let e = Error::InUse { path: store.into(), holder: holder.into() };
+            return Err(Failure::of_store(&e, store));
+        }
+        let checked = Checked::new(&inspection, told.as_ref(), as_json);
+        Ok((inspection, checked))
+    };
+    let (inspection, checked) = held::steadily(store, look, |(_, checked)| checked.is_trouble())?;
     if out.json {
         out.value(&json!({"store": inspection.id().to_string(), "index": checked.value()}))?;
     } else {

@@ -12,29 +12,53 @@ use segfs::{
 use serde_json::{Value, json};
 
 use crate::{
+    held,
     index::{self, Checked},
     segments::word,
 };
 
+#[derive(Default)]
 struct Findings {
     damages: Vec<Damage>,
+    /// The log could not be replayed, so content was not checked.
+    unread: bool,
     /// What is worth knowing and no damage.
     notes: Vec<String>,
     segments: Vec<Value>,
     records: u64,
 }
 
-/// Checks a store.
-pub fn run(store: &Path, deep: bool, out: &mut Output) -> Result<(), Failure> {
+/// What was found in all.
+struct Looked {
+    inspection: Inspection,
+    findings: Findings,
+    index: Checked,
+    hashes: Option<HashCheck>,
+}
+
+impl Looked {
+    fn is_trouble(&self) -> bool {
+        !self.findings.damages.is_empty() || self.findings.unread || self.index.is_trouble()
+    }
+}
+
+fn look(store: &Path, deep: bool, as_json: bool) -> Result<Looked, Failure> {
     let of = |e| Failure::of_store(&e, store);
-    let (inspection, told) = index::open(store, out.json)?;
-    let mut f = Findings { damages: Vec::new(), notes: Vec::new(), segments: Vec::new(), records: 0 };
+    let (inspection, told) = index::open(store, as_json)?;
+    let mut f = Findings::default();
     for why in &inspection.superblock_damage {
         f.damages.push(Damage::file(store.join("STORE"), 0, why.clone()));
     }
-    check_log(&inspection, &mut f, out.json).map_err(of)?;
-    let index = Checked::new(&inspection, told.as_ref(), out.json);
-    let hashes = check_content(&inspection, deep, &mut f, out.json).map_err(of)?;
+    check_log(&inspection, &mut f, as_json).map_err(of)?;
+    let index = Checked::new(&inspection, told.as_ref(), as_json);
+    let hashes = check_content(&inspection, deep, &mut f, as_json).map_err(of)?;
+    Ok(Looked { inspection, findings: f, index, hashes })
+}
+
+/// Checks a store.
+pub fn run(store: &Path, deep: bool, out: &mut Output) -> Result<(), Failure> {
+    let Looked { inspection, findings: f, index, hashes } =
+        held::steadily(store, || look(store, deep, out.json), Looked::is_trouble)?;
     let failure = failure(&f, &index, store);
     if out.json {
         out.value(&json!({
@@ -180,6 +204,7 @@ fn check_content(
             return Ok(None);
         }
         Err(Error::Damaged(d)) => {
+            f.unread = true;
             f.notes.push(format!("content was not checked, the log can't be replayed: {d}"));
             return Ok(None);
         }

@@ -1,0 +1,239 @@
+//! What operators do: collecting, telling what takes space, reading everything. On a mount, and on a store that nobody has mounted.
+#![allow(clippy::disallowed_methods)] // this is the outside: real files, real time
+
+use std::{fs, path::Path, time::Duration};
+
+use serde_json::Value;
+
+use crate::mount::{Mounted, segfs};
+
+fn content(n: u8, bytes: usize) -> Vec<u8> {
+    let mut x = u64::from(n) << 32 | 1;
+    std::iter::repeat_with(|| {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (x >> 40) as u8
+    })
+    .take(bytes)
+    .collect()
+}
+
+/// Runs a command with `--json`; its exit code, and what it printed.
+fn ask(words: &[&str], at: &Path) -> (i32, Value) {
+    let done = segfs(&[words, &["--json", at.to_str().unwrap()]].concat());
+    let text = String::from_utf8_lossy(&done.stdout);
+    let value = text.lines().last().map_or(Value::Null, |l| serde_json::from_str(l).unwrap());
+    (done.status.code().unwrap(), value)
+}
+
+fn number(v: &Value, field: &str) -> u64 {
+    v[field].as_u64().unwrap_or_else(|| panic!("no {field} in {v:#}"))
+}
+
+#[test]
+fn statfs_status_and_du_say_the_same() {
+    let mut m = Mounted::new();
+    fs::create_dir(m.path("a")).unwrap();
+    for round in 0..3 {
+        fs::write(m.path("a/f"), content(round, 300_000)).unwrap();
+        fs::write(m.path("g"), content(10 + round, 200_000)).unwrap();
+    }
+    // What was in no version when it went is dead.
+    fs::write(m.path("h"), content(20, 150_000)).unwrap();
+    let (code, du) = ask(&["du", "--versions"], &m.dir());
+    assert_eq!(code, 0, "{du:#}");
+    let near = |found: u64, bytes: u64| found >= bytes && found < bytes + 20_000;
+    assert!(near(number(&du, "present"), 650_000), "{du:#}");
+    assert!(near(number(&du, "history"), 1_000_000), "{du:#}");
+    assert_eq!(number(&du, "shared"), 0);
+
+    // The same of a mount that is asked how it stands, as soon as it has counted again.
+    let mut agreed = false;
+    for _ in 0..100 {
+        let (_, status) = ask(&["status"], &m.dir());
+        let bytes = &status["bytes"];
+        agreed = ["present", "history", "dead"].iter().all(|f| bytes[f] == du[f]);
+        if agreed {
+            // What is free is what the disk says, to statfs too.
+            let df = rustix::fs::statvfs(m.dir()).unwrap();
+            let free = number(&status["space"], "free_bytes");
+            assert!((df.f_bavail * df.f_frsize).abs_diff(free) < 1 << 30, "{free}");
+            assert_eq!(df.f_blocks * df.f_frsize / 4096, number(&status["space"], "total_bytes") / 4096);
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(agreed, "status never says what du says: {du:#}");
+
+    // A part of the tree, and the rest.
+    let (_, a) = ask(&["du", "--versions"], &m.path("a"));
+    assert!(near(number(&a, "present"), 300_000) && near(number(&a, "history"), 600_000), "{a:#}");
+    let (_, g) = ask(&["du", "--versions"], &m.path("g"));
+    assert!(near(number(&g, "present"), 200_000) && near(number(&g, "history"), 400_000), "{g:#}");
+    assert_eq!(ask(&["du", "--versions"], &m.path("none")).0, 3);
+
+    // What a removal takes from the present is history then.
+    fs::remove_file(m.path("g")).unwrap();
+    let (_, du) = ask(&["du", "--versions"], &m.dir());
+    assert!(near(number(&du, "present"), 450_000) && near(number(&du, "history"), 1_200_000), "{du:#}");
+    m.unmount();
+    let (code, closed) = ask(&["du", "--versions"], &m.store());
+    assert_eq!(code, 0, "{closed:#}");
+    for field in ["present", "history", "dead"] {
+        assert_eq!(closed[field], du[field], "{field}");
+    }
+}
+
+#[test]
+fn a_collection_says_before_what_it_does() {
+    let mut m = Mounted::new();
+    for round in 0..4 {
+        fs::write(m.path("f"), content(round, 500_000)).unwrap();
+    }
+    let (code, dry) = ask(&["gc", "--dry-run"], &m.dir());
+    assert_eq!((code, number(&dry, "versions")), (0, 0), "the default keeps all of this month: {dry:#}");
+    let (code, done) = ask(&["gc"], &m.dir());
+    assert_eq!((code, number(&done, "versions")), (0, 0), "{done:#}");
+    assert_eq!(fs::read_dir(m.path(".segfs/versions/f")).unwrap().count(), 4);
+    assert_eq!(fs::read(m.path("f")).unwrap(), content(3, 500_000));
+    m.unmount();
+    let (code, done) = ask(&["gc"], &m.store());
+    assert_eq!(code, 0, "{done:#}");
+    assert_eq!(ask(&["gc"], m.root.path()).0, 2, "neither a mount nor a store");
+}
+
+/// Turns over a byte in what a file holds; where.
+fn rot(store: &Path, needle: &[u8]) -> u64 {
+    for entry in fs::read_dir(store.join("segments")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(needle.len()).position(|w| w == needle) {
+            bytes[at + needle.len() / 2] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            return at as u64;
+        }
+    }
+    panic!("what was written is nowhere");
+}
+
+#[test]
+fn reading_everything_finds_rot_and_says_whose_it_is() {
+    let mut m = Mounted::new();
+    fs::create_dir(m.path("dir")).unwrap();
+    for round in 0..3 {
+        fs::write(m.path("dir/old"), content(round, 100_000)).unwrap();
+    }
+    fs::write(m.path("whole"), content(9, 100_000)).unwrap();
+    let (code, sound) = ask(&["scrub"], &m.dir());
+    assert_eq!((code, &sound["complete"]), (0, &Value::Bool(true)), "{sound:#}");
+    assert!(number(&sound, "bytes") > 400_000, "{sound:#}");
+    m.unmount();
+    rot(&m.store(), &content(1, 100_000)[40_000..41_000]);
+    let check = |(code, found): (i32, Value)| {
+        assert_eq!(code, 5, "{found:#}");
+        let hits: Vec<&Value> = found["damages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|d| d["files"].as_array().unwrap())
+            .collect();
+        assert_eq!(hits.len(), 1, "{found:#}");
+        assert_eq!((&hits[0]["path"], &hits[0]["present"]), (&"/dir/old".into(), &Value::Bool(false)));
+        let versions: Vec<u64> =
+            hits[0]["versions"].as_array().unwrap().iter().map(|v| number(v, "ordinal")).collect();
+        assert_eq!(versions, [2], "the second version alone");
+    };
+    check(ask(&["scrub"], &m.store()));
+    m.mount(&[]);
+    check(ask(&["scrub", "--rate", "100M"], &m.dir()));
+    assert_eq!(fs::read(m.path("dir/old")).unwrap(), content(2, 100_000));
+    m.unmount();
+    // The journal has a line for each damage, each time, and says how far each one came.
+    let journal = fs::read_to_string(m.store().join("scrub.journal")).unwrap();
+    let lines: Vec<Value> = journal.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.iter().filter(|l| l.get("damage").is_some()).count(), 2, "{journal}");
+    assert_eq!(lines.iter().filter(|l| l["scrub"] == "done").count(), 3, "{journal}");
+    // One that was broken off is gone on with.
+    let position = lines.iter().find(|l| l["scrub"] == "position").unwrap();
+    fs::write(m.store().join("scrub.journal"), format!("{position}\n")).unwrap();
+    let (_, rest) = ask(&["scrub"], &m.store());
+    assert_eq!(rest["resumed_behind"], position["segment"]);
+    assert!(number(&rest, "bytes") < number(&sound, "bytes"), "{rest:#}");
+    let (_, all) = ask(&["scrub", "--anew"], &m.store());
+    assert_eq!(all["resumed_behind"], Value::Null);
+}
+
+/// Is this anywhere in the log, or in what was the log? A file that is renamed meanwhile could be missed: then it is looked
+/// for again.
+fn is_on_disk(store: &Path, needle: &[u8]) -> bool {
+    let look = || -> std::io::Result<bool> {
+        for dir in ["segments", "spare"] {
+            for entry in fs::read_dir(store.join(dir))? {
+                if fs::read(entry?.path())?.windows(needle.len()).any(|w| w == needle) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    };
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "{e}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_purged_is_gone_from_the_disk() {
+    let mut m = Mounted::new();
+    for round in 0..3 {
+        fs::write(m.path("secret"), content(round, 100_000)).unwrap();
+        fs::write(m.path("other"), content(10 + round, 100_000)).unwrap();
+    }
+    // Saved by renaming once: another object with the same history.
+    fs::write(m.path("tmp"), content(3, 100_000)).unwrap();
+    fs::rename(m.path("tmp"), m.path("secret")).unwrap();
+    let secret = |n: u8| content(n, 100_000)[5000..5100].to_vec();
+    let (code, done) = ask(&["purge", "--wait"], &m.path("secret@2"));
+    assert_eq!((code, number(&done, "versions"), number(&done, "left")), (0, 1, 0), "{done:#}");
+    assert!(!is_on_disk(&m.store(), &secret(1)));
+    assert!(is_on_disk(&m.store(), &secret(0)) && is_on_disk(&m.store(), &secret(2)));
+    assert_eq!(ask(&["purge"], &m.path("secret@4")).0, 2, "it is what the file shows");
+
+    let (code, done) = ask(&["purge", "--wait"], &m.path("secret"));
+    assert_eq!((code, number(&done, "versions"), number(&done, "left")), (0, 3, 0), "{done:#}");
+    assert!(!m.path("secret").exists());
+    for n in 0..4 {
+        assert!(!is_on_disk(&m.store(), &secret(n)), "{n}");
+    }
+    let check = |m: &Mounted| {
+        for n in 0..3_u8 {
+            let name = fs::read_dir(m.path(".segfs/versions/other")).unwrap();
+            let mut names: Vec<_> = name.map(|e| e.unwrap().path()).collect();
+            names.sort();
+            assert!(fs::read(&names[n as usize]).unwrap() == content(10 + n, 100_000), "{n}");
+        }
+        assert!(fs::read_dir(m.path(".segfs/versions/secret")).map_or(0, Iterator::count) == 0);
+    };
+    check(&m);
+    // Locked and tagged is refused, and nothing has changed.
+    assert!(segfs(&["tag", "add", "keep", m.dir().to_str().unwrap()]).status.success());
+    assert_eq!(ask(&["purge"], &m.path("other")).0, 1);
+    check(&m);
+    m.unmount();
+    // Nor does the log make it again.
+    fs::remove_dir_all(m.store().join("index")).unwrap();
+    m.mount(&[]);
+    check(&m);
+    m.unmount();
+    let verify = segfs::store::inspect::Inspection::open(&m.store()).unwrap();
+    assert_eq!(verify.check_index(&|_, _| {}).unwrap().different, 0);
+    drop(verify);
+    let gone = segfs(&["tag", "rm", "keep", "--store", m.store().to_str().unwrap()]);
+    assert!(gone.status.success(), "{gone:?}");
+    let done = segfs(&["purge", "--wait", "--store", m.store().to_str().unwrap(), "other"]);
+    assert!(done.status.success(), "{done:?}");
+    for n in 10..13 {
+        assert!(!is_on_disk(&m.store(), &secret(n)), "{n}");
+    }
+}
