@@ -26,16 +26,19 @@ impl KeyId {
     }
 }
 
+impl KeyId {
+    /// How a name is written that begins with these bytes, as far as they settle its letters.
+    #[must_use]
+    pub fn beginning(bytes: &[u8]) -> String {
+        let letters = to_letters(bytes);
+        let whole = bytes.len() * 8 / 5;
+        letters.as_bytes()[..whole].chunks(4).map(String::from_utf8_lossy).collect::<Vec<_>>().join("-")
+    }
+}
+
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let letters = to_letters(&self.0);
-        for (n, c) in letters.chars().enumerate() {
-            if n > 0 && n % 4 == 0 {
-                f.write_str("-")?;
-            }
-            write!(f, "{c}")?;
-        }
-        Ok(())
+        f.write_str(&Self::beginning(&self.0))
     }
 }
 
@@ -102,6 +105,7 @@ mod tests {
         let id = KeyId::new([0xa5; 20]);
         assert_eq!(id.to_string().parse::<KeyId>().unwrap(), id);
         assert_eq!(id.to_string().len(), 39);
+        assert!(id.to_string().starts_with(&KeyId::beginning(&id.bytes()[..16])));
         for wrong in ["", "abc", "u", "0000-0000-0000-0000-0000-0000-0000-000"] {
             assert!(wrong.parse::<KeyId>().is_err(), "{wrong:?}");
         }

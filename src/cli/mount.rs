@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use segfs::{
     base::{Damage, Error},
     config, fuse,
-    serve::{Beat, Control, Events, Peers, SOCKET, Served},
+    serve::{self, Beat, Control, Events, Peers, Prepared, SOCKET, Served},
     store::{Options, Recovered, Store},
     vfs::Vfs,
 };
@@ -50,6 +50,11 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
         history::check_store(&args.store)?;
         options.read_only = true;
     }
+    if options.read_only && args.listen.is_some() {
+        let what = format!("{} can't be mounted read-only and listen for peers", args.store.display());
+        let why = "what comes from them could not be written down";
+        return Err(Failure::usage(what, why, "leave out -o ro, or --listen"));
+    }
     if args.background {
         return in_background(args, json);
     }
@@ -67,8 +72,9 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
 
     let made_dir = place::prepare(&args.mountpoint, &args.store, &options, &|line| note(json, line))?;
     let opened = open_store(&args.store, options.read_only, json).and_then(|(store, made)| {
-        match serve(&store, args, &options) {
-            Ok((vfs, mount)) => Ok((store, made, vfs, mount)),
+        let prepared = prepare_peers(&store, args, &options);
+        match prepared.and_then(|p| serve(&store, args, &options).map(|served| (p, served))) {
+            Ok((prepared, (vfs, mount))) => Ok((store, made, prepared, vfs, mount)),
             Err(failure) => {
                 // Under its lock still, so that nobody has opened it meanwhile.
                 made.undo();
@@ -77,9 +83,9 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
             }
         }
     });
-    let (store, made_store, vfs, mount) = opened.inspect_err(|_| made_dir.undo())?;
+    let (store, made_store, prepared, vfs, mount) = opened.inspect_err(|_| made_dir.undo())?;
     let events = events(&store, args);
-    let peers = peers(&store, args, events.as_ref());
+    let peers = prepared.and_then(|prepared| peers(&store, prepared, events.as_ref()));
     let control = control(&store, &vfs, &mount, (events.as_ref(), peers.as_ref()), args);
     let beat = Beat::start(&vfs, &store, events.as_ref())
         .inspect_err(|e| eprintln!("segfs: no versions are made while files are open: {e}"));
@@ -229,12 +235,22 @@ fn events(store: &Store, args: &MountArgs) -> Option<Arc<Events>> {
         .ok()
 }
 
-/// Begins to know other stores. What is wrong with that is said; the mount works all the same.
-fn peers(store: &Arc<Store>, args: &MountArgs, events: Option<&Arc<Events>>) -> Option<Arc<Peers>> {
+/// Settles what is to be done for peers, while nothing is mounted yet. A store that is only looked at has none.
+fn prepare_peers(store: &Store, args: &MountArgs, options: &fuse::Options) -> Outcome<Option<Prepared>> {
+    let path = mounts::absolute(&args.store);
     if store.is_read_only() {
-        return None;
+        if args.at.is_none() && serve::has_peers(&path) {
+            eprintln!("segfs: mounted read-only: nothing is exchanged with peers meanwhile");
+        }
+        return Ok(None);
     }
-    Peers::start(store, args.listen.clone(), events)
+    let prepared = Prepared::new(&path, args.listen.clone(), options.writeback);
+    prepared.map(Some).inspect_err(|_| drop(store.close()))
+}
+
+/// Begins to know other stores. What still goes wrong is said; the mount works all the same.
+fn peers(store: &Arc<Store>, prepared: Prepared, events: Option<&Arc<Events>>) -> Option<Arc<Peers>> {
+    Peers::start(store, prepared, events)
         .inspect_err(|failure| eprintln!("segfs: no peers are served: {}", failure.value()["error"]["why"]))
         .ok()
 }

@@ -166,12 +166,22 @@ fn join_at(
     let (key, listens): (Key, Option<String>) = match &mut at {
         At::Open(path, client) => {
             // It makes the key, if there is none.
-            let told = ask(client, &json!({"request": "peers"}), &what)?;
+            let told = ask(client, &json!({"request": "peers", "joins": true}), &what)?;
             let listens = told["listens"].as_str().map(str::to_owned);
             (serve::own_key(path).map_err(failed)?, listens)
         }
         At::Closed(path, _) => (serve::own_key(path).map_err(failed)?, None),
     };
+    if key.id().bytes().starts_with(&code.start) {
+        return Err(Failure::usage(
+            &what,
+            format!(
+                "the code was made by a store that has the key of this one, {}: one is a copy of the other",
+                key.id()
+            ),
+            "a replica is made by pairing, not by copying: segfs init a new store, mount it, and join from there",
+        ));
+    }
     let listens = listens.filter(|at| !at.starts_with("0.0.0.0:") && !at.starts_with("[::]:"));
     let joined = join(address, &code, &key, &Peers::host_name(), listens.as_deref(), gives);
     let joined = joined.map_err(|e| match &e {

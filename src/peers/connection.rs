@@ -18,7 +18,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::{hub::Inner, tls::Secured};
 use crate::{
     base::{Clock as _, KeyId, Lsn, SystemClock},
-    format::wire::{Bye, Identity},
+    format::wire::{Bye, Hello, Identity},
     replicate::{Effect, End, Input, Me, Notice, Session, answer},
     store::{Knowledge, Store},
 };
@@ -47,6 +47,8 @@ pub(super) struct Link {
 /// How a session stands.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
+    /// Which versions it speaks.
+    pub(super) hello: Option<Hello>,
     pub(super) identity: Option<Identity>,
     pub(super) cursor: Lsn,
     /// What the other side holds; none before it said so.
@@ -251,7 +253,6 @@ impl Run<'_> {
                     // What was appended is followed anyway; what is durable already has to be said.
                     let durable = self.hub.store.durable_lsn();
                     self.session.handle(Input::Durable(durable), now);
-                    self.hub.nudge();
                 }
                 Effect::Read(_) => self.lanes[0].put((self.session.theirs().clone(), effect)),
                 Effect::Know | Effect::Ask(..) | Effect::Fetch(..) => {
@@ -288,6 +289,7 @@ impl Run<'_> {
     /// Leaves others see how it stands.
     fn show(&mut self) {
         let mut seen = self.link.seen.lock();
+        seen.hello = self.session.hello();
         seen.cursor = self.session.cursor();
         seen.theirs = seen.identity.map(|_| self.session.theirs().clone());
         seen.idle = self.session.is_idle();
@@ -316,10 +318,12 @@ impl Run<'_> {
     /// Takes what has come; true: there may be more.
     fn receive(&mut self) -> io::Result<bool> {
         let Secured { tls, socket, .. } = &mut self.secured;
+        let mut blocked = false;
         match tls.read_tls(socket) {
             Ok(0) => self.closed = true,
             Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            // What came together with the end of the handshake is here already.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => blocked = true,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
             Err(e) => return Err(e),
         }
@@ -332,7 +336,7 @@ impl Run<'_> {
                     return Ok(false);
                 }
                 Ok(n) => self.session.receive(&part[..n], SystemClock.monotonic_ns()),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(!self.closed),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(!blocked && !self.closed),
                 Err(e) => return if self.closed { Ok(false) } else { Err(e) },
             }
         }

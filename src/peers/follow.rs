@@ -19,7 +19,7 @@ pub(super) fn follow(hub: &Arc<Inner>) {
     while !hub.is_over() {
         if !hub.has_links() {
             told = Lsn::default();
-            hub.pause(IDLE);
+            hub.pause_alone(IDLE);
             continue;
         }
         let last = hub.store.wait_appended(told, PATIENCE);
@@ -32,7 +32,7 @@ pub(super) fn follow(hub: &Arc<Inner>) {
         told = hub.store.durable_lsn();
         hub.each_link(|link| link.durable(told));
         let took = Duration::from_nanos(SystemClock.monotonic_ns().saturating_sub(began));
-        if last >= told && took < PACE {
+        if took < PACE {
             hub.pause(PACE.saturating_sub(took));
         }
     }

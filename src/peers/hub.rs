@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     io,
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -20,26 +20,27 @@ use super::{
     keys::Key,
     pairing::{self, Join},
     state,
+    strangers::{Strangers, Ticket},
     tls::{self, Expect, NoConnection, Purpose, Secured},
 };
 use crate::{
     base::{Clock as _, KeyId, Lsn, Random as _, StoreId, SystemClock, SystemRandom},
     disk::Disk,
-    format::wire::{Bye, Epoch, Grant, Identity},
+    format::wire::{Bye, Epoch, Grant, Hello, Identity, NEWEST, OLDEST},
     replicate::{Acquaintances, End, Me, Notice},
     store::{Knowledge, Store},
 };
 
 /// A handshake, and a dialing, may take so long.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections of people who have not proved anything yet, at once.
-const STRANGERS: usize = 32;
-/// Of these, from one address.
-const STRANGERS_ALIKE: usize = 4;
 /// A peer that can't be reached is dialed again after so long at first; then after twice that, and so on.
 const REDIAL: Duration = Duration::from_millis(250);
 /// A peer that can't be reached is dialed again after so long at last.
 const REDIAL_MAX: Duration = Duration::from_secs(15);
+/// One that can't be spoken with before a person does something is dialed again after so long.
+const REDIAL_REFUSED: Duration = Duration::from_secs(60);
+/// A connection that lasted so long was a good one, in nanoseconds: when it breaks, it is dialed anew at once.
+const GOOD_NS: u64 = 5_000_000_000;
 /// Two connections that came within this of each other were dialed by both sides at once.
 const AT_ONCE_NS: u64 = 10_000_000_000;
 /// Cursors are written down so often.
@@ -130,11 +131,40 @@ struct State {
     known: BTreeMap<KeyId, Known>,
     cursors: BTreeMap<KeyId, Lsn>,
     kept_ns: u64,
-    strangers: Vec<IpAddr>,
+    strangers: Strangers<TcpStream>,
     listener: Option<(String, SocketAddr, Arc<AtomicBool>)>,
     /// Who is dialed; set when that is to end.
     dialers: BTreeMap<KeyId, (Peer, Arc<AtomicBool>)>,
     epoch: Epoch,
+}
+
+/// An address at which connections come in, though nobody takes them yet.
+#[derive(Debug)]
+pub struct Listening {
+    at: String,
+    listener: TcpListener,
+}
+
+impl Listening {
+    /// Begins to listen at ADDRESS:PORT.
+    ///
+    /// # Errors
+    /// What the system says: `AddrInUse` if somebody else does.
+    pub fn at(at: &str) -> io::Result<Self> {
+        Ok(Self { at: at.to_owned(), listener: TcpListener::bind(at)? })
+    }
+}
+
+/// How the use of a connection went.
+enum Used {
+    /// Its key is not pinned here, and it got nothing.
+    Unknown,
+    /// It has ended.
+    Well,
+    /// It has ended early, and something is wrong.
+    Badly,
+    /// Nothing can be said before a person does something.
+    Refused,
 }
 
 /// What all threads of a hub share.
@@ -184,6 +214,14 @@ impl Hub {
         &self.inner.key
     }
 
+    /// Takes the connections that come in there, in the place of where it listened.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn listen(&self, listening: Listening) -> io::Result<()> {
+        self.inner.listen(Some(listening))
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn listens(&self) -> Option<SocketAddr> {
@@ -227,7 +265,10 @@ impl Hub {
         };
         drop(state);
         inner.changed.notify_all();
-        listen.map_or(Ok(()), |at| inner.listen(at))
+        let Some(at) = listen else { return Ok(()) };
+        // One that is bound anew may be at the same place.
+        inner.listen(None)?;
+        at.map_or(Ok(()), |at| inner.listen(Some(Listening::at(&at)?)))
     }
 
     /// How things stand with each peer.
@@ -298,17 +339,19 @@ impl Inner {
         self.state.lock().known.values().filter_map(|k| k.link.as_ref()).for_each(|l| tell(l));
     }
 
-    /// Waits, or until something changed.
+    /// Waits, at most until the hub ends.
     pub(super) fn pause(&self, time: Duration) {
-        let mut state = self.state.lock();
-        if !self.is_over() {
-            self.changed.wait_for(&mut state, time);
-        }
+        self.pause_while(time, |_| true);
     }
 
-    /// Has the follower look at the log.
-    pub(super) fn nudge(&self) {
-        self.changed.notify_all();
+    /// Waits until there is a connection, or the hub ends.
+    pub(super) fn pause_alone(&self, time: Duration) {
+        self.pause_while(time, |s| s.known.values().all(|k| k.link.is_none()));
+    }
+
+    fn pause_while(&self, time: Duration, still: impl Fn(&State) -> bool) {
+        let mut state = self.state.lock();
+        self.changed.wait_while_for(&mut state, |s| !self.is_over() && still(s), time);
     }
 
     /// The other side is in a higher epoch: what this store may not do in it any more is written down before anything else is said.
@@ -325,21 +368,23 @@ impl Inner {
     }
 
     pub(super) fn tell(&self, peer: KeyId, notice: Notice) {
-        if let Some(name) = self.name_of(peer) {
-            self.outside.tell(Tidings::Of(name, notice));
+        let Some(name) = self.name_of(peer) else { return };
+        if let Notice::Met(_) = notice {
+            self.state.lock().known.entry(peer).or_default().trouble = None;
+            self.outside.tell(Tidings::Up(name.clone()));
         }
+        self.outside.tell(Tidings::Of(name, notice));
     }
 
     fn name_of(&self, id: KeyId) -> Option<String> {
         self.state.lock().plan.peers.iter().find(|p| p.id == id).map(|p| p.name.clone())
     }
 
-    fn listen(self: &Arc<Self>, at: Option<String>) -> io::Result<()> {
+    fn listen(self: &Arc<Self>, next: Option<Listening>) -> io::Result<()> {
         if let Some((_, at, over)) = self.state.lock().listener.take() {
             stop_listening(at, &over);
         }
-        let Some(at) = at else { return Ok(()) };
-        let listener = TcpListener::bind(&at)?;
+        let Some(Listening { at, listener }) = next else { return Ok(()) };
         let bound = listener.local_addr()?;
         let over = Arc::new(AtomicBool::new(false));
         self.state.lock().listener = Some((at, bound, Arc::clone(&over)));
@@ -361,25 +406,18 @@ impl Inner {
 
     /// Somebody knocks.
     fn stranger(self: &Arc<Self>, socket: TcpStream, from: IpAddr) {
-        {
-            let mut state = self.state.lock();
-            let alike = state.strangers.iter().filter(|s| **s == from).count();
-            if state.strangers.len() >= STRANGERS || alike >= STRANGERS_ALIKE {
-                return;
-            }
-            state.strangers.push(from);
+        let Ok(end) = socket.try_clone() else { return };
+        let (ticket, gone) = self.state.lock().strangers.enter(from, end);
+        if let Some(gone) = gone {
+            let _ = gone.shutdown(Shutdown::Both);
+            self.changed.notify_all();
         }
         let inner = Arc::clone(self);
         let run = move || {
             let secured = tls::take(socket, &inner.key, PATIENCE);
             let secured = match secured {
                 Ok(secured) if secured.purpose == Purpose::Pairing => {
-                    let who = secured.who;
-                    let done =
-                        pairing::hear(secured, &inner.outside.name(), |join| inner.outside.redeem(join));
-                    if let Err(e) = done {
-                        tracing::info!("{from}, key {who}, showed no invite: {e}");
-                    }
+                    inner.pair(secured, from, ticket);
                     None
                 }
                 Ok(secured) => Some(secured),
@@ -388,22 +426,32 @@ impl Inner {
                     None
                 }
             };
-            let mut state = inner.state.lock();
-            if let Some(at) = state.strangers.iter().position(|s| *s == from) {
-                state.strangers.swap_remove(at);
-            }
-            drop(state);
+            inner.state.lock().strangers.leave(ticket);
             if let Some(secured) = secured {
                 let who = secured.who;
                 match inner.attach(secured, false) {
-                    Ok(true) => {}
-                    Ok(false) => inner.outside.tell(Tidings::Stranger(from, who)),
+                    Ok(Used::Unknown) => inner.outside.tell(Tidings::Stranger(from, who)),
+                    Ok(_) => {}
                     Err(e) => tracing::debug!("{from}: {e}"),
                 }
             }
         };
         if thread("segfs-peer", run).is_err() {
-            self.state.lock().strangers.pop();
+            self.state.lock().strangers.leave(ticket);
+        }
+    }
+
+    /// Hears somebody who shows an invite. A wrong code is answered late, and the later the more there were.
+    fn pair(&self, secured: Secured, from: IpAddr, ticket: Ticket) {
+        let who = secured.who;
+        let decide = |join: &Join| {
+            self.outside.redeem(join).inspect_err(|_| {
+                let wait = self.state.lock().strangers.wrong(from, SystemClock.monotonic_ns());
+                self.pause_while(wait, |s| s.strangers.is_there(ticket));
+            })
+        };
+        if let Err(e) = pairing::hear(secured, &self.outside.name(), decide) {
+            tracing::info!("{from}, key {who}, showed no invite: {e}");
         }
     }
 
@@ -411,29 +459,29 @@ impl Inner {
     fn dial(self: &Arc<Self>, peer: &Peer, over: &AtomicBool) {
         let mut pause = REDIAL;
         while !over.load(SeqCst) && !self.is_over() {
-            let has_link = {
-                let state = self.state.lock();
-                state.known.get(&peer.id).is_some_and(|k| k.link.is_some())
-            };
-            if has_link {
+            let has_link = |s: &State| s.known.get(&peer.id).is_some_and(|k| k.link.is_some());
+            if has_link(&self.state.lock()) {
                 pause = REDIAL;
-                self.pause(Duration::from_secs(1));
+                self.pause_while(Duration::from_secs(60), |s| has_link(s) && !over.load(SeqCst));
                 continue;
             }
-            match self.dial_once(peer) {
-                Ok(()) => pause = REDIAL,
+            pause = match self.dial_once(peer) {
+                Ok(Used::Well) => REDIAL,
+                Ok(Used::Refused) => REDIAL_REFUSED,
+                Ok(Used::Badly | Used::Unknown) => (pause * 2).min(REDIAL_MAX),
                 Err(why) => {
                     self.state.lock().known.entry(peer.id).or_default().trouble = Some(why);
-                    pause = (pause * 2).min(REDIAL_MAX);
+                    (pause * 2).min(REDIAL_MAX)
                 }
-            }
+            };
             let mut random = [0; 1];
             SystemRandom.fill(&mut random);
-            self.pause(pause.mul_f64(0.5 + f64::from(random[0]) / 256.0));
+            let pause = pause.mul_f64(0.5 + f64::from(random[0]) / 256.0);
+            self.pause_while(pause, |s| !has_link(s) && !over.load(SeqCst));
         }
     }
 
-    fn dial_once(self: &Arc<Self>, peer: &Peer) -> Result<(), String> {
+    fn dial_once(self: &Arc<Self>, peer: &Peer) -> Result<Used, String> {
         let address = peer.address.as_deref().unwrap_or_default();
         let socket = pairing::connect(address, PATIENCE).map_err(|e| format!("{address}: {e}"))?;
         let secured = tls::dial(socket, &self.key, Expect::Key(peer.id), Purpose::Session, PATIENCE);
@@ -446,16 +494,16 @@ impl Inner {
             }
             NoConnection::Io(e) => format!("{address}: {e}"),
         })?;
-        self.attach(secured, true).map(drop).map_err(|e| format!("{address}: {e}"))
+        self.attach(secured, true).map_err(|e| format!("{address}: {e}"))
     }
 
-    /// Uses a connection until it ends. False: its key is not pinned here, and it got nothing.
-    fn attach(self: &Arc<Self>, secured: Secured, dialed: bool) -> io::Result<bool> {
+    /// Uses a connection until it ends.
+    fn attach(self: &Arc<Self>, secured: Secured, dialed: bool) -> io::Result<Used> {
         let link = Arc::new(Link::new(secured.who, dialed)?);
         let (me, name) = {
             let mut state = self.state.lock();
             let Some(peer) = state.plan.peers.iter().find(|p| p.id == secured.who).cloned() else {
-                return Ok(false);
+                return Ok(Used::Unknown);
             };
             let me = self.me(&state, &peer);
             let own = self.key.id();
@@ -466,33 +514,42 @@ impl Inner {
                     link.since_ns.saturating_sub(there.since_ns) < AT_ONCE_NS && there.dialed != dialed;
                 let lower_dialed = if own < peer.id { there.dialed } else { !there.dialed };
                 if at_once && lower_dialed {
-                    return Ok(true);
+                    return Ok(Used::Well);
                 }
                 there.end(Bye::Superseded);
             }
             known.link = Some(Arc::clone(&link));
-            known.trouble = None;
             (me, peer.name)
         };
         self.changed.notify_all();
-        self.outside.tell(Tidings::Up(name.clone()));
         let done = connection::run(self, &link, secured, me);
-        self.detach(&link, &name, done);
-        Ok(true)
+        Ok(self.detach(&link, &name, done))
     }
 
-    fn detach(&self, link: &Arc<Link>, name: &str, done: io::Result<Option<End>>) {
-        let why = match done {
+    /// Why a connection has ended, if something is wrong.
+    fn trouble(&self, link: &Link, seen: &Seen, done: &io::Result<Option<End>>) -> Option<String> {
+        Some(match done {
             Ok(
                 Some(End::Said(Bye::Done | Bye::Superseded) | End::Told(Bye::Done | Bye::Superseded)) | None,
-            ) => None,
-            Ok(Some(End::Silent)) => Some("it has said nothing for 30 s".to_owned()),
-            Ok(Some(End::Said(why))) => Some(ended(why, "this side ended it")),
-            Ok(Some(End::Told(why))) => Some(ended(why, "the other side ended it")),
-            Err(e) => Some(e.to_string()),
-        };
-        let mut state = self.state.lock();
+            ) => {
+                return None;
+            }
+            Ok(Some(End::Silent)) => "it has said nothing for 30 s".to_owned(),
+            Ok(Some(End::Said(Bye::Version) | End::Told(Bye::Version))) => versions(seen.hello),
+            Ok(Some(End::Said(why))) => format!("this side ended it: {}", self.ended(*why)),
+            Ok(Some(End::Told(why))) => format!("the other side ended it: {}", self.ended(*why)),
+            Err(e) if seen.hello.is_none() && link.dialed => format!(
+                "it hung up before it said anything ({e}): has it pinned this store's key, {}? segfs peer list, there",
+                self.key.id()
+            ),
+            Err(e) => e.to_string(),
+        })
+    }
+
+    fn detach(&self, link: &Arc<Link>, name: &str, done: io::Result<Option<End>>) -> Used {
         let seen = link.seen.lock().clone();
+        let why = self.trouble(link, &seen, &done);
+        let mut state = self.state.lock();
         if seen.cursor > Lsn::default() && state.plan.peers.iter().any(|p| p.id == link.peer) {
             state.cursors.insert(link.peer, seen.cursor);
         }
@@ -504,6 +561,8 @@ impl Inner {
         }
         let known = state.known.entry(link.peer).or_default();
         let was_used = known.link.as_ref().is_some_and(|l| Arc::ptr_eq(l, link));
+        // What goes wrong the same way again and again, before anybody has said who he is, is told once.
+        let is_news = was_used && (seen.identity.is_some() || known.trouble != why);
         if was_used {
             known.link = None;
             known.last = seen;
@@ -514,8 +573,34 @@ impl Inner {
         if keep && let Err(e) = state::keep_cursors(&*self.disk, &cursors) {
             tracing::warn!("how far peers are was not written down: {e}");
         }
-        if was_used {
+        let used = match (&why, done) {
+            (None, _) => Used::Well,
+            (_, Ok(Some(End::Said(end) | End::Told(end)))) if needs_a_person(end) => Used::Refused,
+            _ if now.saturating_sub(link.since_ns) >= GOOD_NS => Used::Well,
+            _ => Used::Badly,
+        };
+        if is_news {
             self.outside.tell(Tidings::Lost(name.to_owned(), why.unwrap_or_else(|| "it ended".into())));
+        }
+        used
+    }
+
+    fn ended(&self, why: Bye) -> String {
+        const REPLICA: &str = "A replica is made by pairing, not by copying: segfs init a new store, mount it, and segfs peer join; all \
+                               versions come along. Files that only one of the two has: cp them";
+        match why {
+            Bye::SameStore => format!(
+                "it has the id of this store, {}, so one is a copy of the other, and nothing was exchanged. {REPLICA}",
+                self.store.id()
+            ),
+            Bye::Copy => format!(
+                "one of the two stores was copied, and the copy is written too; nothing more is exchanged. Unmount the copy. {REPLICA}"
+            ),
+            Bye::Protocol => "the protocol was broken".into(),
+            Bye::TooMuch => "more was asked for than anybody gets".into(),
+            Bye::Stopped => "its store has stopped writing: segfs status, there".into(),
+            Bye::Version => versions(None),
+            Bye::Done | Bye::Superseded => "nothing more is to be said".into(),
         }
     }
 
@@ -537,15 +622,19 @@ impl Inner {
     }
 }
 
-fn ended(why: Bye, who: &str) -> String {
-    let why = match why {
-        Bye::Version => "the two programs speak no common version; use a newer segfs on the older side",
-        Bye::SameStore => "both are the same store",
-        Bye::Copy => "a copy of one of the two stores is written elsewhere",
-        Bye::Protocol => "the protocol was broken",
-        Bye::TooMuch => "more was asked for than anybody gets",
-        Bye::Stopped => "its store has stopped writing",
-        Bye::Done | Bye::Superseded => "nothing more is to be said",
+/// Dialing again changes nothing about it.
+fn needs_a_person(why: Bye) -> bool {
+    matches!(why, Bye::Version | Bye::SameStore | Bye::Copy)
+}
+
+/// There is no version of the protocol that both speak.
+fn versions(other: Option<Hello>) -> String {
+    let Some(Hello { oldest, newest, .. }) = other else {
+        return "it speaks no version of the protocol that this program speaks: use the same segfs on both hosts".into();
     };
-    format!("{who}: {why}")
+    let older = if newest < OLDEST { "there" } else { "here" };
+    format!(
+        "it speaks versions {oldest} to {newest} of the protocol, and this program {OLDEST} to {NEWEST}: \
+         put a newer segfs {older}. Nothing was exchanged"
+    )
 }

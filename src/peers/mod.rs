@@ -11,9 +11,12 @@ mod invites;
 mod keys;
 mod pairing;
 mod state;
+mod strangers;
+#[cfg(test)]
+mod tests;
 mod tls;
 
-pub use hub::{Hub, Outside, Peer, PeerStatus, Plan, Tidings};
-pub use invites::{Access, Code, Invites, Refusal};
+pub use hub::{Hub, Listening, Outside, Peer, PeerStatus, Plan, Tidings};
+pub use invites::{Access, Code, Invites};
 pub use keys::{KEYS, Key};
 pub use pairing::{Join, JoinError, Joined, join};

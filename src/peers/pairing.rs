@@ -51,7 +51,7 @@ pub struct Joined {
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// Somebody else answers there.
-    #[error("who answers there has the key {found}, and the code is of a key that begins {expected}")]
+    #[error("who answers there has the key {found}, and the code is of the key {expected}...")]
     WrongKey {
         /// The key that was shown.
         found: KeyId,
@@ -82,7 +82,7 @@ pub fn join(
     let expect = Expect::Start(code.start);
     let secured = tls::dial(socket, key, expect, Purpose::Pairing, PATIENCE).map_err(|e| match e {
         NoConnection::WrongKey { found } => {
-            JoinError::WrongKey { found, expected: crate::base::to_letters(&code.start[..15]) }
+            JoinError::WrongKey { found, expected: KeyId::beginning(&code.start) }
         }
         NoConnection::Io(e) => JoinError::Io(e),
     })?;

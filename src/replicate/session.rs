@@ -58,6 +58,7 @@ pub struct Session {
     effects: VecDeque<Effect>,
     sending: Sending,
     receiving: Receiving,
+    hello: Option<Hello>,
     peer: Option<Identity>,
     /// The other side may read here.
     may_read: bool,
@@ -96,6 +97,7 @@ impl Session {
             effects: VecDeque::new(),
             sending: Sending::new(cursor),
             receiving,
+            hello: None,
             peer: None,
             may_read,
             named: 0,
@@ -109,6 +111,12 @@ impl Session {
             pings: 0,
             end: None,
         }
+    }
+
+    /// Which versions of the protocol the other side speaks, once it said so.
+    #[must_use]
+    pub fn hello(&self) -> Option<Hello> {
+        self.hello
     }
 
     /// Who is on the other side, once that was said.
@@ -248,6 +256,7 @@ impl Session {
                 if hello.magic != MAGIC {
                     return Err(Bye::Protocol);
                 }
+                self.hello = Some(hello);
                 if hello.newest < OLDEST || hello.oldest > NEWEST {
                     return Err(Bye::Version);
                 }

@@ -22,7 +22,7 @@ pub use beat::Beat;
 pub use client::{Client, Unanswered};
 pub use control::Control;
 pub use events::{EVENTS, Events, newest_event};
-pub use peering::{Peers, change_request, invite, own_key, told_closed};
+pub use peering::{Peers, Prepared, change_request, has_peers, invite, own_key, told_closed};
 pub use settings::{edit_value, expiry_value, settings_value};
 pub use status::Served;
 

@@ -13,9 +13,9 @@ use super::events::Events;
 use crate::{
     base::{Clock as _, KeyId, SystemClock, SystemRandom},
     config::{self, ConfigError, Peering, PeeringEdit, PinnedPeer, ReplicationRule, is_plain_name},
-    console::{Failure, Outcome},
+    console::{FAILED, Failure, IN_USE, Outcome},
     disk::{Engine, RealDisk},
-    peers::{Access, Hub, Invites, Join, Key, Outside, Peer, PeerStatus, Plan, Refusal, Tidings},
+    peers::{Access, Hub, Invites, Join, Key, Listening, Outside, Peer, PeerStatus, Plan, Tidings},
     replicate::Notice,
     store::{Knowledge, Store},
 };
@@ -28,6 +28,8 @@ pub struct Peers {
     listen: Option<String>,
     events: Option<Arc<Events>>,
     hub: Mutex<Option<Arc<Hub>>>,
+    /// The kernel collects writes.
+    writeback: bool,
     /// Held while what the file says is changed or carried out.
     changing: Mutex<Peering>,
     me: Weak<Self>,
@@ -66,6 +68,12 @@ fn free_name(peering: &Peering, wanted: &str, key: KeyId) -> String {
 /// What the system says.
 pub fn own_key(store: &Path) -> io::Result<Key> {
     Key::open(&disk_of(store)?, &SystemRandom)
+}
+
+/// Does the file of a store name peers? One that can't be read does not.
+#[must_use]
+pub fn has_peers(store: &Path) -> bool {
+    disk_of(store).is_ok_and(|disk| config::peering(&disk).is_ok_and(|p| !p.peers.is_empty()))
 }
 
 /// An invite to a store that whoever calls holds the lock of: its code.
@@ -150,33 +158,93 @@ pub fn told_closed(store: &Path, edit: Option<PeeringEdit>) -> Result<Value, Con
     }))
 }
 
+/// Why peers and the kernel's writeback cache do not go together.
+const WRITEBACK: &str = "with -o writeback the kernel goes by the sizes and contents that it holds itself, and what comes from peers \
+                         would be lost or mixed with them";
+
+/// What is to be done for peers, settled before anything is mounted: where connections are to come in, they already do.
+pub struct Prepared {
+    peering: Peering,
+    listen: Option<String>,
+    listening: Option<Listening>,
+    writeback: bool,
+}
+
+/// An address at which it can't be listened.
+fn not_there(at: &str, e: &io::Error) -> Failure {
+    let what = format!("{at} can't be listened at");
+    let next = "another address or port: --listen ADDR:PORT, or listen in config.toml";
+    match e.kind() {
+        io::ErrorKind::AddrInUse => {
+            Failure::new(IN_USE, what, "somebody else listens there", format!("ss -tlnp says who; or {next}"))
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            Failure::new(FAILED, what, "this machine does not have that address", next)
+        }
+        _ => Failure::new(FAILED, what, e.to_string(), next),
+    }
+}
+
+impl Prepared {
+    /// Reads what the file of a store says of peers, whose lock whoever calls holds, and begins to listen: at `listen`, or where the file
+    /// says. With `writeback` the kernel is to collect writes.
+    ///
+    /// # Errors
+    /// For a person: what can't be done.
+    pub fn new(store: &Path, listen: Option<String>, writeback: bool) -> Outcome<Self> {
+        let what = "peers can't be served";
+        let disk = disk_of(store).map_err(|e| Failure::system(what, &e))?;
+        let peering = config::peering(&disk).map_err(|e| e.failure(what, store))?;
+        let at = listen.as_ref().or(peering.listen.as_ref());
+        if writeback && (at.is_some() || !peering.peers.is_empty()) {
+            let what = format!("{} can't be mounted with -o writeback while it has peers", store.display());
+            let next = "mount it without -o writeback; or take away its peers, and listen, from config.toml";
+            return Err(Failure::usage(what, WRITEBACK, next));
+        }
+        let listening = at.map(|at| Listening::at(at).map_err(|e| not_there(at, &e))).transpose()?;
+        Ok(Self { peering, listen, listening, writeback })
+    }
+}
+
 impl Peers {
-    /// Carries out what the store's file says of peers, and listens at `listen` if that is given.
+    /// Carries out what was prepared.
     ///
     /// # Errors
     /// For a person: what can't be done, as a whole.
-    pub fn start(
-        store: &Arc<Store>,
-        listen: Option<String>,
-        events: Option<&Arc<Events>>,
-    ) -> Outcome<Arc<Self>> {
+    pub fn start(store: &Arc<Store>, prepared: Prepared, events: Option<&Arc<Events>>) -> Outcome<Arc<Self>> {
         let path = crate::console::mounts::absolute(store.path());
+        let Prepared { peering, listen, listening, writeback } = prepared;
         let peers = Arc::new_cyclic(|me| Self {
             store: Arc::clone(store),
             path,
             listen,
             events: events.cloned(),
             hub: Mutex::default(),
+            writeback,
             changing: Mutex::default(),
             me: me.clone(),
         });
-        let what = "peers can't be served";
-        let read = disk_of(&peers.path).map_err(|e| Failure::system(what, &e))?;
-        let peering = config::peering(&read).map_err(|e| e.failure(what, &peers.path))?;
+        if let Some(listening) = listening {
+            let hub = peers.hub()?;
+            hub.listen(listening).map_err(|e| Failure::system("peers can't be served", &e))?;
+        }
         let mut now = peers.changing.lock();
         peers.carry_out(&mut now, peering)?;
         drop(now);
         Ok(peers)
+    }
+
+    /// The hub, which is there from then on.
+    fn hub(&self) -> Outcome<Arc<Hub>> {
+        let mut hub = self.hub.lock();
+        if let Some(there) = &*hub {
+            return Ok(Arc::clone(there));
+        }
+        let failed = |e| Failure::system("peers can't be served", &e);
+        let disk = disk_of(&self.path).map_err(failed)?;
+        let outside = Voice { peers: self.me.clone() };
+        let made = Hub::start(Arc::clone(&self.store), Box::new(disk), Box::new(outside)).map_err(failed)?;
+        Ok(Arc::clone(hub.insert(Arc::new(made))))
     }
 
     /// All connections end, with their last words.
@@ -196,28 +264,18 @@ impl Peers {
         };
         let plan = Plan { listen: listen.clone(), peers: next.peers.iter().map(peer).collect() };
         *now = next.clone();
-        let mut hub = self.hub.lock();
-        if hub.is_none() {
-            if plan == Plan::default() {
-                return Ok(());
-            }
-            let failed = |e| Failure::system("peers can't be served", &e);
-            let disk = disk_of(&self.path).map_err(failed)?;
-            let outside = Voice { peers: self.me.clone() };
-            let made =
-                Hub::start(Arc::clone(&self.store), Box::new(disk), Box::new(outside)).map_err(failed)?;
-            *hub = Some(Arc::new(made));
+        if plan == Plan::default() && self.hub.lock().is_none() {
+            return Ok(());
         }
-        let Some(hub) = &*hub else { return Ok(()) };
-        hub.set_plan(plan).map_err(|e| {
-            let what = format!("{} can't be listened at", listen.unwrap_or_default());
-            Failure::new(
-                crate::console::FAILED,
-                what,
-                e.to_string(),
-                "name another address or port: --listen ADDR:PORT",
-            )
-        })
+        self.hub()?.set_plan(plan).map_err(|e| not_there(&listen.unwrap_or_default(), &e))
+    }
+
+    /// May there be peers from now on?
+    fn check_mount(&self, what: &str) -> Outcome<()> {
+        if self.writeback {
+            return Err(Failure::usage(what, WRITEBACK, "unmount it, and mount it without -o writeback"));
+        }
+        Ok(())
     }
 
     /// Answers a request: changes what is asked for, then tells all.
@@ -226,15 +284,22 @@ impl Peers {
         if let Some(word) = asked["invite"].as_str() {
             let access =
                 word.parse().map_err(|why: String| Failure::usage(what, why, "segfs peer invite --help"))?;
+            self.check_mount("no invite can be made")?;
             let _one = self.changing.lock();
             let code =
                 invite(&self.path, access).map_err(|e| Failure::system("no invite can be made", &e))?;
             return Ok(json!({"code": code, "listens": self.listens()}));
         }
+        if asked["joins"] == true {
+            self.check_mount("it can't join another store")?;
+        }
         if !asked["change"].is_null() {
             let edit = change_of(&asked["change"]).ok_or_else(|| {
                 Failure::usage(what, "the change is not understood", "use the segfs that mounted it")
             })?;
+            if let PeeringEdit::Peer(..) | PeeringEdit::Rule(..) = &edit {
+                self.check_mount(what)?;
+            }
             let mut now = self.changing.lock();
             let next = change(&self.path, edit).map_err(|e| e.failure(what, &self.path))?;
             self.carry_out(&mut now, next)?;
@@ -381,15 +446,8 @@ impl Outside for Voice {
         let disk = disk_of(&peers.path).map_err(failed)?;
         let mut now = peers.changing.lock();
         let mut invites = Invites::open(&disk, SystemClock.wall_ns()).map_err(failed)?;
-        let access = match invites.redeem(&disk, &join.secret).map_err(failed)? {
-            Ok(access) => access,
-            Err(Refusal::Unknown) => {
-                return Err(
-                    "there is no such invite: codes work once, for 15 minutes; ask for a new one".into()
-                );
-            }
-            Err(Refusal::Void) => return Err("too many wrong codes were shown: all invites are void".into()),
-        };
+        let no_such = "there is no such invite: codes work once, for 15 minutes; ask for a new one";
+        let access = invites.redeem(&disk, &join.secret).map_err(failed)?.ok_or(no_such)?;
         // What it may do here, this invite says; what this store may do there decides that side alone.
         let peer = PinnedPeer { key: join.key, address: join.address.clone(), access };
         let refused = |e: String| {

@@ -44,6 +44,7 @@ impl Store {
     /// [`Error::BadRequest`] if the parcel is not what a store would make, or is stamped too far ahead; and
     /// those of the log and of `fetch`. What was taken in before an error does no harm.
     pub fn import(&self, parcel: &Parcel, fetch: Fetch<'_>) -> Result<Lsn> {
+        self.wait_for_watcher();
         let facts: Vec<Fact> = code::decode(&parcel.facts)
             .map_err(|e| Error::BadRequest(format!("facts of {:?}: {e}", parcel.origin)))?;
         parcels::check(parcel, &facts, self.clock.wall_ns())?;

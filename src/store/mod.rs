@@ -103,7 +103,7 @@ pub use retention::{Life, Policy, Retention, Thinning};
 pub use scrub::{Finding, Hit, Scrubbed};
 pub use settings::{ByPath, Making, Settings};
 use state::State;
-pub use touched::Touched;
+pub use touched::{Touched, Watcher};
 use txn::Txn;
 
 /// How a store works; none of it is written to disk but the segment size, at creation.

@@ -26,7 +26,7 @@ use crate::{
 
 pub use crate::{
     format::facts::{ObjectKind, Owner, Time},
-    store::{Attributes, Rename, Touched},
+    store::{Attributes, Rename, Touched, Watcher},
 };
 pub use access_times::AccessTimes;
 pub use attributes::{SetTime, Setting};
@@ -126,9 +126,9 @@ impl Vfs {
         let _ = self.changed.set(Box::new(listener));
     }
 
-    /// Sets who is told of what arrives from other stores; once. As [`Store::on_touched`] says, it must not wait.
-    pub fn on_arrival(&self, listener: impl Fn(&mut dyn Iterator<Item = Touched>) + Send + Sync + 'static) {
-        self.store.on_touched(listener);
+    /// Sets who is told of what arrives from other stores; once.
+    pub fn on_arrival(&self, watcher: Arc<dyn Watcher>) {
+        self.store.on_touched(watcher);
     }
 
     /// Sets who is asked for the further groups of a thread; once. That is seldom needed.

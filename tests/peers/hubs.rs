@@ -158,9 +158,22 @@ fn an_invite_pairs_two_keys_once() {
     let wrong = ask(&other, b.hub.key()).unwrap_err();
     assert!(matches!(wrong, JoinError::WrongKey { found, .. } if found == a.hub.key().id()), "{wrong}");
     assert!(a.told.invite.lock().unwrap().is_some());
-    let guessed = ask(&Code { secret: [1; 16], ..code }, b.hub.key()).unwrap_err();
-    assert!(matches!(guessed, JoinError::Refused(_)), "{guessed}");
+    assert!(wrong.to_string().contains(&a.hub.key().id().to_string()), "both keys are named: {wrong}");
+    assert!(wrong.to_string().contains(&KeyId::beginning(&[1; 16])), "both keys are named: {wrong}");
+    // Who guesses waits for each answer, longer each time, and spoils nothing.
+    let began = Instant::now();
+    for n in 1..=3 {
+        let guessed = ask(&Code { secret: [n; 16], ..code }, b.hub.key()).unwrap_err();
+        assert!(matches!(guessed, JoinError::Refused(_)), "{guessed}");
+    }
+    assert!(began.elapsed() >= Duration::from_millis(250 + 500 + 1000), "{:?}", began.elapsed());
+    let began = Instant::now();
     let joined = ask(&code, b.hub.key()).unwrap();
+    assert!(
+        began.elapsed() < Duration::from_millis(1500),
+        "the right one is answered at once: {:?}",
+        began.elapsed()
+    );
     assert_eq!(
         (joined.key, joined.name.as_str(), joined.gives),
         (a.hub.key().id(), "inviter", Access::TwoWay)
@@ -172,4 +185,18 @@ fn an_invite_pairs_two_keys_once() {
     );
     let used = ask(&code, b.hub.key()).unwrap_err();
     assert!(matches!(used, JoinError::Refused(_)), "{used}");
+}
+
+#[test]
+fn a_crowd_that_says_nothing_keeps_nobody_out() {
+    let (a, b) = (Host::new(), Host::new());
+    a.write("f", b"1");
+    let at = a.listen(vec![b.peer(None, true)]);
+    let crowd: Vec<_> = (0..100).map(|_| TcpStream::connect(&at).unwrap()).collect();
+    b.hub.set_plan(Plan { listen: None, peers: vec![a.peer(Some(at), false)] }).unwrap();
+    within(5, "a peer is let in", || b.shows("f").is_some());
+    // And of the crowd, who has waited longest had to go.
+    let mut first = &crowd[0];
+    first.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(first.read(&mut [0; 1]).unwrap(), 0);
 }

@@ -4,7 +4,7 @@ use std::{
     fs, io,
     os::fd::AsRawFd as _,
     path::Path,
-    process::Output,
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
@@ -177,6 +177,93 @@ fn a_killed_host_comes_back_and_catches_up() {
     }
     a.mount(&["--listen", &at]);
     agree(&a, &b);
+}
+
+#[test]
+fn a_mount_that_peers_can_not_be_served_on_is_not_there_at_all() {
+    let a = Mounted::with(&["--listen", "127.0.0.1:0"]);
+    let told = json(&of(&a, &["peer", "invite", "--grant", "/:two-way"]));
+    let (code, at) = (told["code"].as_str().unwrap(), told["listens"].as_str().unwrap());
+    let root = tempfile::tempdir().unwrap();
+    let (store, dir) = (root.path().join("s"), root.path().join("m"));
+    let mount = |words: &[&str]| {
+        let paths = [store.to_str().unwrap(), dir.to_str().unwrap()];
+        let done = segfs(&[&["--json", "mount", "--background"], words, &paths].concat());
+        let mounted = fs::metadata(&dir).is_ok_and(|m| {
+            use std::os::unix::fs::MetadataExt as _;
+            m.dev() != fs::metadata(root.path()).unwrap().dev()
+        });
+        assert_eq!(mounted, done.status.success(), "{words:?}: {done:?}");
+        if mounted {
+            assert!(segfs(&["umount", dir.to_str().unwrap()]).status.success());
+        }
+        (
+            done.status.code().unwrap(),
+            String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned(),
+        )
+    };
+    // In use: at once, and nothing is left of what was made on the way.
+    let (status, said) = mount(&["--listen", at]);
+    assert!(status == 7 && said.contains(at) && said.contains("somebody else listens there"), "{said}");
+    assert!(!store.exists() && !dir.exists());
+    // An address of documentation, which no machine has.
+    let (status, said) = mount(&["--listen", "192.0.2.1:7420"]);
+    assert!(status == 1 && said.contains("does not have that address"), "{said}");
+    let (status, said) = mount(&["-o", "ro", "--listen", "127.0.0.1:0"]);
+    assert!(status == 2 && said.contains("read-only"), "{said}");
+    let (status, said) = mount(&["-o", "writeback", "--listen", "127.0.0.1:0"]);
+    assert!(status == 2 && said.contains("writeback"), "{said}");
+    // The same where the file says that there are peers.
+    assert_eq!(mount(&[]).0, 0);
+    let store_word = store.to_str().unwrap();
+    json(&segfs(&["--json", "peer", "join", at, code, "--grant", "/:two-way", "--store", store_word]));
+    let (status, said) = mount(&["-o", "writeback"]);
+    assert!(status == 2 && said.contains("writeback"), "{said}");
+    let (status, said) = mount(&["-o", "ro"]);
+    assert!(status == 0 && said.contains("nothing is exchanged"), "{said}");
+    assert_eq!(mount(&[]).0, 0);
+    // And a mount where the kernel collects writes takes none.
+    let m = Mounted::with(&["-o", "writeback"]);
+    for words in
+        [&["peer", "invite", "--grant", "/:two-way"][..], &["peer", "join", at, code, "--grant", "/:two-way"]]
+    {
+        let done = of(&m, words);
+        assert_eq!(done.status.code(), Some(2), "{done:?}");
+        assert!(String::from_utf8_lossy(&done.stderr).contains("writeback"), "{done:?}");
+    }
+}
+
+#[test]
+fn a_copied_store_does_not_join_the_one_it_was_copied_from() {
+    let mut a = Mounted::with(&["--listen", "127.0.0.1:0"]);
+    let id = json(&of(&a, &["peer", "id"]));
+    a.unmount();
+    let root = tempfile::tempdir().unwrap();
+    let store = root.path().join("store");
+    let copied = Command::new("cp").arg("-a").arg(a.store()).arg(&store).status().unwrap();
+    assert!(copied.success());
+    a.mount(&["--listen", "127.0.0.1:0"]);
+    let told = json(&of(&a, &["peer", "invite", "--grant", "/:two-way"]));
+    let (code, at) = (told["code"].as_str().unwrap(), told["listens"].as_str().unwrap());
+    let copy = Mounted::with_store(root, store, &[]);
+    let done = of(&copy, &["peer", "join", at, code, "--grant", "/:two-way"]);
+    assert_eq!(done.status.code(), Some(2), "{done:?}");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(said.contains("a copy of the other") && said.contains(id["id"].as_str().unwrap()), "{said}");
+    assert!(said.contains("segfs init"), "{said}");
+    // With a key of its own it gets further, and is refused for its store's id.
+    let mut copy = copy;
+    copy.unmount();
+    fs::remove_dir_all(copy.store().join("keys")).unwrap();
+    copy.mount(&[]);
+    json(&of(&copy, &["peer", "join", at, code, "--grant", "/:two-way", "--as", "a"]));
+    within(10, "it says why", || {
+        let told = json(&of(&copy, &["peer", "list"]));
+        told["peers"][0]["last_error"].as_str().is_some_and(|e| e.contains("a copy of the other"))
+    });
+    fs::write(copy.path("f"), "1").unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!a.path("f").exists());
 }
 
 #[test]
