@@ -97,6 +97,9 @@ pub const ACCESS_TIMES_PER_RECORD: usize = 512;
 /// Access times are written when something is accessed and they were not written for so long, in seconds.
 pub const ACCESS_TIME_SECONDS: i64 = 600;
 
+/// What arrived from peers and the kernel is still to be told of, in names and objects; what arrives beyond that waits.
+pub const ARRIVALS: usize = 32_768;
+
 /// The body of one message between peers, in bytes.
 pub const PEER_MESSAGE_BYTES: usize = 4 << 20;
 /// What decoding one message of a peer may allocate, in bytes.

@@ -421,7 +421,7 @@ impl Store {
     /// What the log or the index says.
     pub fn set_accessed(&self, times: &[(Ino, Time)]) -> Result<()> {
         // Not worth the reserve of a full disk.
-        let how = How { freeing: false, quiet: true };
+        let how = How { quiet: true, ..How::default() };
         self.run_as(how, |op| {
             for (ino, time) in times {
                 if let Some(row) = op.apply.txn.object_if_any(*ino)? {
