@@ -8,6 +8,8 @@ use segfs::{
     store::{Goal, Kept, NewObject, Options, Policy, Retention, Store, VersionInfo, inspect::Inspection},
 };
 
+use crate::mount::{full::SmallDisk, is_root};
+
 const FILES: u64 = 12;
 const ROUNDS: u64 = 10;
 const BYTES: usize = 200_000;
@@ -69,6 +71,13 @@ fn read(store: &Store, ino: Ino, v: &VersionInfo) -> Vec<u8> {
 }
 
 const FAR_ON: u64 = 1 << 62;
+
+/// In extents as large as these segments take.
+fn write_large(store: &Store, ino: Ino, bytes: &[u8]) {
+    for (n, part) in bytes.chunks(512 << 10).enumerate() {
+        store.write(ino, (n * 512) as u64 * 1024, part).unwrap();
+    }
+}
 
 #[test]
 fn what_retention_lets_go_is_given_back() {
@@ -164,6 +173,156 @@ fn what_is_locked_held_tagged_or_shown_stays() {
     assert_eq!(expire_all(&store, FAR_ON - 1), 2);
     assert_eq!(expire_all(&store, FAR_ON + 1), 1);
     assert_eq!(versions(&store, ino).len(), 1);
+}
+
+/// Blocks of large extents are overwritten here and there: what is left of those takes no more than it shows, in the present, in the
+/// history and in clones.
+#[test]
+fn what_is_left_of_an_extent_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = Store::create(&path, options()).unwrap();
+    let new = NewObject::file(0o644, Owner::default());
+    let make = |name: &[u8]| store.create_object(Ino::FIRST, name, &new).unwrap().1.ino;
+    let (f, copy) = (make(b"f"), make(b"copy"));
+    let whole: Vec<u8> = (0..12).flat_map(|n| content(n, 0).into_iter().chain(content(n, 1))).collect();
+    let whole = &whole[..4 << 20];
+    let mut now = whole.to_vec();
+    write_large(&store, f, whole);
+    store.commit_version(f).unwrap();
+    let mut x = 1_u64;
+    let mut kept = Vec::new();
+    for step in 0..1800_u64 {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let at = (x >> 33) % ((4 << 20) - 5000);
+        let bytes = &content(step, 77)[..4096 + (step % 800) as usize];
+        store.write(f, at, bytes).unwrap();
+        now[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+        if step % 100 == 99 {
+            let lsn = store.commit_version(f).unwrap().0;
+            if step == 999 {
+                store.clone_range((f, 0), (copy, 0), 4 << 20).unwrap();
+                store.commit_version(copy).unwrap();
+                let id = versions(&store, f).last().unwrap().id;
+                store.lock_version(id, true, FAR_ON).unwrap();
+                kept.push((lsn, now.clone()));
+            }
+        }
+    }
+    let copied = kept[0].1.clone();
+    store.set_retention(Retention::everywhere(Policy::Never));
+    expire_all(&store, FAR_ON / 2);
+    let check = |store: &Store, what: &str| {
+        for (ino, expected) in [(f, &now), (copy, &copied)] {
+            let mut found = vec![0; 4 << 20];
+            assert_eq!(store.view().read(ino, 0, &mut found).unwrap(), found.len());
+            assert!(found == **expected, "{what}");
+        }
+        let v = versions(store, f);
+        assert_eq!(v.len(), 2, "{what}");
+        assert!(read(store, f, &v[0]) == kept[0].1, "{what}");
+    };
+    check(&store, "before");
+    let mut done = store.clean(Goal::ALL).unwrap();
+    for _ in 0..3 {
+        done += store.clean(Goal::ALL).unwrap();
+        check(&store, "cleaned");
+    }
+    // The copy shows what the locked version does; that was written over in part since.
+    let differs = now.iter().zip(&copied).filter(|(a, b)| a != b).count() as u64;
+    let shown = (4 << 20) + differs;
+    assert!(used(&store) < shown + shown / 8 + (1 << 20), "{} used of {shown}: {done:?}", used(&store));
+    store.close().unwrap();
+    drop(store);
+    let i = Inspection::open(&path).unwrap();
+    let index = i.check_index(&|_, _| {}).unwrap();
+    assert_eq!(index.different, 0, "{index:?}");
+    let rows = i.rows(&|_, _| {}).unwrap().unwrap();
+    assert_eq!(i.census(Some(rows.index()), &|_, _| {}).unwrap().lost, 0);
+    drop((rows, i));
+    std::fs::remove_dir_all(path.join("index")).unwrap();
+    let store = Store::open(&path, options()).unwrap();
+    check(&store, "rebuilt");
+    store.close().unwrap();
+}
+
+/// `cargo bench --bench space` in small, without a clock.
+#[test]
+fn a_set_is_rewritten_on_a_disk_three_times_its_size() {
+    assert!(is_root(), "a filesystem of its own needs root");
+    /// Bytes of the disk in MiB; the set is a third of it.
+    const SET: u64 = 240;
+    let disk = SmallDisk::new(SET);
+    let store = std::sync::Arc::new(Store::create(&disk.dir.join("store"), options()).unwrap());
+    store.set_retention(Retention::everywhere(Policy::Last(2)));
+    store.start_maintenance().unwrap();
+    let new = NewObject::file(0o644, Owner::default());
+    let each = ((SET << 20) / 3 / 100) as usize;
+    let files: Vec<Ino> = (0..100)
+        .map(|n| store.create_object(Ino::FIRST, format!("f{n}").as_bytes(), &new).unwrap().1.ino)
+        .collect();
+    let data = |n: usize, round: u64| -> Vec<u8> {
+        content(n as u64, round).into_iter().cycle().take(each).collect()
+    };
+    for round in 0..20 {
+        for (n, ino) in files.iter().enumerate() {
+            store.truncate(*ino, 0).unwrap();
+            store.write(*ino, 0, &data(n, round)).expect("never ENOSPC");
+            store.commit_version(*ino).unwrap();
+        }
+    }
+    let user = each as u64 * 100 * 20;
+    let log = store.status().log.bytes;
+    assert!(log < 2 * user, "{log} bytes for {user}: {:?}", store.cleaned());
+    assert!(store.cleaned().segments > 100, "it was never short: {:?}", store.cleaned());
+    for (n, ino) in files.iter().enumerate() {
+        let left = versions(&store, *ino);
+        let last = left.last_chunk::<2>().expect("the last two are kept");
+        assert_eq!([last[0].ordinal, last[1].ordinal], [19, 20]);
+        for (v, round) in last.iter().zip([18, 19]) {
+            assert!(read(&store, *ino, v) == data(n, round), "{n} in round {round}");
+        }
+    }
+    store.close().unwrap();
+}
+
+#[test]
+fn blocks_are_overwritten_at_random_on_a_small_disk() {
+    assert!(is_root(), "a filesystem of its own needs root");
+    let disk = SmallDisk::new(96);
+    let store = std::sync::Arc::new(Store::create(&disk.dir.join("store"), options()).unwrap());
+    store.set_retention(Retention::everywhere(Policy::Never));
+    store.start_maintenance().unwrap();
+    let new = NewObject::file(0o644, Owner::default());
+    let ino = store.create_object(Ino::FIRST, b"f", &new).unwrap().1.ino;
+    // Of what is there for segments, reserve and ballast aside, half is alive.
+    let blocks = 32 * 256_u64;
+    let block = |n: u64, round: u64| [&n.to_le_bytes()[..], &round.to_le_bytes()].concat().repeat(256);
+    let mut rounds = vec![0_u64; blocks as usize];
+    // In large extents, which go on living in parts.
+    let all: Vec<u8> = (0..blocks).flat_map(|n| block(n, 0)).collect();
+    write_large(&store, ino, &all);
+    store.commit_version(ino).unwrap();
+    let before = store.status().log.bytes;
+    let mut x = 1_u64;
+    let count = blocks * 6;
+    for step in 0..count {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let n = (x >> 33) % blocks;
+        rounds[n as usize] += 1;
+        store.write(ino, n * 4096, &block(n, rounds[n as usize])).expect("never ENOSPC");
+        if step % 256 == 0 {
+            store.commit_version(ino).unwrap();
+        }
+    }
+    let (log, user) = (store.status().log.bytes - before, count * 4096);
+    assert!(log < user * 5 / 2, "{log} bytes for {user}: {:?}", store.cleaned());
+    let mut found = vec![0; 4096];
+    for n in 0..blocks {
+        store.view().read(ino, n * 4096, &mut found).unwrap();
+        assert!(found == block(n, rounds[n as usize]), "block {n}");
+    }
+    store.close().unwrap();
 }
 
 /// Many names, so that the index is something.

@@ -533,14 +533,16 @@ impl Files {
         let _ = self.disk.remove(&segment::path(id));
     }
 
-    /// Removes spare files beyond the reserve, this many at most.
-    pub(super) fn trim_spares(&self, most: usize) {
+    /// Removes spare files beyond the reserve.
+    pub(super) fn trim_spares(&self) {
+        while self.drop_spare(limits::RESERVE_SEGMENTS) {}
+    }
+
+    /// Removes a spare file, if there are more than so many. Says whether it did.
+    pub(super) fn drop_spare(&self, keep: usize) -> bool {
         let mut spare = self.spare.lock();
-        for _ in 0..most.min(spare.len().saturating_sub(limits::RESERVE_SEGMENTS)) {
-            if let Some(name) = spare.pop() {
-                let _ = self.disk.remove(&spare_path(&name));
-            }
-        }
+        let found = if spare.len() > keep { spare.pop() } else { None };
+        found.is_some_and(|name| self.disk.remove(&spare_path(&name)).is_ok())
     }
 }
 

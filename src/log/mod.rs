@@ -338,9 +338,9 @@ impl Log {
         self.inner.append(records, self, Purse::Cleaner)
     }
 
-    /// Gives the space of a spare file back to the disk, if one is left beside the reserve.
-    pub fn drop_spare(&self) {
-        self.inner.files.trim_spares(1);
+    /// Gives the space of a spare file back to the disk, if there are more than so many. Says whether it did.
+    pub fn drop_spare(&self, keep: usize) -> bool {
+        self.inner.files.drop_spare(keep)
     }
 
     /// Does beforehand what an append of so many bytes by anybody would have to do first, if that takes a segment.
@@ -507,7 +507,7 @@ impl Log {
         let closed = self.inner.close();
         self.stop_worker();
         if closed.is_ok() {
-            self.inner.files.trim_spares(usize::MAX);
+            self.inner.files.trim_spares();
         }
         closed
     }

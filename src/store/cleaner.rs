@@ -31,6 +31,7 @@ use super::{
     alive::{LsnSet, each_shown},
     apply::Apply,
     base::Base,
+    repack::{Part, Parts},
     txn::{Keep, Txn, row},
 };
 
@@ -40,6 +41,8 @@ const ROUND_BYTES: u64 = 32 << 20;
 const ROUND_SEGMENTS: usize = 32;
 /// Bytes of records in one append of the cleaner: others wait that long.
 const APPEND_BYTES: u64 = 512 << 10;
+/// On a short disk segments go first of which no more than this lives, in percent.
+const CHEAP_PERCENT: u64 = 25;
 /// Extents that one record says to be gone.
 const DROPS: usize = 4096;
 
@@ -94,7 +97,7 @@ impl AddAssign for Cleaned {
 }
 
 /// What is alive, as of a look.
-struct Look {
+pub(super) struct Look {
     /// Later extents are alive.
     upto: Lsn,
     alive: LsnSet,
@@ -102,6 +105,8 @@ struct Look {
     live: HashMap<SegmentId, u64>,
     /// The segments as they were before the look.
     segments: Vec<SegmentInfo>,
+    /// Extents of which only a part shows.
+    pub(super) parts: HashMap<Lsn, Part>,
 }
 
 /// What the record with which moved ones count, and their rows in the footer, take beside them at most, in bytes.
@@ -141,18 +146,33 @@ impl Store {
 
     fn clean_with(&self, cleaner: &mut Cleaner, goal: Goal, done: &mut Cleaned) -> Result<()> {
         let Some(mut look) = self.look()? else { return Ok(()) };
+        let room = self.room()?;
+        if room.left < room.low && goal.live_percent > CHEAP_PERCENT {
+            // First what takes next to no room to be emptied.
+            self.take_names(&mut look)?;
+            self.clean_as(&look, cleaner, Goal { live_percent: CHEAP_PERCENT, ..goal }, done)?;
+        }
+        if done.bytes < goal.bytes && self.repack(&look, goal, done)? || done.segments > 0 {
+            let Some(again) = self.look()? else { return Ok(()) };
+            look = again;
+        }
         self.take_names(&mut look)?;
+        self.clean_as(&look, cleaner, goal, done)
+    }
+
+    fn clean_as(&self, look: &Look, cleaner: &mut Cleaner, goal: Goal, done: &mut Cleaned) -> Result<()> {
         let used = look.segments.iter().map(|s| s.used_bytes).sum();
-        cleaner.looked = Some((used, look.live.values().sum()));
-        let Some(base) = self.base_for(&look, cleaner, goal, done)? else { return Ok(()) };
+        let wasted: u64 = look.parts.values().map(Part::wasted).sum();
+        cleaner.looked = Some((used, look.live.values().sum::<u64>().saturating_sub(wasted)));
+        let Some(base) = self.base_for(look, cleaner, goal, done)? else { return Ok(()) };
         let holding = base.segments();
         let mut going: Vec<SegmentInfo> = Vec::new();
         let mut round = done.moved_bytes;
-        for s in self.victims(&look, (&base, &holding), cleaner, goal) {
+        for s in self.victims(look, (&base, &holding), cleaner, goal) {
             if self.is_stopping() || done.bytes + used_bytes(&going) >= goal.bytes {
                 break;
             }
-            let emptied = self.empty_with_predecessors(&look, s, &holding, cleaner, &mut going, done);
+            let emptied = self.empty_with_predecessors(look, s, &holding, cleaner, &mut going, done);
             if let Err(e) = emptied {
                 // What was emptied before can go all the same, and may be what makes room.
                 if matches!(e, Error::NoSpace { .. }) {
@@ -215,10 +235,13 @@ impl Store {
             let _all_applied = self.apply.lock();
             self.log.last_lsn()
         };
-        let mut look = Look { upto, alive: LsnSet::default(), live: HashMap::new(), segments };
+        let (alive, live, parts) = Default::default();
+        let mut look = Look { upto, alive, live, segments, parts };
+        let mut parts = Parts::default();
         let mut seen = 0_u64;
         let mut stopped = false;
-        each_shown(&*self.index, &mut |_, extent, at, _| {
+        each_shown(&*self.index, &mut |s| {
+            let (extent, at) = (s.extent, &s.location);
             seen += 1;
             if seen.is_multiple_of(1024) {
                 stopped = self.is_stopping();
@@ -226,9 +249,13 @@ impl Store {
             if look.alive.insert(extent) {
                 let at = if there.contains(&at.segment) { *at } else { self.locate(extent, at)? };
                 *look.live.entry(at.segment).or_default() += segment::Location::of_extent(&at).frame_len();
+                parts.see(s, Some(at));
+            } else {
+                parts.see(s, None);
             }
             Ok(!stopped)
         })?;
+        look.parts = parts.done();
         Ok((!stopped).then_some(look))
     }
 
@@ -480,6 +507,28 @@ impl Look {
 
     fn live_in(&self, id: SegmentId) -> u64 {
         self.live.get(&id).copied().unwrap_or(0)
+    }
+
+    /// The segments that are worth emptying once what does not show of extents in them is gone, the best first, and what that would
+    /// give back.
+    pub(super) fn worth_repacking(&self, goal: Goal) -> Vec<(SegmentId, u64)> {
+        let mut wasted: HashMap<SegmentId, u64> = HashMap::new();
+        for part in self.parts.values() {
+            *wasted.entry(part.location.segment).or_default() += part.wasted();
+        }
+        let last = self.segments.last().map(|s| s.id);
+        let sealed = self.segments.iter().filter(|s| s.state != SegmentState::Active && Some(s.id) != last);
+        let mut found: Vec<_> = sealed
+            .filter_map(|s| {
+                let wasted = *wasted.get(&s.id)?;
+                let live = self.live_in(s.id).saturating_sub(wasted);
+                (live * 100 <= s.used_bytes * goal.live_percent).then(|| {
+                    (s.id, s.used_bytes.saturating_sub(live), live as f64 / s.used_bytes.max(1) as f64)
+                })
+            })
+            .collect();
+        found.sort_by(|a, b| a.2.total_cmp(&b.2).then(a.0.cmp(&b.0)));
+        found.into_iter().map(|(id, gain, _)| (id, gain)).collect()
     }
 }
 

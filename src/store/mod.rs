@@ -37,6 +37,7 @@ mod pieces;
 mod purge;
 mod read;
 mod remove;
+mod repack;
 mod retention;
 mod scrub;
 mod settings;

@@ -19,6 +19,9 @@ use super::{
     txn::{row, row_at, since},
 };
 
+/// Rows are read again so many times where what they show was given back meanwhile.
+const READS: usize = 4;
+
 /// What is known of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attributes {
@@ -239,7 +242,20 @@ impl Store {
         offset: u64,
         out: &mut [u8],
     ) -> Result<usize> {
-        view.read(&*self.index, size, offset, out, &mut |p, from, part| self.read_piece(p, from, part))
+        let mut tries = READS;
+        loop {
+            let read = view
+                .read(&*self.index, size, offset, out, &mut |p, from, part| self.read_piece(p, from, part));
+            match read {
+                // The row may show something else by now, and the cleaner have given back what it showed.
+                Err(Error::Damaged(d))
+                    if tries > 0 && d.place.segment.is_some_and(|id| !self.log.is_there(id)) =>
+                {
+                    tries -= 1;
+                }
+                done => return done,
+            }
+        }
     }
 
     pub(super) fn read_piece(&self, p: &Piece, from: u32, out: &mut [u8]) -> Result<()> {

@@ -13,6 +13,8 @@ use super::{Goal, Store};
 
 /// Gives its space to the index when the disk is full.
 const BALLAST: &str = "BALLAST";
+/// Spare segment files that stay for what frees space, when the index needs room.
+const SPARES_MIN: usize = 1;
 /// Segments that a disk which is not short has room for.
 const LOW_SEGMENTS: u64 = 4;
 /// With so much free no disk is short, however large it is.
@@ -23,10 +25,12 @@ const NEAR: u64 = 4;
 const GROWTH_PERCENT: u64 = 25;
 /// The same where a shortage is near.
 const GROWTH_PERCENT_NEAR: u64 = 4;
-/// Without need, segments of which more lives are left alone, in percent.
+/// Far from a shortage, segments of which more lives are left alone, in percent.
 const LIVE_PERCENT: u64 = 60;
 /// In need.
 const LIVE_PERCENT_SHORT: u64 = 92;
+/// Rounds in which the cleaner may move what gives nothing back at once.
+const IN_VAIN: u32 = 4;
 /// How often everything is held against the policies, in nanoseconds.
 const EXPIRY_NS: u64 = 600 * 1_000_000_000;
 /// And on a short disk.
@@ -48,6 +52,8 @@ pub(super) struct Keeper {
     /// Where the sweep over all objects is, and when the next one begins (monotonic).
     sweep: Option<Ino>,
     next_sweep_ns: Option<u64>,
+    /// Rounds in a row in which the cleaner moved something on a short disk, and nothing came of it.
+    in_vain: u32,
     /// When a short disk may have everything held against the policies again (monotonic).
     next_short_sweep_ns: u64,
 }
@@ -68,6 +74,13 @@ pub(super) struct Room {
     pub(super) left: u64,
     /// With less, the disk is short of space.
     pub(super) low: u64,
+}
+
+/// Without need, segments of which more lives are left alone; the nearer a shortage, the less, in percent.
+fn live_percent(room: Room) -> u64 {
+    let (low, near) = (room.low.max(1), NEAR * room.low.max(1));
+    let nearness = near.saturating_sub(room.left.max(low)) as f64 / (near - low).max(1) as f64;
+    LIVE_PERCENT + (nearness * (LIVE_PERCENT_SHORT - LIVE_PERCENT) as f64) as u64
 }
 
 impl Store {
@@ -117,7 +130,7 @@ impl Store {
             .max(LOW_SEGMENTS * self.segment_bytes())
             .max(self.index.stats().disk_bytes / 2);
         if used.saturating_sub(first) >= worth {
-            self.clean(Goal { bytes: u64::MAX, live_percent: LIVE_PERCENT })?;
+            self.clean(Goal { bytes: u64::MAX, live_percent: live_percent(room) })?;
             keeper.used = Some(self.used_bytes());
         }
         Ok(more)
@@ -134,6 +147,7 @@ impl Store {
         keeper.exhausted = None;
         let goal = Goal { bytes: 2 * low, live_percent: LIVE_PERCENT_SHORT };
         let surplus = self.surplus.load(Relaxed);
+        let moved = self.cleaned().moved_bytes;
         let mut freed = self.clean_in_need(goal)?;
         let mut gone = 0;
         // What was written meanwhile may have used up what cleaning gave; then it is worth another round, and history stays.
@@ -154,7 +168,10 @@ impl Store {
             }
         }
         keeper.used = Some(self.used_bytes());
-        let more = freed > 0 || gone > 0;
+        keeper.in_vain =
+            if freed > 0 || self.cleaned().moved_bytes == moved { 0 } else { keeper.in_vain + 1 };
+        // What was moved may be what makes room the next time.
+        let more = freed > 0 || gone > 0 || (1..=IN_VAIN).contains(&keeper.in_vain);
         if !more && self.is_short()? {
             keeper.exhausted = Some(now);
         }
@@ -300,18 +317,21 @@ impl Store {
         }
     }
 
-    /// Writes the index out; on a full disk once more, with the space of the ballast.
+    /// Writes the index out; on a full disk once more, with the space of the ballast, and with that of spare files: without an
+    /// index that is written out, no segment can be given back.
     pub(super) fn with_ballast(&self, flush: impl Fn() -> Result<()>) -> Result<()> {
-        match flush() {
-            Err(Error::NoSpace { .. }) => {
-                let freed = self.disk.open(Path::new(BALLAST), true).and_then(|f| f.set_len(0));
-                if let Err(e) = freed {
-                    tracing::warn!("the index can't be written out, and there is no ballast: {e}");
-                }
-                flush()
+        let mut done = flush();
+        if matches!(done, Err(Error::NoSpace { .. })) {
+            let freed = self.disk.open(Path::new(BALLAST), true).and_then(|f| f.set_len(0));
+            if let Err(e) = freed {
+                tracing::warn!("the index can't be written out, and there is no ballast: {e}");
             }
-            done => done,
+            done = flush();
         }
+        while matches!(done, Err(Error::NoSpace { .. })) && self.log.drop_spare(SPARES_MIN) {
+            done = flush();
+        }
+        done
     }
 
     /// Gives the reserve of the log and the ballast their space back, if there is some.
@@ -322,16 +342,28 @@ impl Store {
         if !self.options.background {
             return;
         }
-        // Whoever else writes to the disk, the index among them, has no use of spare files.
+        // Whoever else writes to the disk, the index above all, has no use of spare files.
         let bytes = 2 * self.options.memtable_bytes;
-        if self.space().is_ok_and(|s| s.free_bytes < bytes.min(self.segment_bytes())) {
-            self.log.drop_spare();
+        let apart = bytes.min(self.segment_bytes());
+        loop {
+            let mended = self.mend_ballast(bytes);
+            let free = self.space().map_or(u64::MAX, |s| s.free_bytes);
+            match mended {
+                Ok(()) if free >= apart => return,
+                mended if !self.log.drop_spare(limits::RESERVE_SEGMENTS) => {
+                    if let Err(e) = mended {
+                        tracing::debug!("no space for the ballast: {e}");
+                    }
+                    return;
+                }
+                _ => {}
+            }
         }
+    }
+
+    fn mend_ballast(&self, bytes: u64) -> std::io::Result<()> {
         let path = Path::new(BALLAST);
-        let file = self.disk.open(path, true).or_else(|_| self.disk.create(path));
-        let mended = file.and_then(|f| if f.len()? < bytes { f.allocate(bytes) } else { Ok(()) });
-        if let Err(e) = mended {
-            tracing::debug!("no space for the ballast: {e}");
-        }
+        let file = self.disk.open(path, true).or_else(|_| self.disk.create(path))?;
+        if file.len()? < bytes { file.allocate(bytes) } else { Ok(()) }
     }
 }
