@@ -152,6 +152,11 @@ impl Store {
         let mut gone = 0;
         // What was written meanwhile may have used up what cleaning gave; then it is worth another round, and history stays.
         if freed < low / 2 && self.is_short()? {
+            if !self.is_dense() && (freed > 0 || keeper.in_vain < IN_VAIN) {
+                // There is more to be had than this round could get, without anything that somebody may want to have back.
+                keeper.in_vain = if freed > 0 { 0 } else { keeper.in_vain + 1 };
+                return Ok(true);
+            }
             while self.drop_surplus()? {}
             if self.surplus.load(Relaxed) != surplus {
                 // What went since the cleaner looked has not been cleaned yet.
@@ -176,6 +181,12 @@ impl Store {
             keeper.exhausted = Some(now);
         }
         Ok(more)
+    }
+
+    /// Is next to nothing in the log dead, as far as the last look knows?
+    fn is_dense(&self) -> bool {
+        let Some((used, live)) = self.cleaner.lock().looked else { return true };
+        used.saturating_sub(live) < 2 * self.segment_bytes() || live * 100 >= used * LIVE_PERCENT_SHORT
     }
 
     /// Would looking again find as little? A look reads the whole index, and may lead to nothing as long as others fill the disk: so it
