@@ -174,3 +174,30 @@ fn every_version_gets_a_content_hash_that_depends_on_its_bytes_alone() {
         Some(store.content_hash(big, store.view().versions(big, None, 9).unwrap()[0].lsn).unwrap())
     );
 }
+
+/// What a crash may leave where the two directories of a rename are written apart: a segment that is a spare file too.
+#[test]
+fn a_spare_file_that_is_a_segment_too_is_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = Store::create(&path, options()).unwrap();
+    let data: Vec<u8> = (0..200_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let ino = file(&store, Ino::FIRST, "a", &data[..700_000]);
+    store.close().unwrap();
+    drop(store);
+    let (segments, spare) = (path.join("segments"), path.join("spare"));
+    for entry in std::fs::read_dir(&segments).unwrap() {
+        let entry = entry.unwrap();
+        for n in 0..3 {
+            let name = format!("z-{n}-{}", entry.file_name().to_str().unwrap());
+            std::fs::hard_link(entry.path(), spare.join(name)).unwrap();
+        }
+    }
+    let store = Store::open(&path, options()).unwrap();
+    for n in 0..20 {
+        file(&store, Ino::FIRST, &format!("b{n}"), &data);
+    }
+    store.sync_all().unwrap();
+    assert!(read(&store, ino) == data[..700_000]);
+    store.close().unwrap();
+}

@@ -52,6 +52,14 @@ pub trait Disk: Send + Sync {
     /// What the system says.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// What tells a file from all others that are there, whatever its name; `None` where no file can have two names.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the system says.
+    fn number(&self, _path: &Path) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Removes an empty directory.
     ///
     /// # Errors

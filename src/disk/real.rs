@@ -159,6 +159,10 @@ impl Disk for RealDisk {
         Ok(rustix::fs::unlinkat(&self.root, inside(path)?, AtFlags::empty())?)
     }
 
+    fn number(&self, path: &Path) -> io::Result<Option<u64>> {
+        Ok(Some(rustix::fs::statat(&self.root, inside(path)?, AtFlags::SYMLINK_NOFOLLOW)?.st_ino))
+    }
+
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.root, inside(path)?, AtFlags::REMOVEDIR)?)
     }

@@ -139,23 +139,27 @@ impl Files {
         Ok(())
     }
 
-    /// A crash can leave a file that was on its way to spare/ under its old name too: then it may be part of the log, and must not
-    /// be written to. It goes on under the old name alone.
+    /// A crash can leave a file that was on its way to spare/, or out of it, under both names: then it may be part of the log, or
+    /// become so, and must not be written to as a spare one. It goes on under its name among the segments alone, and of two
+    /// names in spare/ under one.
     fn drop_second_names(&self, names: &mut Vec<String>) -> std::io::Result<()> {
-        let mut failed = Ok(());
-        names.retain(|name| {
-            let Some(id) = name.strip_suffix(".old").and_then(|id| u64::from_str_radix(id, 16).ok()) else {
-                return true;
-            };
-            if self.disk.open(&segment::path(SegmentId::new(id)), false).is_err() {
-                return true;
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut seen = BTreeSet::new();
+        for name in self.disk.list(segment::DIRECTORY.as_ref())? {
+            seen.extend(self.disk.number(&PathBuf::from(segment::DIRECTORY).join(name))?);
+        }
+        let all = std::mem::take(names);
+        for name in all {
+            let path = spare_path(&name);
+            if self.disk.number(&path)?.is_none_or(|n| seen.insert(n)) {
+                names.push(name);
+            } else {
+                self.disk.remove(&path)?;
             }
-            if let Err(e) = self.disk.remove(&spare_path(name)) {
-                failed = Err(e);
-            }
-            false
-        });
-        failed
+        }
+        Ok(())
     }
 
     pub(super) fn spares(&self) -> usize {

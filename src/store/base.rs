@@ -320,13 +320,10 @@ pub(super) fn load(parts: &Parts, id: StoreId, options: LogOptions, memtable_byt
     fill(&*parts.index, Lsn::MAX, memtable_bytes, &|visit| each_record(parts, id, options, visit))
 }
 
-/// Was the filling of this index begun and not ended? It covers nothing then, but holds rows, and another base than they are of
-/// may be the one to begin with: it is to be made anew.
-pub(super) fn is_half_filled(index: &dyn Index) -> Result<bool> {
-    // The row of what the store knows is written with the end.
-    Ok(index.flushed_lsn() == Lsn::new(0)
-        && index.stats().disk_rows > 0
-        && index.get(&key::meta())?.is_none())
+/// Does this index hold rows and cover nothing? Then the filling of it was begun and not ended, over what a new store begins with
+/// perhaps, and another base than the rows are of may be the one to begin with: it is to be made anew.
+pub(super) fn is_half_filled(index: &dyn Index) -> bool {
+    index.flushed_lsn() == Lsn::new(0) && index.stats().disk_rows > 0
 }
 
 /// Goes through all records of bases in a log.

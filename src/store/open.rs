@@ -120,7 +120,7 @@ impl Store {
         let aside = path.join(INDEX_ASIDE);
         let had_index = index_path.exists();
         let opened = SortedIndex::open(&index_path, options.cache_bytes).and_then(|index| {
-            if base::is_half_filled(&index)? {
+            if base::is_half_filled(&index) {
                 return Err(Damage::file(INDEX, 0, "it was not filled to the end").into());
             }
             Ok(index)
@@ -227,7 +227,7 @@ impl Store {
         let id = found.superblock.superblock.store;
         let log_options =
             LogOptions { segment_bytes: found.superblock.superblock.segment_bytes, ..options.log() };
-        if base::is_half_filled(&*parts.index)? {
+        if base::is_half_filled(&*parts.index) {
             base::clear(&*parts.index)?;
         }
         if base::wanted(&*parts.index, &*parts.disk) {

@@ -431,6 +431,11 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn number(&self, path: &Path) -> io::Result<Option<u64>> {
+        let path = normal(path)?;
+        self.inner.state.lock().find(&path).map(Some)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let path = normal(path)?;
         let mut state = self.inner.state.lock();
