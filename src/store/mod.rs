@@ -193,6 +193,8 @@ pub struct Store {
     settings: RwLock<Arc<Settings>>,
     /// Versions that made room on a short disk.
     yielded: AtomicU64,
+    /// Held while versions go for that.
+    yielding: Mutex<()>,
     /// What keeping space bounded remembers.
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.

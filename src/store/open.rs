@@ -299,6 +299,7 @@ impl Store {
             options,
             acknowledged: Mutex::default(),
             yielded: std::sync::atomic::AtomicU64::new(0),
+            yielding: Mutex::default(),
             keeper: Mutex::default(),
             removals: std::sync::atomic::AtomicU64::default(),
             trees: Mutex::default(),
