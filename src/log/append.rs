@@ -289,6 +289,10 @@ impl Inner {
     pub(super) fn verify_segment(&self, id: SegmentId) -> Result<Report> {
         let s = self.files.get(id).ok_or_else(|| gone(id, 0))?;
         let now = *s.now.lock();
+        if now.state == super::SegmentState::Active && now.end == BLOCK_BYTES {
+            // Its header is written with the first batch.
+            return Ok(Report { header: Some(s.header.clone()), end: BLOCK_BYTES, ..Report::default() });
+        }
         let end = (now.state != super::SegmentState::Sealed).then_some(now.end);
         segment::verify(&self.files.file(id)?, id, Some(self.store), end)
     }

@@ -92,6 +92,8 @@ pub(super) struct Link {
     pub(super) extent: Option<Extent>,
     /// What a scan found, if one was needed.
     pub(super) found: Option<Vec<Found>>,
+    /// Where its footer begins, if that was believed: it is what came last, and may not be on the medium.
+    pub(super) footer: Option<u64>,
 }
 
 pub(super) fn recover(
@@ -124,12 +126,14 @@ pub(super) fn recover(
     for l in &links {
         files.insert(Arc::new(Segment::new(l.header.clone(), extent(l))));
     }
+    let footer = links.last().and_then(|l| Some((l.header.segment, l.footer?, extent(l).end)));
     files.load_spares(read_only)?;
     let tail = Tail {
         next_lsn: r.last_lsn.get() + 1,
         next_id,
         active: if planted(Bug::AppendToCutSegment) { revive(disk, files, links.last())? } else { None },
         predecessor,
+        soft: footer,
         unreached: r.unreached.clone(),
         inflight: None,
         written_lsn: r.last_lsn,
@@ -207,7 +211,14 @@ pub(super) fn chain(disk: &dyn Disk, store: StoreId, r: &mut Recovery) -> Result
                         r.unreached.push(l.header.segment);
                     }
                 }
-                links.push(Link { header, copy_damaged, file_bytes, extent: None, found: None });
+                links.push(Link {
+                    header,
+                    copy_damaged,
+                    file_bytes,
+                    extent: None,
+                    found: None,
+                    footer: None,
+                });
             }
         }
     }
@@ -298,6 +309,7 @@ pub(super) fn measure(disk: &dyn Disk, links: &mut [Link], r: &mut Recovery) -> 
                 mark = mark_with;
                 let last_lsn = t.last_lsn;
                 links[i].extent = Some(Extent { state: SegmentState::Sealed, end: t.end(), last_lsn });
+                links[i].footer = Some(t.offset);
                 continue;
             }
         }
@@ -368,11 +380,12 @@ pub(super) fn settle(
                 Found::Batch(b) if b.is_whole() && b.last_lsn().is_some_and(|l| l <= mark) => Some(b.end),
                 _ => None,
             });
-            let from = certain.max().unwrap_or(0);
-            let id = links[i].header.segment;
-            harden(disk, id, from, extent.end)
-                .map_err(|e| Error::io(format!("making segment {id} durable"), e))?;
+            harden(disk, links[i].header.segment, certain.max().unwrap_or(0), extent.end)?;
         }
+        links[i].footer = found.iter().rev().find_map(|f| match f {
+            Found::Batch(b) if b.is_footer() && b.end == extent.end => Some(b.begin),
+            _ => None,
+        });
         links[i].extent = Some(extent);
         if ends_here {
             r.unreached.extend(links.drain(i + 1..).map(|l| l.header.segment));
@@ -389,19 +402,22 @@ pub(super) fn settle(
 
 /// Writes what was accepted once more, and syncs it. A process may have died while the machine lived: its bytes may not be
 /// on the medium yet; and if a sync had failed, the system takes them for clean and a sync alone would not write them.
-fn harden(disk: &dyn Disk, id: SegmentId, from: u64, end: u64) -> io::Result<()> {
-    let file = disk.open(&segment::path(id), true)?;
-    let mut bytes = vec![0; (end - from).min(1 << 20) as usize];
-    let mut at = from;
-    while at < end && !planted(Bug::SyncWithoutRewrite) {
-        let part = &mut bytes[..(end - at).min(1 << 20) as usize];
-        // The padding of the last batch may be missing.
-        let n = file.read_at(part, at)?;
-        part[n..].fill(0);
-        file.write_at(&[&*part], at)?;
-        at += part.len() as u64;
-    }
-    file.sync()
+pub(super) fn harden(disk: &dyn Disk, id: SegmentId, from: u64, end: u64) -> Result<()> {
+    let write = || -> io::Result<()> {
+        let file = disk.open(&segment::path(id), true)?;
+        let mut bytes = vec![0; (end - from).min(1 << 20) as usize];
+        let mut at = from;
+        while at < end && !planted(Bug::SyncWithoutRewrite) {
+            let part = &mut bytes[..(end - at).min(1 << 20) as usize];
+            // The padding of the last batch may be missing.
+            let n = file.read_at(part, at)?;
+            part[n..].fill(0);
+            file.write_at(&[&*part], at)?;
+            at += part.len() as u64;
+        }
+        file.sync()
+    };
+    write().map_err(|e| Error::io(format!("making segment {id} durable"), e))
 }
 
 /// Goes through what a scan found; `true` if the log ends in this segment because of a torn batch.

@@ -10,6 +10,7 @@ use parking_lot::MutexGuard;
 use super::{
     Inner, SegmentState,
     files::{Extent, Purse, Segment},
+    recover::harden,
     wait::Sleeper,
 };
 use crate::{
@@ -44,6 +45,8 @@ pub(super) struct Tail {
     pub(super) active: Option<Active>,
     /// The segment before the next one to begin, and where it ends.
     pub(super) predecessor: Option<(SegmentId, u64)>,
+    /// The footer with which the log ended when it was opened: before a successor vouches for it, it is written once more and synced.
+    pub(super) soft: Option<(SegmentId, u64, u64)>,
     /// Segments that recovery did not reach, and files without a header; out of the way before the next one begins.
     pub(super) unreached: Vec<SegmentId>,
     /// The batch that the leader is writing.
@@ -223,6 +226,10 @@ impl Inner {
     /// Leader: makes sure that a segment is open in which a new batch can begin.
     pub(super) fn rotate<'a>(&'a self, t: &mut Guard<'a>, purse: Purse) -> Result<()> {
         t.check()?;
+        if let Some((id, from, end)) = t.soft {
+            self.unlocked(t, || harden(&*self.disk, id, from, end))?;
+            t.soft = None;
+        }
         let id = t.next_id;
         let unreached = std::mem::take(&mut t.unreached);
         let capacity = self.opts.segment_bytes;

@@ -68,6 +68,19 @@ fn bytes(n: usize, salt: u8) -> Vec<u8> {
 }
 
 #[test]
+fn a_segment_that_has_only_a_name_so_far_is_not_damaged() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    put(&log, "not written yet");
+    let active = log.segments().pop().unwrap();
+    assert_eq!(active.state, SegmentState::Active);
+    let report = log.verify_segment(active.id).unwrap();
+    assert!(report.damages.is_empty() && report.records == 0, "{:?}", report.damages);
+    log.commit().unwrap();
+    assert_eq!(log.verify_segment(active.id).unwrap().records, 1);
+}
+
+#[test]
 fn what_was_waited_for_survives_a_power_cut() {
     let disk = MemDisk::new();
     let log = create(&disk);

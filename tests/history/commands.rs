@@ -47,6 +47,8 @@ fn next_second() {
 fn three(m: &Mounted) {
     write(&m.path("f"), "one\n");
     write(&m.path("f"), "two two\n");
+    // Whoever asks for versions gets those that are due; else that of another file may be made before.
+    m.sh("ls .segfs/versions/f");
     write(&m.path("tmp"), "three\n");
     fs::rename(m.path("tmp"), m.path("f")).unwrap();
 }
