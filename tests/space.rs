@@ -1,6 +1,10 @@
 //! Space stays bounded: retention, removal and the cleaner, through the library on the real disk.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use segfs::{
     base::{Error, FsError, Ino, Lsn},
@@ -244,6 +248,104 @@ fn what_is_left_of_an_extent_is_written_again() {
     let store = Store::open(&path, options()).unwrap();
     check(&store, "rebuilt");
     store.close().unwrap();
+}
+
+/// Whoever reads while the cleaner writes parts of extents again, and gives the rest back, reads what is there; and so does another
+/// store that is sent all of it meanwhile.
+#[test]
+#[allow(clippy::disallowed_methods)] // in real time
+fn readers_and_peers_beside_a_cleaner_find_nothing_damaged() {
+    const BLOCKS: u64 = 1024;
+    const TIME: Duration = Duration::from_secs(4);
+    let dir = tempfile::tempdir().unwrap();
+    let quiet = Options { background: false, ..options() };
+    let store = Store::create(&dir.path().join("store"), quiet.clone()).unwrap();
+    let other = Store::create(&dir.path().join("other"), quiet).unwrap();
+    store.set_retention(Retention::everywhere(Policy::Last(2)));
+    let new = NewObject::file(0o644, Owner::default());
+    let ino = store.create_object(Ino::FIRST, b"f", &new).unwrap().1.ino;
+    // Each block says everywhere which it is, and in which round it was written.
+    let block = |n: u64, round: u64| [&n.to_le_bytes()[..], &round.to_le_bytes()].concat().repeat(256);
+    let is_whole = |n: u64, bytes: &[u8]| {
+        bytes[..8] == n.to_le_bytes() && bytes.chunks(16).all(|part| part == &bytes[..16])
+    };
+    write_large(&store, ino, &(0..BLOCKS).flat_map(|n| block(n, 0)).collect::<Vec<u8>>());
+    store.commit_version(ino).unwrap();
+    let stop = AtomicBool::new(false);
+    let goes_on = || !stop.load(Relaxed);
+    let (reads, hashes, parcels) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let gone = |e: &Error| matches!(e, Error::Fs(FsError::NotFound));
+    let walk = |seed: u64, visit: &dyn Fn(u64)| {
+        let mut x = seed;
+        while goes_on() {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            visit((x >> 33) % BLOCKS);
+        }
+    };
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            for round in 1.. {
+                if !goes_on() {
+                    break;
+                }
+                for n in 0..48 {
+                    let n = (round * 389 + n * 571) % BLOCKS;
+                    store.write(ino, n * 4096, &block(n, round)).unwrap();
+                }
+                store.commit_version(ino).unwrap();
+                expire_all(&store, FAR_ON);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        s.spawn(|| {
+            while goes_on() {
+                store.clean(Goal::ALL).unwrap();
+            }
+        });
+        s.spawn(|| {
+            walk(1, &|n| {
+                let mut out = vec![0; 4096];
+                store.view().read(ino, n * 4096, &mut out).unwrap();
+                assert!(is_whole(n, &out), "block {n}");
+                reads.fetch_add(1, Relaxed);
+            });
+        });
+        s.spawn(|| {
+            walk(2, &|n| {
+                for v in versions(&store, ino) {
+                    let mut out = vec![0; 4096];
+                    match store.read_version(ino, v.lsn, n * 4096, &mut out) {
+                        Ok(_) => assert!(is_whole(n, &out), "block {n} of {}", v.ordinal),
+                        Err(e) => assert!(gone(&e), "{e}"),
+                    }
+                    if n % 64 == 0 {
+                        match store.content_hash(ino, v.lsn) {
+                            Ok(_) => drop(hashes.fetch_add(1, Relaxed)),
+                            Err(e) => assert!(gone(&e), "{e}"),
+                        }
+                    }
+                }
+            });
+        });
+        s.spawn(|| {
+            while goes_on() {
+                store.hash_versions().unwrap();
+                store.sync_all().unwrap();
+                let (found, _) = store.parcels(&other.knowledge().unwrap(), Lsn::FIRST, 50).unwrap();
+                for p in &found {
+                    other.import(p, &mut |id| store.extent_bytes(p, id)).unwrap();
+                    parcels.fetch_add(1, Relaxed);
+                }
+            }
+        });
+        std::thread::sleep(TIME);
+        stop.store(true, Relaxed);
+    });
+    let counted = [&reads, &hashes, &parcels].map(|n| n.load(Relaxed));
+    assert!(counted.iter().all(|n| *n > 3), "{counted:?}");
+    assert!(store.cleaned().segments > 20, "{:?}", store.cleaned());
+    store.close().unwrap();
+    other.close().unwrap();
 }
 
 /// `cargo bench --bench space` in small, without a clock.

@@ -5,6 +5,7 @@
 //! and a peer's facts arrive. Reads take no lock.
 
 mod activity;
+mod again;
 mod alive;
 mod apply;
 mod arriving;
