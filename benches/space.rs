@@ -253,9 +253,15 @@ fn rewrites(set: u64, report: &mut Report) {
 fn overwrite(disk: u64, percent: u64, report: &mut Report) {
     let image = SmallDisk::new(disk);
     let store = image.store(Policy::Never, segment_bytes(disk));
+    // Reserve and ballast aside.
+    store.keep_space().expect("a round");
     let usable = store.space().expect("space").free_bytes;
     let bytes = usable * percent / 100 / MIB * MIB;
-    println!("4 KiB at random, {percent} % of {} MiB alive", usable / MIB);
+    println!(
+        "4 KiB at random, {percent} % of {} MiB that segments can take alive, {} % of the disk",
+        usable / MIB,
+        bytes * 100 / store.space().expect("space").total_bytes
+    );
     let pool = pool();
     let new = NewObject::file(0o644, Owner::default());
     let ino = store.create_object(Ino::FIRST, b"f", &new).expect("a file").1.ino;
@@ -272,27 +278,6 @@ fn overwrite(disk: u64, percent: u64, report: &mut Report) {
             let from = chance.below((POOL_BYTES - 4096) as u64) as usize;
             if let Err(e) = store.write(ino, at, &pool[from..from + 4096]) {
                 println!("  refused after {} MiB: {e}  MISSED", n * 4096 / MIB);
-                let st = store.status();
-                let used: u64 = store.segments().iter().map(|s| s.used_bytes).sum();
-                let cap: u64 = store.segments().iter().map(|s| s.capacity).sum();
-                println!(
-                    "  DIAG free {} MiB, segments {} used {} of {} MiB, spares {}, short {}, index {:?} ",
-                    store.space().unwrap().free_bytes / MIB,
-                    store.segments().len(),
-                    used / MIB,
-                    cap / MIB,
-                    st.log.spares,
-                    st.log.short,
-                    st.index
-                );
-                println!("  DIAG cleaned {:?}", store.cleaned());
-                let _ = Command::new("sh")
-                    .arg("-c")
-                    .arg(format!(
-                        "du -sm {0}/store/* | tr '\n' ' '; ls -la {0}/store/spare | tail -8",
-                        image.dir.display()
-                    ))
-                    .status();
                 return None;
             }
             if n.is_multiple_of(256) {
@@ -326,7 +311,7 @@ fn main() {
         rewrites(mib * MIB, &mut report);
     }
     if only.is_none_or(|o| o == "random") {
-        for percent in std::env::var("PCT").map_or(vec![50, 70, 80], |p| vec![p.parse().unwrap()]) {
+        for percent in [50, 70, 80] {
             overwrite(3 * mib * MIB, percent, &mut report);
         }
     }

@@ -365,7 +365,7 @@ fn fitting(disk: &dyn Disk, options: Options) -> Options {
 /// matters.
 fn fitting_memtable(disk: &dyn Disk, bytes: u64) -> u64 {
     let total = disk.space().map_or(u64::MAX, |s| s.total_bytes);
-    bytes.min((total / 64).max(limits::MEMTABLE_BYTES_SMALL))
+    bytes.min((total / 128).max(limits::MEMTABLE_BYTES_SMALL))
 }
 
 /// What there is of a store before its parts are put together.

@@ -25,7 +25,7 @@ use super::{
     Store,
     alive::Sight,
     apply::Apply,
-    cleaner::{Cleaned, Goal, Look},
+    cleaner::{Cleaned, Goal, Look, Worth},
     txn::{Keep, Txn, row},
 };
 
@@ -43,6 +43,8 @@ const RUNS: usize = 128;
 const REACH: u64 = 9;
 /// What one step writes, about, in bytes.
 const STEP_BYTES: u64 = 256 << 10;
+/// What a frame takes beside its content, about, in bytes.
+const FRAME_BYTES: u64 = 160;
 /// Places that one record changes.
 const PLACES: usize = 4096;
 /// What is shorter is put into one extent with what comes next, in raw bytes.
@@ -176,17 +178,30 @@ impl Store {
             by_segment.entry(part.location.segment).or_default().push(*extent);
         }
         let budget = (self.room()?.left / 4).max(self.log.segment_bytes() / 2);
+        // All that lives in those segments is written before one of them goes.
+        let mut room = self.log.cleaning_room();
         let (mut gained, mut wrote, mut step) = (0, 0, Step::default());
         let mut work = || -> Result<()> {
-            for (id, gain) in look.worth_repacking(goal) {
+            for Worth { id, live, gain } in look.worth_repacking(goal) {
                 if gained >= goal.bytes || wrote >= budget || self.is_stopping() {
                     break;
                 }
+                if live > room {
+                    continue;
+                }
+                room -= live;
                 gained += gain;
                 for extent in by_segment.remove(&id).unwrap_or_default() {
-                    if let Some(part) = look.parts.get(&extent) {
-                        self.take_part(extent, part, &mut step)?;
+                    let Some(part) = look.parts.get(&extent) else { continue };
+                    // What is left of the segment that is being written is filled, not wasted.
+                    let bytes = |more| step.bytes + more + (step.extents.len() as u64 + 1) * FRAME_BYTES;
+                    let (with_it, count) = (bytes(part.shown + FRAME_BYTES), step.extents.len());
+                    if count > 0 && !self.log.fits(with_it, count + 2) && self.log.fits(bytes(0), count) {
+                        let full = std::mem::take(&mut step);
+                        wrote += full.bytes;
+                        self.put_parts(full, done)?;
                     }
+                    self.take_part(extent, part, &mut step)?;
                     if step.bytes >= STEP_BYTES || step.runs.len() >= PLACES / 4 {
                         let full = std::mem::take(&mut step);
                         wrote += full.bytes;

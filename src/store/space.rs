@@ -7,7 +7,10 @@
 
 use std::{path::Path, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use crate::base::{Error, Ino, Lsn, Result, VersionId, limits};
+use crate::{
+    base::{Error, Ino, Lsn, Result, VersionId, limits},
+    log::Apart,
+};
 
 use super::{Goal, Store};
 
@@ -37,8 +40,10 @@ const EXPIRY_NS: u64 = 600 * 1_000_000_000;
 const EXPIRY_SHORT_NS: u64 = 60 * 1_000_000_000;
 /// What a record that is not content takes, as a rule, in bytes.
 const RECORD_BYTES: u64 = 4096;
-/// How long a writer waits for history to yield.
+/// How long a writer waits for room while nothing is moved and nothing yields.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// And at all: on a slow disk the cleaner may take long for one segment.
+const PATIENCE_MAX: Duration = Duration::from_secs(120);
 
 /// What keeping space bounded remembers.
 #[derive(Debug, Default)]
@@ -227,8 +232,15 @@ impl Store {
         // There has to be room for a base, without which no segment goes.
         let base = self.base.lock().as_ref().map_or(0, super::base::Base::bytes);
         let low = (LOW_SEGMENTS * segment).max((space.total_bytes / 50).min(LOW_BYTES)).max(2 * base);
+        // The same with the ballast, and with what waits to be written out beyond that.
+        let ballast = self.disk.open(Path::new(BALLAST), false).and_then(|f| f.len()).unwrap_or(0);
+        let index = if self.options.background {
+            self.ballast_bytes().max(self.index.stats().memtable_bytes)
+        } else {
+            0
+        };
         Ok(Room {
-            left: (space.free_bytes + spares * segment).saturating_sub(reserve * segment),
+            left: (space.free_bytes + spares * segment + ballast).saturating_sub(reserve * segment + index),
             low: low.min(space.total_bytes / 4),
         })
     }
@@ -305,6 +317,7 @@ impl Store {
     /// Does something that needs room; on a full disk again, as long as history yields, for a bounded time.
     pub(super) fn with_room<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         let began = self.clock.monotonic_ns();
+        let (mut written, mut moved) = (self.log.status().bytes, began);
         loop {
             let seen = *self.rounds.0.lock();
             let full = match work() {
@@ -313,8 +326,13 @@ impl Store {
             };
             let exhausted =
                 self.keeper.try_lock().is_some_and(|k| k.exhausted.is_some_and(|e| e.lsn == self.last_lsn()));
-            let waited = Duration::from_nanos(self.clock.monotonic_ns() - began);
-            if exhausted || !self.keeping.load(Relaxed) || waited >= PATIENCE || self.is_stopping() {
+            let now = self.clock.monotonic_ns();
+            if written != self.log.status().bytes {
+                (written, moved) = (self.log.status().bytes, now);
+            }
+            let since = |then: u64| Duration::from_nanos(now - then);
+            let patient = since(moved) < PATIENCE && since(began) < PATIENCE_MAX;
+            if exhausted || !self.keeping.load(Relaxed) || !patient || self.is_stopping() {
                 return Err(full);
             }
             self.short_of_room.fetch_add(1, Relaxed);
@@ -337,6 +355,7 @@ impl Store {
             if let Err(e) = freed {
                 tracing::warn!("the index can't be written out, and there is no ballast: {e}");
             }
+            self.log.keep_apart(Apart { free: 0, owed: self.ballast_bytes() });
             done = flush();
         }
         while matches!(done, Err(Error::NoSpace { .. })) && self.log.drop_spare(SPARES_MIN) {
@@ -345,36 +364,56 @@ impl Store {
         done
     }
 
-    /// Gives the reserve of the log and the ballast their space back, if there is some.
+    /// Gives the ballast and the reserve of the log their space back, if there is some: the ballast first, without which the index can't be
+    /// written out, and no segment be given back.
     fn mend_reserves(&self) {
+        if self.options.background {
+            self.mend_room_for_index();
+        }
         if let Err(e) = self.log.mend_reserve() {
             tracing::debug!("no space for the reserve: {e}");
         }
-        if !self.options.background {
-            return;
-        }
-        // Whoever else writes to the disk, the index above all, has no use of spare files.
-        let bytes = 2 * self.options.memtable_bytes;
-        let apart = bytes.min(self.segment_bytes());
-        loop {
+    }
+
+    /// Whoever else writes to the disk, the index above all, has no use of spare files.
+    fn mend_room_for_index(&self) {
+        let bytes = self.ballast_bytes();
+        let free = (bytes / 2).min(self.segment_bytes());
+        let owed = loop {
             let mended = self.mend_ballast(bytes);
-            let free = self.space().map_or(u64::MAX, |s| s.free_bytes);
+            let there = self.space().map_or(u64::MAX, |s| s.free_bytes);
             match mended {
-                Ok(()) if free >= apart => return,
-                mended if !self.log.drop_spare(limits::RESERVE_SEGMENTS) => {
-                    if let Err(e) = mended {
-                        tracing::debug!("no space for the ballast: {e}");
-                    }
-                    return;
+                Ok(0) if there >= free => break 0,
+                Ok(owed) if !self.log.drop_spare(limits::RESERVE_SEGMENTS) => break owed,
+                Err(e) if !self.log.drop_spare(limits::RESERVE_SEGMENTS) => {
+                    tracing::debug!("no space for the ballast: {e}");
+                    break bytes;
                 }
                 _ => {}
             }
-        }
+        };
+        self.log.keep_apart(Apart { free, owed });
     }
 
-    fn mend_ballast(&self, bytes: u64) -> std::io::Result<()> {
+    /// What is kept for the index: what it has in memory, once more while that is written out.
+    fn ballast_bytes(&self) -> u64 {
+        2 * self.options.memtable_bytes
+    }
+
+    /// Gives the ballast its space back. Says how much it still lacks.
+    fn mend_ballast(&self, bytes: u64) -> std::io::Result<u64> {
         let path = Path::new(BALLAST);
         let file = self.disk.open(path, true).or_else(|_| self.disk.create(path))?;
-        if file.len()? < bytes { file.allocate(bytes) } else { Ok(()) }
+        let there = file.len()?;
+        if there >= bytes {
+            return Ok(0);
+        }
+        match file.allocate(bytes) {
+            Err(e) if e.kind() == std::io::ErrorKind::StorageFull => {
+                // A part of it may have been had.
+                file.set_len(there).map(|()| bytes - there)
+            }
+            done => done.map(|()| 0),
+        }
     }
 }

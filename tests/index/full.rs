@@ -11,6 +11,7 @@ use super::{Dice, all, apply_to_model, lsn};
 use crate::mount::{full::SmallDisk, is_root};
 
 #[test]
+#[allow(clippy::disallowed_methods)] // this is the outside: real files
 fn what_failed_on_a_full_disk_leaves_no_files_and_is_done_later() {
     assert!(is_root(), "a filesystem of its own needs root");
     let disk = SmallDisk::new(24);
