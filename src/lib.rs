@@ -8,7 +8,8 @@
 //! Read the modules in this order: [`base`] (ids, errors, limits), [`disk`] (files and syncs), `format`
 //! (bytes and values), `segment` (one file of the log), `log` (all of them), `index` (sorted rows),
 //! `store` (the engine), `vfs` (what a filesystem means), `fuse` (the kernel's protocol), `console`
-//! (what the programs say), `config` (what a person sets), `replicate` (what peers say to each other), `serve`
+//! (what the programs say), `config` (what a person sets), `replicate` (what peers say to each other),
+//! `peers` (connections to them), `serve`
 //! (sockets and threads). `docs/ARCHITECTURE.md` follows a write and a read through them.
 
 pub mod base;
@@ -19,6 +20,7 @@ pub mod format;
 pub mod fuse;
 pub mod index;
 pub mod log;
+pub mod peers;
 pub mod replicate;
 pub mod segment;
 pub mod serve;

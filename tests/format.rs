@@ -168,7 +168,7 @@ fn messages() -> Vec<Message> {
             incarnation: origin.incarnation,
             wall_ns: 1 << 60,
         }),
-        Message::Grants(vec![Grant { path: b"photos".to_vec(), read: true, write: false }]),
+        Message::Grants(vec![Grant { path: b"photos".to_vec(), read: true, write: false, asks: true }]),
         Message::Knowledge(vec![Stretch { last: 0x1_0000, ..Stretch::one(&origin) }], true),
         Message::Facts(Facts {
             origin,

@@ -13,6 +13,7 @@ mod kill;
 mod mount;
 mod names;
 mod operate;
+mod peers;
 mod policy;
 mod review;
 mod segtool;

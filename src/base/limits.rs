@@ -51,6 +51,10 @@ pub const AHEAD_NS: u64 = 24 * 3600 * 1_000_000_000;
 pub const VERSION_LINKS: usize = 64;
 /// Counters of a version vector, and inode numbers, stay below this: what is higher is a lie.
 pub const COUNTER: u64 = 1 << 48;
+/// Nanoseconds since 1970, at the creation of a version, for each version that its object can have had by then: a version whose
+/// number is higher is a lie. The limit grows with time, so that whoever goes on from the highest number taken still
+/// has numbers that others take.
+pub const VERSION_NS: u64 = 1 << 14;
 /// A store that was not heard of for so long counts as absent for too long, in nanoseconds: 90 days.
 pub const ABSENT_NS: u64 = 90 * 24 * 3600 * 1_000_000_000;
 /// Steps from a directory up to the root; more are a cycle.
@@ -92,6 +96,9 @@ pub const ACCESS_TIMES: usize = 4096;
 pub const ACCESS_TIMES_PER_RECORD: usize = 512;
 /// Access times are written when something is accessed and they were not written for so long, in seconds.
 pub const ACCESS_TIME_SECONDS: i64 = 600;
+
+/// What arrived from peers and the kernel is still to be told of, in names and objects; what arrives beyond that waits.
+pub const ARRIVALS: usize = 32_768;
 
 /// The body of one message between peers, in bytes.
 pub const PEER_MESSAGE_BYTES: usize = 4 << 20;

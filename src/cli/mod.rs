@@ -7,8 +7,11 @@ mod gc;
 mod history;
 mod mount;
 mod mounts;
+mod named;
+mod peer;
 mod place;
 mod purge;
+mod replicate;
 mod scrub;
 mod status;
 mod target;
@@ -71,6 +74,22 @@ enum Command {
     },
     #[command(flatten)]
     History(history::Command),
+    /// Other stores: who is trusted, and how to become so.
+    #[command(
+        after_help = "Examples:\n  segfs peer invite --grant /:two-way\n  segfs peer join host-a:7420 CODE --grant /:two-way"
+    )]
+    Peer {
+        #[command(subcommand)]
+        what: peer::PeerCommand,
+    },
+    /// Rules by which this store goes to others, and how they stand.
+    #[command(
+        after_help = "Examples:\n  segfs replicate add all --to peer:host-b --two-way\n  segfs replicate status --watch"
+    )]
+    Replicate {
+        #[command(subcommand)]
+        what: replicate::ReplicateCommand,
+    },
     /// Let go what no policy keeps, and give back what is dead, now.
     #[command(after_help = "Examples:\n  segfs gc --dry-run ~/mnt\n  segfs gc --json /srv/store")]
     Gc {
@@ -144,6 +163,9 @@ struct MountArgs {
     /// Mount a moment of the store, read-only: a time, a tag, or a record (LSN:n). Works beside a mount of the present.
     #[arg(long, value_name = "TIME|TAG|LSN:n")]
     at: Option<String>,
+    /// Listen there for peers: ADDRESS:PORT. Without, as config.toml says.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "at")]
+    listen: Option<String>,
     /// Says READY on standard output once the mount answers.
     #[arg(long, hide = true)]
     say_ready: bool,
@@ -192,6 +214,8 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Outcome<()> {
         Command::Init { store } => init(store, out),
         Command::Umount { dir, lazy } => umount::run(dir, *lazy, out),
         Command::History(command) => history::run(command, cli.json),
+        Command::Peer { what } => peer::run(what, out),
+        Command::Replicate { what } => replicate::run(what, out),
         Command::Doctor { store } => doctor::run(store.as_deref(), out),
         Command::Gc { at, dry_run } => gc::run(at, *dry_run, out),
         Command::Du { path, versions: _ } => du::run(path, out),

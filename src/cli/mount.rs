@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use segfs::{
     base::{Damage, Error},
     config, fuse,
-    serve::{Beat, Control, Events, SOCKET, Served},
+    serve::{self, Beat, Control, Events, Peers, Prepared, SOCKET, Served},
     store::{Options, Recovered, Store},
     vfs::Vfs,
 };
@@ -50,6 +50,11 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
         history::check_store(&args.store)?;
         options.read_only = true;
     }
+    if options.read_only && args.listen.is_some() {
+        let what = format!("{} can't be mounted read-only and listen for peers", args.store.display());
+        let why = "what comes from them could not be written down";
+        return Err(Failure::usage(what, why, "leave out -o ro, or --listen"));
+    }
     if args.background {
         return in_background(args, json);
     }
@@ -67,8 +72,9 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
 
     let made_dir = place::prepare(&args.mountpoint, &args.store, &options, &|line| note(json, line))?;
     let opened = open_store(&args.store, options.read_only, json).and_then(|(store, made)| {
-        match serve(&store, args, &options) {
-            Ok((vfs, mount)) => Ok((store, made, vfs, mount)),
+        let prepared = prepare_peers(&store, args, &options);
+        match prepared.and_then(|p| serve(&store, args, &options).map(|served| (p, served))) {
+            Ok((prepared, (vfs, mount))) => Ok((store, made, prepared, vfs, mount)),
             Err(failure) => {
                 // Under its lock still, so that nobody has opened it meanwhile.
                 made.undo();
@@ -77,15 +83,19 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
             }
         }
     });
-    let (store, made_store, vfs, mount) = opened.inspect_err(|_| made_dir.undo())?;
+    let (store, made_store, prepared, vfs, mount) = opened.inspect_err(|_| made_dir.undo())?;
     let events = events(&store, args);
-    let control = control(&store, &vfs, &mount, events.as_ref(), args);
+    let peers = prepared.and_then(|prepared| peers(&store, prepared, events.as_ref()));
+    let control = control(&store, &vfs, &mount, (events.as_ref(), peers.as_ref()), args);
     let beat = Beat::start(&vfs, &store, events.as_ref())
         .inspect_err(|e| eprintln!("segfs: no versions are made while files are open: {e}"));
     announce(args, &store, made_store.0.is_some(), made_dir.any(), json);
     let waited = wait(mount, signals, &mounts::absolute(&args.mountpoint), json);
     drop(beat);
     vfs.release_all();
+    if let Some(peers) = &peers {
+        peers.stop();
+    }
     let closed = store.close();
     // It answers to the end, and is gone before the store's lock is.
     drop(control);
@@ -225,12 +235,32 @@ fn events(store: &Store, args: &MountArgs) -> Option<Arc<Events>> {
         .ok()
 }
 
+/// Settles what is to be done for peers, while nothing is mounted yet. A store that is only looked at has none.
+fn prepare_peers(store: &Store, args: &MountArgs, options: &fuse::Options) -> Outcome<Option<Prepared>> {
+    let path = mounts::absolute(&args.store);
+    if store.is_read_only() {
+        if args.at.is_none() && serve::has_peers(&path) {
+            eprintln!("segfs: mounted read-only: nothing is exchanged with peers meanwhile");
+        }
+        return Ok(None);
+    }
+    let prepared = Prepared::new(&path, args.listen.clone(), options.writeback);
+    prepared.map(Some).inspect_err(|_| drop(store.close()))
+}
+
+/// Begins to know other stores. What still goes wrong is said; the mount works all the same.
+fn peers(store: &Arc<Store>, prepared: Prepared, events: Option<&Arc<Events>>) -> Option<Arc<Peers>> {
+    Peers::start(store, prepared, events)
+        .inspect_err(|failure| eprintln!("segfs: no peers are served: {}", failure.value()["error"]["why"]))
+        .ok()
+}
+
 /// Opens the control socket. Without one the mount works all the same, but can't be asked.
 fn control(
     store: &Arc<Store>,
     vfs: &Arc<Vfs>,
     mount: &fuse::Mount,
-    events: Option<&Arc<Events>>,
+    (events, peers): (Option<&Arc<Events>>, Option<&Arc<Peers>>),
     args: &MountArgs,
 ) -> Option<Control> {
     if store.is_read_only() {
@@ -238,7 +268,7 @@ fn control(
         return None;
     }
     let served = Served::new(Arc::clone(store), Arc::clone(vfs), mount.requests(), &args.mountpoint);
-    Control::start(served.with_events(events.cloned()))
+    Control::start(served.with_events(events.cloned()).with_peers(peers.cloned()))
         .inspect_err(|e| {
             let place = args.store.join(SOCKET);
             eprintln!(
@@ -358,6 +388,9 @@ fn in_background(args: &MountArgs, json: bool) -> Outcome<()> {
     }
     if let Some(moment) = &args.at {
         command.arg("--at").arg(moment);
+    }
+    if let Some(listen) = &args.listen {
+        command.arg("--listen").arg(listen);
     }
     command.arg("--").arg(&args.store).arg(&args.mountpoint);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;

@@ -6,6 +6,7 @@
 
 mod edit;
 mod parse;
+mod peering;
 
 use std::{collections::BTreeSet, io, path::Path};
 
@@ -17,6 +18,7 @@ use crate::{
 };
 
 pub use edit::Edit;
+pub use peering::{Peering, PeeringEdit, PinnedPeer, ReplicationRule, is_plain_name};
 
 /// The file's name in the store's directory.
 pub const FILE: &str = "config.toml";
@@ -122,7 +124,7 @@ pub fn create(disk: &dyn Disk) -> Result<Settings, ConfigError> {
     Ok(parse::parse(FIRST)?)
 }
 
-/// Changes the file; says what it says then. Only the holder of the store's lock does that.
+/// Changes the file; says what it says then. Only the holder of the store's lock does that, one change at a time.
 ///
 /// # Errors
 /// A [`Fault`] of what is there, [`ConfigError::Refused`] for a change that makes no sense, or what the system says.
@@ -135,6 +137,27 @@ pub fn change(disk: &dyn Disk, change: &Edit) -> Result<Settings, ConfigError> {
     let settings = parse::parse(&new)?;
     replace(disk, &new)?;
     Ok(settings)
+}
+
+/// What the file says of peers.
+///
+/// # Errors
+/// As of [`read`].
+pub fn peering(disk: &dyn Disk) -> Result<Peering, ConfigError> {
+    Ok(parse::parse_all(&text(disk)?.unwrap_or_default())?.1)
+}
+
+/// Changes what the file says of peers; says what it says then. Only the holder of the store's lock does that, one change at a time.
+///
+/// # Errors
+/// As of [`change`].
+pub fn change_peering(disk: &dyn Disk, change: &PeeringEdit) -> Result<Peering, ConfigError> {
+    let old = text(disk)?.unwrap_or_else(|| edit::WITHOUT_FILE.to_owned());
+    parse::parse(&old)?;
+    let new = peering::apply(&old, change)?;
+    let peering = parse::parse_all(&new).map_err(|fault| ConfigError::Refused(fault.what))?.1;
+    replace(disk, &new)?;
+    Ok(peering)
 }
 
 fn text(disk: &dyn Disk) -> Result<Option<String>, ConfigError> {

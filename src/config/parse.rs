@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item, Table, TableLike, Value};
 
-use super::Fault;
+use super::{Fault, Peering};
 use crate::store::{
     Making, Policy, Settings, Thinning,
     words::{DURATION, check_thinning, parse_duration},
@@ -21,19 +21,32 @@ pub(super) fn at(text: &str, byte: usize, what: impl Into<String>) -> Fault {
     Fault { line, column, what: what.into() }
 }
 
+/// What may stand in the file.
+const KNOWN: &[&str] = &["path", "space", "listen", "peer", "replicate"];
+
 /// What the text says.
 ///
 /// # Errors
 /// The first thing in it that is not known or makes no sense.
 pub(super) fn parse(text: &str) -> Result<Settings, Fault> {
+    parse_all(text).map(|all| all.0)
+}
+
+/// As [`parse`], with what it says of peers.
+pub(super) fn parse_all(text: &str) -> Result<(Settings, Peering), Fault> {
     let document = Document::parse(text).map_err(|e| {
         let why = e.message().trim().replace('\n', "; ");
         at(text, e.span().map_or(0, |s| s.start), format!("this is no TOML: {why}"))
     })?;
     let read = Reader { text };
     let mut settings = Settings::default();
+    let mut peering = Peering::default();
     for (name, item) in document.iter() {
         match name {
+            "listen" => peering.listen = Some(read.listen(item)?),
+            "peer" => read.peers(item, &mut peering)?,
+            // Below, once all peers are known.
+            "replicate" => {}
             "path" => read.paths(item, &mut settings)?,
             "space" => {
                 let table = read.table(item, "[space]")?;
@@ -44,31 +57,34 @@ pub(super) fn parse(text: &str) -> Result<Settings, Fault> {
                     }
                 }
             }
-            _ => return Err(read.unknown(document.as_table(), name, "the file", &["path", "space"])),
+            _ => return Err(read.unknown(document.as_table(), name, "the file", KNOWN)),
         }
     }
-    Ok(settings)
+    if let Some(item) = document.get("replicate") {
+        read.replication(item, &mut peering)?;
+    }
+    Ok((settings, peering))
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
 }
 
 impl Reader<'_> {
-    fn fault(&self, span: Option<Range<usize>>, what: impl Into<String>) -> Fault {
+    pub(super) fn fault(&self, span: Option<Range<usize>>, what: impl Into<String>) -> Fault {
         at(self.text, span.map_or(0, |s| s.start), what)
     }
 
-    fn unknown(&self, table: &dyn TableLike, name: &str, of: &str, known: &[&str]) -> Fault {
+    pub(super) fn unknown(&self, table: &dyn TableLike, name: &str, of: &str, known: &[&str]) -> Fault {
         let what = format!("{of} has no setting \"{name}\"; known are: {}", known.join(", "));
         self.fault(table.key(name).and_then(toml_edit::Key::span), what)
     }
 
-    fn table<'i>(&self, item: &'i Item, what: &str) -> Result<&'i dyn TableLike, Fault> {
+    pub(super) fn table<'i>(&self, item: &'i Item, what: &str) -> Result<&'i dyn TableLike, Fault> {
         item.as_table_like().ok_or_else(|| self.fault(item.span(), format!("{what} must be a table")))
     }
 
-    fn yes_or_no(&self, item: &Item) -> Result<bool, Fault> {
+    pub(super) fn yes_or_no(&self, item: &Item) -> Result<bool, Fault> {
         item.as_bool().ok_or_else(|| self.fault(item.span(), "this must be true or false"))
     }
 
@@ -228,7 +244,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_line_and_column() {
-        refuses("x = 1", 1, 1, "no setting \"x\"; known are: path, space");
+        refuses("x = 1", 1, 1, "no setting \"x\"; known are: path, space, listen, peer, replicate");
         refuses("# ä\n[path.'/']\nkep = 'all'", 3, 1, "no setting \"kep\"; known are: keep, versions");
         refuses("[path.'/']\nkeep = 'everything'", 2, 8, "\"all\", \"never\"");
         refuses("[path.'/']\nkeep = { last = 0 }", 2, 17, "at least 1");

@@ -21,6 +21,7 @@ mod locks;
 mod markers;
 pub mod moments;
 mod move_rows;
+pub mod pairing;
 pub mod payload;
 pub mod rows;
 pub mod segment_header;

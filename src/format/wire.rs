@@ -105,6 +105,8 @@ pub struct Grant {
     pub read: bool,
     /// It may write: its facts are taken in.
     pub write: bool,
+    /// It is asked to: a two-way rule here covers the path, and one there is not needed.
+    pub asks: bool,
 }
 
 /// Facts batches of one opening of one store, from the first number to the last.

@@ -6,6 +6,7 @@
 mod adapter;
 mod convert;
 mod errno;
+mod invalidate;
 mod options;
 mod waiters;
 
@@ -34,6 +35,8 @@ const THREADS: usize = 2;
 pub struct Mount {
     session: fuser::BackgroundSession,
     requests: Arc<Requests>,
+    /// Of what arrives; a mount of the past shows nothing of it.
+    _arrivals: Option<invalidate::Invalidator>,
 }
 
 /// Requests of the kernel, counted. Those that need no answer of the store are not.
@@ -96,9 +99,10 @@ impl Mount {
                 tracing::debug!("telling the kernel of inode {ino}: {e}");
             }
         });
+        let arrivals = options.at.is_none().then(|| invalidate::Invalidator::start(vfs, session.notifier()));
         vfs.ask_groups(convert::groups_of);
         vfs.keep_access_times(if options.read_only { AccessTimes::Never } else { options.access_times });
-        Ok(Self { session: session.spawn()?, requests })
+        Ok(Self { session: session.spawn()?, requests, _arrivals: arrivals.transpose()? })
     }
 
     /// What has been asked of it.

@@ -124,6 +124,9 @@ impl Inner {
         if self.opts.background {
             self.wake_worker(&mut t, log);
         }
+        if std::mem::take(&mut t.followed) {
+            self.changed.notify_all();
+        }
         Ok(out)
     }
 

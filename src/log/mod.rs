@@ -389,6 +389,13 @@ impl Log {
         self.inner.wait_durable(lsn)
     }
 
+    /// Waits up to `timeout` for a record behind this one, durable or not. The last one, which may be the same if nothing came or
+    /// the log has ended.
+    #[must_use]
+    pub fn wait_appended(&self, after: Lsn, timeout: std::time::Duration) -> Lsn {
+        self.inner.wait_appended(after, timeout)
+    }
+
     /// Makes everything appended before the call durable, moved records included.
     ///
     /// # Errors

@@ -151,6 +151,7 @@ pub(super) fn recover(
         write_wanted: false,
         spare_wanted: false,
         short: false,
+        followed: false,
         ending: false,
     };
     Ok((tail, r))

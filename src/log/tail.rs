@@ -76,6 +76,8 @@ pub(super) struct Tail {
     pub(super) spare_wanted: bool,
     /// The active segment is one of the reserve.
     pub(super) short: bool,
+    /// Somebody waits for the next record.
+    pub(super) followed: bool,
     /// The leader ends the active segment: nothing goes into it any more.
     pub(super) ending: bool,
 }

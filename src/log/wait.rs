@@ -87,6 +87,19 @@ impl Inner {
         }
     }
 
+    /// Waits up to `timeout` for a record behind this one, durable or not. The last one.
+    pub(super) fn wait_appended(&self, after: Lsn, timeout: std::time::Duration) -> Lsn {
+        let mut t = self.tail.lock();
+        let none = |t: &mut Tail| {
+            t.followed = t.next_lsn <= after.next().get() && t.poison.is_none() && !t.closed;
+            t.followed
+        };
+        if none(&mut t) {
+            self.changed.wait_while_for(&mut t, none, timeout);
+        }
+        Lsn::new(t.next_lsn.saturating_sub(1))
+    }
+
     /// True: the record is durable. False: somebody leads, sleep until he is done.
     fn step<'a>(&'a self, t: &mut Guard<'a>, lsn: Lsn) -> Result<bool> {
         while t.durable_lsn < lsn {

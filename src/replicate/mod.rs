@@ -14,5 +14,5 @@ mod session;
 
 pub use acquaintances::{Acquaintances, Meeting};
 pub use effects::{Arrived, Effect, End, Fetched, Incoming, Input, Notice, Offered, Taken};
-pub use perform::perform;
+pub use perform::{answer, perform};
 pub use session::{Me, Session};

@@ -3,7 +3,7 @@
 use crate::{
     base::{Error, FsError, Result, limits::PEER_READ_BATCHES},
     format::wire::Reason,
-    store::{Parcel, Store},
+    store::{Knowledge, Parcel, Store},
 };
 
 use super::{Effect, Fetched, Incoming, Input, Offered, Session, Taken};
@@ -11,9 +11,24 @@ use super::{Effect, Fetched, Incoming, Input, Offered, Session, Taken};
 /// Carries out what a session asks of the store, and hands it the answer; what is not for the store comes back. Takes as long as
 /// reading, hashing and writing take.
 pub fn perform(store: &Store, session: &mut Session, effect: Effect, now: u64) -> Option<Effect> {
+    match answer(store, session.theirs(), effect) {
+        Ok(input) => {
+            session.handle(input, now);
+            None
+        }
+        Err(other) => Some(other),
+    }
+}
+
+/// As [`perform()`], away from the session: what the other side holds, as [`Session::theirs`] had it when it asked, comes along, and
+/// the answer is handed to the session by whoever has it.
+///
+/// # Errors
+/// What is not for the store comes back.
+pub fn answer(store: &Store, theirs: &Knowledge, effect: Effect) -> std::result::Result<Input, Effect> {
     let done = match effect {
         Effect::Know => know(store),
-        Effect::Read(from) => read(store, session, from),
+        Effect::Read(from) => read(store, theirs, from),
         Effect::Ask(origin, mut asked) => store.knowledge().map(|held| {
             asked.retain(|o| held.has(o));
             Input::Asked(origin, asked)
@@ -39,14 +54,12 @@ pub fn perform(store: &Store, session: &mut Session, effect: Effect, now: u64) -
             read.map(|r| Input::Extent(request, r.map(|(payload, hash)| Fetched { payload, hash })))
         }
         Effect::Commit => store.sync_all().map(|()| Input::Durable(store.durable_lsn())),
-        other @ (Effect::Fence(_) | Effect::Meet(..) | Effect::Tell(_)) => return Some(other),
+        other @ (Effect::Fence(_) | Effect::Meet(..) | Effect::Tell(_)) => return Err(other),
     };
-    let input = done.unwrap_or_else(|e| {
+    Ok(done.unwrap_or_else(|e| {
         tracing::error!("a peer's connection ends: {e}");
         Input::Stopped
-    });
-    session.handle(input, now);
-    None
+    }))
 }
 
 fn know(store: &Store) -> Result<Input> {
@@ -57,8 +70,8 @@ fn know(store: &Store) -> Result<Input> {
     Ok(Input::Holding(held, as_of))
 }
 
-fn read(store: &Store, session: &Session, from: crate::base::Lsn) -> Result<Input> {
-    let (parcels, next) = store.parcels(session.theirs(), from, PEER_READ_BATCHES)?;
+fn read(store: &Store, theirs: &Knowledge, from: crate::base::Lsn) -> Result<Input> {
+    let (parcels, next) = store.parcels(theirs, from, PEER_READ_BATCHES)?;
     let (mut offered, mut unreadable) = (Vec::with_capacity(parcels.len()), Vec::new());
     for parcel in parcels {
         match outcome(hashes(store, &parcel))? {

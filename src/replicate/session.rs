@@ -27,6 +27,8 @@ pub struct Me {
     pub epoch: Epoch,
     /// What the other side may do here.
     pub grants: Vec<Grant>,
+    /// A rule of this store sends its facts to the other side. Without, they go there only if the other side asks for them.
+    pub sends: bool,
     /// From where on the log may have what the other side lacks: [`Session::cursor`] of an earlier connection, else the first
     /// record. A wrong one costs time, not facts.
     pub cursor: Lsn,
@@ -56,6 +58,7 @@ pub struct Session {
     effects: VecDeque<Effect>,
     sending: Sending,
     receiving: Receiving,
+    hello: Option<Hello>,
     peer: Option<Identity>,
     /// The other side may read here.
     may_read: bool,
@@ -94,6 +97,7 @@ impl Session {
             effects: VecDeque::new(),
             sending: Sending::new(cursor),
             receiving,
+            hello: None,
             peer: None,
             may_read,
             named: 0,
@@ -107,6 +111,12 @@ impl Session {
             pings: 0,
             end: None,
         }
+    }
+
+    /// Which versions of the protocol the other side speaks, once it said so.
+    #[must_use]
+    pub fn hello(&self) -> Option<Hello> {
+        self.hello
     }
 
     /// Who is on the other side, once that was said.
@@ -197,6 +207,12 @@ impl Session {
         self.effects.pop_front()
     }
 
+    /// Is there something to do?
+    #[must_use]
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
     /// Bytes for the other side, up to about so many: none, if there are none now.
     pub fn output(&mut self, most: usize) -> Vec<u8> {
         let mut out = Vec::new();
@@ -240,6 +256,7 @@ impl Session {
                 if hello.magic != MAGIC {
                     return Err(Bye::Protocol);
                 }
+                self.hello = Some(hello);
                 if hello.newest < OLDEST || hello.oldest > NEWEST {
                     return Err(Bye::Version);
                 }
@@ -255,7 +272,8 @@ impl Session {
                 if grants.len() > PEER_GRANTS {
                     return Err(Bye::TooMuch);
                 }
-                self.sending.granted = grants.iter().any(|g| g.write && g.path.is_empty());
+                let mut all = grants.iter().filter(|g| g.write && g.path.is_empty());
+                self.sending.granted = all.any(|g| self.me.sends || (g.asks && self.may_read));
                 self.step = Step::Knowledge;
             }
             (Step::Knowledge, Message::Knowledge(stretches, last)) => {

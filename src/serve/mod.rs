@@ -11,6 +11,7 @@ mod control;
 mod count;
 mod events;
 mod lines;
+mod peering;
 mod requests;
 mod settings;
 pub mod space;
@@ -21,8 +22,12 @@ pub use beat::Beat;
 pub use client::{Client, Unanswered};
 pub use control::Control;
 pub use events::{EVENTS, Events, newest_event};
+pub use peering::{Peers, Prepared, change_request, has_peers, invite, own_key, told_closed};
 pub use settings::{edit_value, expiry_value, settings_value};
 pub use status::Served;
+
+/// Held while `config.toml` is changed, by whichever of the threads that answer.
+static CHANGING: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 
 /// The socket's name in the store's directory.
 pub const SOCKET: &str = "control.sock";

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     base::{Clock as _, Error, FsError, SystemClock, limits},
-    console::{Failure, NOT_FOUND, Outcome, hex},
+    console::{FAILED, Failure, NOT_FOUND, Outcome, hex},
     store::inspect::{Census, Tally},
 };
 
@@ -91,6 +91,19 @@ pub(super) const TABLE: &[Row] = &[
             let confirm = asked["confirm"] == true;
             let expiry = if confirm { s.store.confirm_clock().map_err(failed(s))? } else { s.store.expiry() };
             Ok(super::expiry_value(expiry))
+        },
+    },
+    Row {
+        name: "peers",
+        about: "peers, rules of replication and how they stand; with \"change\" they are changed, with \"invite\" a code is made",
+        answer: |s, asked, _| match &s.peers {
+            Some(peers) => peers.answer(asked),
+            None => Err(Failure::new(
+                FAILED,
+                "there are no peers",
+                "this mount could not begin to know any",
+                "mount it again",
+            )),
         },
     },
     Row {

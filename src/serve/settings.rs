@@ -87,6 +87,7 @@ impl Config {
             let edit = edit_of(&asked["change"]).map_err(|why| {
                 Failure::usage("the settings can't be changed", why, "segfs retain set --help")
             })?;
+            let _one = super::CHANGING.lock();
             let changed = config::change(&disk()?, &edit).map_err(failed("the settings can't be changed"))?;
             store.set_settings(changed);
             *found = Some(true);

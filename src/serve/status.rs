@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{
     count::{Counted, Counter},
     events::Events,
+    peering::Peers,
     requests::bytes,
     settings::Config,
 };
@@ -33,6 +34,7 @@ pub struct Served {
     pub(super) counter: Arc<Counter>,
     pub(super) config: Config,
     pub(super) events: Option<Arc<Events>>,
+    pub(super) peers: Option<Arc<Peers>>,
 }
 
 impl Served {
@@ -53,6 +55,7 @@ impl Served {
             counter: Arc::default(),
             config,
             events: None,
+            peers: None,
         }
     }
 
@@ -60,6 +63,12 @@ impl Served {
     #[must_use]
     pub fn with_events(self, events: Option<Arc<Events>>) -> Self {
         Self { events, ..self }
+    }
+
+    /// With the connections to other stores.
+    #[must_use]
+    pub fn with_peers(self, peers: Option<Arc<Peers>>) -> Self {
+        Self { peers, ..self }
     }
 
     /// The state of everything that can be told without waiting long.

@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    Store,
+    How, Store,
     apply::Apply,
     exchange::Parcel,
     knowledge::note_held,
@@ -44,6 +44,7 @@ impl Store {
     /// [`Error::BadRequest`] if the parcel is not what a store would make, or is stamped too far ahead; and
     /// those of the log and of `fetch`. What was taken in before an error does no harm.
     pub fn import(&self, parcel: &Parcel, fetch: Fetch<'_>) -> Result<Lsn> {
+        self.wait_for_watcher();
         let facts: Vec<Fact> = code::decode(&parcel.facts)
             .map_err(|e| Error::BadRequest(format!("facts of {:?}: {e}", parcel.origin)))?;
         parcels::check(parcel, &facts, self.clock.wall_ns())?;
@@ -366,6 +367,7 @@ impl Store {
         self.check_lsn(got, lsn)?;
         self.land(state, next.clone(), lsn, &changes)?;
         apart.done();
+        self.tell_touched(&changes);
         Ok(lsn)
     }
 
@@ -404,7 +406,7 @@ impl Store {
     }
 
     fn name_twin(&self, ino: Ino) -> Result<bool> {
-        let (_, named) = self.run(|op| {
+        let (_, named) = self.run_as(How { told: true, ..How::default() }, |op| {
             let twin = op.apply.txn.object(ino)?;
             let place = twin.attributes.link.as_ref().and_then(|l| Some((l.placed?, l.name.clone())));
             let at = match &place {

@@ -46,6 +46,7 @@ mod space;
 mod state;
 mod superblock;
 mod told;
+mod touched;
 mod txn;
 mod versions;
 pub mod words;
@@ -104,6 +105,7 @@ pub use retention::{Life, Policy, Retention, Thinning};
 pub use scrub::{Finding, Hit, Scrubbed};
 pub use settings::{ByPath, Making, Settings};
 use state::State;
+pub use touched::{Touched, Watcher};
 use txn::Txn;
 
 /// How a store works; none of it is written to disk but the segment size, at creation.
@@ -218,6 +220,8 @@ pub struct Store {
     trees: Mutex<Option<Vec<u8>>>,
     /// What goes on beside answering.
     activity: Activity,
+    /// Is told of what changed without having been asked for here.
+    touched: touched::Listener,
     recovered: Recovered,
     _lock: Box<dyn Send + Sync>,
 }
@@ -265,6 +269,8 @@ struct How {
     freeing: bool,
     /// It is the store's own.
     quiet: bool,
+    /// It follows from what came from elsewhere.
+    told: bool,
 }
 
 /// While it lives, log and index may be apart.
@@ -354,6 +360,12 @@ impl Store {
     /// As of [`sync`](Self::sync).
     pub fn sync_all(&self) -> Result<()> {
         self.log.commit()
+    }
+
+    /// Waits up to `timeout` for a record behind this one, durable or not. The last one.
+    #[must_use]
+    pub fn wait_appended(&self, after: Lsn, timeout: std::time::Duration) -> Lsn {
+        self.log.wait_appended(after, timeout)
     }
 
     /// Follows the durable log from an LSN on.
@@ -461,13 +473,13 @@ impl Store {
 
     /// As [`run`](Self::run), for what frees space: on a full disk it may use the reserve.
     fn run_freeing<T>(&self, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
-        self.run_as(How { freeing: true, quiet: false }, make)
+        self.run_as(How { freeing: true, ..How::default() }, make)
     }
 
     /// As [`run_freeing`](Self::run_freeing), for what the store does by itself: it says nothing new about files, and so does not move
     /// the clock.
     fn run_quiet<T>(&self, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
-        self.run_as(How { freeing: true, quiet: true }, make)
+        self.run_as(How { freeing: true, quiet: true, ..How::default() }, make)
     }
 
     fn run_as<T>(&self, how: How, make: impl FnOnce(&mut Op<'_, '_>) -> Result<T>) -> Result<(Lsn, T)> {
@@ -509,6 +521,9 @@ impl Store {
         strike("apply");
         self.land(&mut state, next, lsn, &changes)?;
         apart.done();
+        if how.told {
+            self.tell_touched(&changes);
+        }
         Ok((lsn, out))
     }
 

@@ -26,7 +26,7 @@ use crate::{
 
 pub use crate::{
     format::facts::{ObjectKind, Owner, Time},
-    store::{Attributes, Rename},
+    store::{Attributes, Rename, Touched, Watcher},
 };
 pub use access_times::AccessTimes;
 pub use attributes::{SetTime, Setting};
@@ -124,6 +124,11 @@ impl Vfs {
     /// Sets who is told of attributes that changed as a side effect of something else; once.
     pub fn on_side_effect(&self, listener: impl Fn(Ino) + Send + Sync + 'static) {
         let _ = self.changed.set(Box::new(listener));
+    }
+
+    /// Sets who is told of what arrives from other stores; once.
+    pub fn on_arrival(&self, watcher: Arc<dyn Watcher>) {
+        self.store.on_touched(watcher);
     }
 
     /// Sets who is asked for the further groups of a thread; once. That is seldom needed.

@@ -13,8 +13,9 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("vfs", &["base", "format", "store"]),
     ("fuse", &["base", "vfs"]),
     ("replicate", &["base", "format", "store", "log"]),
+    ("peers", &["base", "disk", "format", "store", "replicate"]),
     ("console", &["base"]),
-    ("config", &["base", "disk", "store", "console"]),
+    ("config", &["base", "disk", "store", "peers", "console"]),
     (
         "serve",
         &[
@@ -28,6 +29,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
             "vfs",
             "fuse",
             "replicate",
+            "peers",
             "console",
             "config",
         ],
@@ -50,6 +52,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("lsm_tree", &["index"]),
     ("fuser", &["fuse"]),
     ("uuid", &["base"]),
+    ("rustls", &["peers"]),
     ("serde_json", &["console", "serve", PROGRAM]),
     ("clap", &["console", PROGRAM]),
     ("toml_edit", &["config"]),

@@ -11,13 +11,13 @@ use segfs::{
 
 /// Everything may be read and written.
 pub fn two_way() -> Vec<Grant> {
-    vec![Grant { path: Vec::new(), read: true, write: true }]
+    vec![Grant { path: Vec::new(), read: true, write: true, asks: false }]
 }
 
 /// What a store says of itself.
 pub fn me(store: &Store, wall_ns: u64, cursor: Lsn) -> Me {
     let identity = Identity { store: store.id(), incarnation: store.incarnation(), wall_ns };
-    Me { identity, epoch: Epoch::default(), grants: two_way(), cursor }
+    Me { identity, epoch: Epoch::default(), grants: two_way(), sends: true, cursor }
 }
 
 /// One side of a connection.
