@@ -46,8 +46,12 @@ pub fn answer(store: &Store, theirs: &Knowledge, effect: Effect) -> std::result:
             import(store, &incoming).map(|t| Input::Imported(incoming.parcel.origin, t))
         }
         Effect::Fetch(request, offered, id) => {
-            let read = store.extent_as_stored(&offered.parcel, &id);
-            outcome(read).map(|r| Input::Extent(request, r.map(|(payload, hash)| Fetched { payload, hash })))
+            let read = match store.extent_as_stored(&offered.parcel, &id) {
+                // Gone since it was offered. What shows its bytes now is offered when this is read again.
+                Err(Error::Fs(FsError::NotFound)) => Ok(Err(Reason::Unreadable)),
+                read => outcome(read),
+            };
+            read.map(|r| Input::Extent(request, r.map(|(payload, hash)| Fetched { payload, hash })))
         }
         Effect::Commit => store.sync_all().map(|()| Input::Durable(store.durable_lsn())),
         other @ (Effect::Fence(_) | Effect::Meet(..) | Effect::Tell(_)) => return Err(other),
