@@ -49,6 +49,7 @@ fn take(from: &Store, to: &Store, parcels: &[Parcel]) {
     for p in parcels {
         to.import(p, &mut |id| from.extent_bytes(p, id)).unwrap();
     }
+    to.settle_moves().unwrap();
 }
 
 /// Everything that there is to tell; `between` runs after each page.

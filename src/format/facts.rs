@@ -429,6 +429,8 @@ pub enum Fact {
     Trimmed(ObjectId),
     /// Local: moves of directories stamped before this (ns since 1970) need not be kept; some of them go.
     MovesForgotten(u64),
+    /// Local: moves of directories that came after newer ones take their places among them.
+    MovesSettled,
 }
 
 /// A fact as another store's index has it: who made it when.
@@ -494,6 +496,7 @@ impl Fact {
                 | Self::Owed(..)
                 | Self::Trimmed(..)
                 | Self::MovesForgotten(..)
+                | Self::MovesSettled
         )
     }
 }

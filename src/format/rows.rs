@@ -19,7 +19,7 @@ pub use super::{
     hash_tree::{HashGroupRow, HashTreeRow},
     markers::{Departure, LineageRow, MarkerRow},
     moments::MomentsRow,
-    move_rows::{MoveAsk, MoveRow},
+    move_rows::{LateMovesRow, MoveAsk, MoveRow},
     to_come::{ChangesRow, LackingRow, WaitingRow},
 };
 
@@ -96,6 +96,8 @@ pub mod kind {
     pub const FILLED: u8 = 0x32;
     /// number -> [`super::BaseRow`]: where the list of the newest base lies.
     pub const BASE: u8 = 0x33;
+    /// [`super::LateMovesRow`]: moves of directories that wait to be done.
+    pub const LATE_MOVES: u8 = 0x34;
     /// lineage -> [`super::LineageRow`], of those that a link continues.
     pub const LINEAGE: u8 = 0x2e;
     /// inode, number, version id -> LSN of the version, of objects whose versions did not come in the order of their numbers.
@@ -404,6 +406,11 @@ pub mod key {
         let store = StoreId::new(u128::from_be_bytes(key.get(1..17)?.try_into().ok()?));
         let incarnation = Incarnation::new(u64::from_be_bytes(key.get(17..25)?.try_into().ok()?));
         Some(crate::format::Origin { store, incarnation, seq: last_number(key)? })
+    }
+    /// Moves of directories that came late.
+    #[must_use]
+    pub fn late_moves() -> Vec<u8> {
+        vec![kind::LATE_MOVES]
     }
     /// The extent in a key of [`extent`].
     #[must_use]

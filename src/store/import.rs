@@ -38,7 +38,8 @@ type Here<'p> = (&'p Changes, Vec<LocalRange>);
 
 impl Store {
     /// Takes in a parcel, asking `fetch` for the extents that are not here. Does nothing if it is here already.
-    /// Returns the LSN that must be durable before it is acknowledged.
+    /// Returns the LSN that must be durable before it is acknowledged. A move of a directory that came after newer ones may show
+    /// only after [`settle_moves`](Self::settle_moves).
     ///
     /// # Errors
     /// [`Error::BadRequest`] if the parcel is not what a store would make, or is stamped too far ahead; and
@@ -170,6 +171,7 @@ impl Store {
                 }
             }
         }
+        self.settle_moves_if_cheap()?;
         self.name_twins()?;
         Ok(self.log.last_lsn())
     }
@@ -388,9 +390,10 @@ impl Store {
         Ok(())
     }
 
-    /// Directories that stand at one name with another become another name for it.
+    /// Directories that stand at one name with another become another name for it. Not while moves wait that came late: one of
+    /// them may say so already.
     pub(super) fn name_twins(&self) -> Result<()> {
-        loop {
+        while self.late_moves()?.is_none() {
             let twins = self.index.scan(&[kind::TWIN], &after_prefix(&[kind::TWIN]), 64)?;
             let mut named = false;
             for (k, _) in twins {
@@ -398,9 +401,10 @@ impl Store {
                 named |= self.name_twin(ino)?;
             }
             if !named {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
     fn name_twin(&self, ino: Ino) -> Result<bool> {
@@ -446,6 +450,7 @@ impl Store {
         for id in missing {
             self.wake_waiting(id)?;
         }
+        self.settle_moves()?;
         self.name_twins()
     }
 }
