@@ -20,7 +20,7 @@ pub use super::{
     markers::{Departure, LineageRow, MarkerRow},
     moments::MomentsRow,
     move_rows::{LateMovesRow, MoveAsk, MoveRow},
-    to_come::{ChangesRow, LackingRow, WaitingRow},
+    to_come::{ChangesRow, ClaimedRow, LackingRow, WaitingRow},
 };
 
 /// First bytes of keys.
@@ -82,7 +82,7 @@ pub mod kind {
     pub const BRANCH: u8 = 0x28;
     /// inode, LSN -> nothing: versions whose content hash is still to be computed.
     pub const UNHASHED: u8 = 0x29;
-    /// version id -> object: ids of versions that wait, so that no other takes them.
+    /// version id -> [`super::ClaimedRow`]: ids of versions that wait, so that no other takes them.
     pub const CLAIMED: u8 = 0x2c;
     /// stamp -> [`super::MomentsRow`]: when the highest stamp rose.
     pub const MOMENTS: u8 = 0x2b;

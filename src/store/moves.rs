@@ -27,6 +27,8 @@ use super::{
 
 /// Moves forgotten by one record.
 const FORGOTTEN: usize = 4096;
+/// Names of a directory read at once.
+const NAMES: usize = 256;
 
 impl Store {
     /// Forgets moves of directories stamped before this (ns since 1970): to be called when every store that could still send
@@ -317,14 +319,19 @@ impl Apply<'_, '_> {
         self.txn.put_object(dir, row, Keep::History)?;
         self.settle_markers(holds_entries)?;
         let prefix = key::link(holds_entries, b"");
-        for (k, bytes) in self.txn.scan(&prefix, &prefix, usize::MAX)? {
-            let links: LinkRow = super::txn::row(&k, &bytes)?;
-            for e in links.entries {
-                let object = self.txn.object(e.child)?.object;
-                self.settle(e.link.unwrap_or(LinkId::primary(object)), e.child)?;
+        let mut start = prefix.clone();
+        loop {
+            let names = self.txn.scan(&prefix, &start, NAMES)?;
+            let Some((last, _)) = names.last() else { return Ok(()) };
+            start = [&last[..], &[0]].concat();
+            for (k, bytes) in &names {
+                let links: LinkRow = super::txn::row(k, bytes)?;
+                for e in links.entries {
+                    let object = self.txn.object(e.child)?.object;
+                    self.settle(e.link.unwrap_or(LinkId::primary(object)), e.child)?;
+                }
             }
         }
-        Ok(())
     }
 }
 
