@@ -330,6 +330,27 @@ fn a_rename_of_what_was_not_known_is_told_also_if_that_comes_while_the_index_is_
     }
 }
 
+#[test]
+fn an_edit_that_nothing_took_up_is_not_let_go_while_its_content_is_lacking() {
+    let d = tempfile::tempdir().unwrap();
+    let (a, b, c) = (new(d.path(), "a"), new(d.path(), "b"), new(d.path(), "c"));
+    let f = file(&a, Ino::FIRST, "f", b"0");
+    take(&a, &b, &parcels(&a, &b));
+    edit(&b, b.view().lookup(Ino::FIRST, b"f").unwrap().ino, b"theirs");
+    edit(&a, f, b"ours");
+    edit(&a, f, b"ours again");
+    take(&a, &c, &parcels(&a, &c));
+    for p in parcels(&b, &c) {
+        c.import(&p, &mut |_| Err(FsError::NotFound.into())).unwrap();
+    }
+    keep_one(&c);
+    c.set_retention(Retention::everywhere(Policy::All));
+    assert_eq!((c.lacking(None, 9).unwrap().len(), supply_all(&b, &c)), (1, 1));
+    take(&b, &a, &parcels(&b, &a));
+    let heads = |s: &Store| s.view().heads(s.view().lookup(Ino::FIRST, b"f").unwrap().ino).unwrap().len();
+    assert_eq!((heads(&a), heads(&c)), (2, 2));
+}
+
 /// Says what the log holds of versions that stopped waiting.
 fn readied(s: &Store) -> Vec<VersionId> {
     s.sync_all().unwrap();

@@ -12,8 +12,8 @@ use crate::{
     format::{
         facts::{Changes, ExtentId, Fact, Version},
         rows::{
-            ClaimedRow, LackingRow, LockRow, Stamp, VersionPlace, VersionRow, WaitingRow, after_prefix, key,
-            kind,
+            ClaimedRow, LackingRow, LockRow, ObjectRow, Stamp, VersionPlace, VersionRow, WaitingRow,
+            after_prefix, key, kind,
         },
     },
 };
@@ -308,13 +308,20 @@ impl Store {
         Ok(apart)
     }
 
+    /// Does a head include this version?
+    pub(super) fn is_included(&self, ino: Ino, object: &ObjectRow, v: &Version) -> Result<bool> {
+        for at in &object.content.heads {
+            if v.vector.within(&self.version_row(ino, *at)?.vector) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Would retention remove a version as soon as it came? Only one that another includes: no other can go.
     fn would_go(&self, ino: Ino, v: &Version, now_ns: u64) -> Result<bool> {
         let Some(object) = self.object_row(ino, None)? else { return Ok(false) };
-        let mut included = false;
-        for at in &object.content.heads {
-            included |= v.vector.within(&self.version_row(ino, *at)?.vector);
-        }
+        let included = self.is_included(ino, &object, v)?;
         let k = key::lock(v.id);
         let lock: Option<LockRow> = self.index.get(&k)?.map(|bytes| row(&k, &bytes)).transpose()?;
         if !included || lock.is_some_and(|l| l.protection(now_ns).protects(now_ns)) {
