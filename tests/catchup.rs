@@ -4,7 +4,11 @@ use std::{cell::Cell, path::Path};
 
 use segfs::{
     base::{Error, FsError, Ino, Lsn, ObjectId, VersionId, limits},
-    format::facts::{ExtentId, ObjectKind, Owner},
+    format::{
+        Kind, code,
+        facts::{ExtentId, Fact, ObjectKind, Owner},
+    },
+    log::Next,
     store::{
         CatchUp, Goal, Lacking, NewObject, Onward, Options, Parcel, Policy, Rename, Retention, SetAttributes,
         Store, Supplier, Supply,
@@ -49,6 +53,7 @@ fn take(from: &Store, to: &Store, parcels: &[Parcel]) {
     for p in parcels {
         to.import(p, &mut |id| from.extent_bytes(p, id)).unwrap();
     }
+    to.settle_moves().unwrap();
 }
 
 /// Everything that there is to tell; `between` runs after each page.
@@ -294,6 +299,104 @@ fn what_the_sender_removed_is_lacking_until_another_supplies_it() {
     tell(&a, &c, a.catch_up(Lsn::new(0)).unwrap(), &mut |_| {});
     assert_eq!((c.lacking(None, 9).unwrap().len(), supply_all(&b, &c)), (4, 4));
     alike(&b, &c);
+}
+
+#[test]
+fn a_rename_of_what_was_not_known_is_told_also_if_that_comes_while_the_index_is_read() {
+    for when in 0..4 {
+        let d = tempfile::tempdir().unwrap();
+        let (x, a, b) = (new(d.path(), "x"), new(d.path(), "a"), new(d.path(), "b"));
+        file(&x, Ino::FIRST, "before", b"1");
+        x.rename((Ino::FIRST, b"before"), (Ino::FIRST, b"after"), Rename::Replace).unwrap();
+        let sent = parcels(&x, &a);
+        let (renamed, made) = sent.split_last().unwrap();
+        take(&x, &a, std::slice::from_ref(renamed));
+        let mut telling = a.catch_up(Lsn::new(0)).unwrap();
+        let mut pages = 0;
+        while let Some(page) = a.next_told(&mut telling, 1).unwrap() {
+            b.take_told(&page, &mut |id| a.source_bytes(&page.sources, id)).unwrap();
+            if pages == when {
+                take(&x, &a, made);
+            }
+            pages += 1;
+        }
+        assert!(pages > when);
+        b.finish_told(&telling.known).unwrap();
+        take(&a, &b, &parcels(&a, &b));
+        for s in [&a, &b] {
+            assert!(s.view().lookup(Ino::FIRST, b"after").is_ok(), "page {when}, {}", s.id());
+        }
+        alike(&a, &b);
+    }
+}
+
+#[test]
+fn an_edit_that_nothing_took_up_is_not_let_go_while_its_content_is_lacking() {
+    let d = tempfile::tempdir().unwrap();
+    let (a, b, c) = (new(d.path(), "a"), new(d.path(), "b"), new(d.path(), "c"));
+    let f = file(&a, Ino::FIRST, "f", b"0");
+    take(&a, &b, &parcels(&a, &b));
+    edit(&b, b.view().lookup(Ino::FIRST, b"f").unwrap().ino, b"theirs");
+    edit(&a, f, b"ours");
+    edit(&a, f, b"ours again");
+    take(&a, &c, &parcels(&a, &c));
+    for p in parcels(&b, &c) {
+        c.import(&p, &mut |_| Err(FsError::NotFound.into())).unwrap();
+    }
+    keep_one(&c);
+    c.set_retention(Retention::everywhere(Policy::All));
+    assert_eq!((c.lacking(None, 9).unwrap().len(), supply_all(&b, &c)), (1, 1));
+    take(&b, &a, &parcels(&b, &a));
+    let heads = |s: &Store| s.view().heads(s.view().lookup(Ino::FIRST, b"f").unwrap().ino).unwrap().len();
+    assert_eq!((heads(&a), heads(&c)), (2, 2));
+}
+
+/// Says what the log holds of versions that stopped waiting.
+fn readied(s: &Store) -> Vec<VersionId> {
+    s.sync_all().unwrap();
+    let mut log = s.subscribe(Lsn::FIRST);
+    let mut found = Vec::new();
+    while let Ok(Some(Next::Record(r))) = log.try_next() {
+        if r.kind == Kind::Operation {
+            let facts: Vec<Fact> = code::decode(&r.payload).unwrap();
+            found
+                .extend(facts.iter().filter_map(|f| if let Fact::Ready(_, v) = f { Some(*v) } else { None }));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_version_that_waits_and_comes_by_another_way_waits_no_more() {
+    let d = tempfile::tempdir().unwrap();
+    let (a, b) = (new(d.path(), "a"), new(d.path(), "b"));
+    let f = file(&a, Ino::FIRST, "f", b"0");
+    let first = a.view().versions(f, None, 1).unwrap()[0].id;
+    let (second, third) = (edit(&a, f, b"1"), edit(&a, f, b"2"));
+    a.sync_all().unwrap();
+    // The telling brings the third, which rests on the second; the page with the second is lost.
+    let mut telling = a.catch_up(Lsn::new(0)).unwrap();
+    let mut page = a.next_told(&mut telling, 1 << 20).unwrap().unwrap();
+    let is = |fact: &[u8], id| matches!(code::decode(fact), Ok(Fact::Version(v)) if v.id == id);
+    page.told.retain(|t| !is(&t.fact, second));
+    page.contents.retain(|c| c.version != second);
+    assert!(page.contents.iter().any(|c| c.version == third && c.base == Some(second)));
+    b.take_told(&page, &mut |id| a.source_bytes(&page.sources, id)).unwrap();
+    // The sender goes without the second, so its parcel describes the third by the first.
+    a.hold_version(first, true).unwrap();
+    keep_one(&a);
+    a.set_retention(Retention::everywhere(Policy::All));
+    let mut sent = parcels(&a, &b);
+    assert!(sent.iter().flat_map(|p| &p.contents).any(|c| c.version == third && c.base == Some(first)));
+    sent.reverse();
+    take(&a, &b, &sent);
+    assert_eq!(read(&b, third), b"2");
+    // No opening finds anything to do any more.
+    assert_eq!(readied(&b), []);
+    b.close().unwrap();
+    drop(b);
+    let b = Store::open(&d.path().join("b"), options()).unwrap();
+    assert_eq!(readied(&b), []);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use segfs::{
     store::{NewObject, Options, Parcel, Parts, Rename, SetAttributes, Store},
 };
 
-fn options() -> Options {
+pub fn options() -> Options {
     Options { background: false, segment_bytes: 8 << 20, ..Options::default() }
 }
 
@@ -56,6 +56,7 @@ pub fn take(from: &Store, to: &Store, parcels: &[Parcel]) {
     for p in parcels {
         to.import(p, &mut |id| from.extent_bytes(p, id)).unwrap();
     }
+    to.settle_moves().unwrap();
 }
 
 pub fn give(from: &Store, to: &Store) {
@@ -75,9 +76,14 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// A new store over such an index; nothing is cached before it.
+    /// A new store over such an index.
     pub fn store(dir: &Path, name: &str) -> (Store, Arc<Self>) {
-        let options = Options { row_cache_bytes: 0, ..options() };
+        Self::with(dir, name, options())
+    }
+
+    /// The same, with these options but that nothing is cached before the index.
+    pub fn with(dir: &Path, name: &str, options: Options) -> (Store, Arc<Self>) {
+        let options = Options { row_cache_bytes: 0, ..options };
         let disk = RealDisk::create(&dir.join(name), Engine::Auto).unwrap();
         Store::format(&disk, &options, &SystemClock, &SystemRandom, dir).unwrap();
         let index = Arc::new(Self { index: MemoryIndex::new(), rows: AtomicU64::new(0) });

@@ -36,6 +36,7 @@ fn give(from: &Store, to: &Store) {
     for p in parcels(from, to) {
         to.import(&p, &mut |id| from.extent_bytes(&p, id)).unwrap();
     }
+    to.settle_moves().unwrap();
 }
 fn at(s: &Store, name: &str) -> Ino {
     s.view().lookup(Ino::FIRST, name.as_bytes()).unwrap().ino

@@ -181,6 +181,7 @@ fn send(from: &Store, to: &Store) {
     for p in from.parcels(&to.knowledge().unwrap(), Lsn::FIRST, usize::MAX).unwrap().0 {
         to.import(&p, &mut |id| from.extent_bytes(&p, id)).unwrap();
     }
+    to.settle_moves().unwrap();
 }
 
 /// Some of everything, in two lives, the second of which ends in a crash.

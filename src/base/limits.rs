@@ -57,6 +57,9 @@ pub const COUNTER: u64 = 1 << 48;
 pub const VERSION_NS: u64 = 1 << 14;
 /// A store that was not heard of for so long counts as absent for too long, in nanoseconds: 90 days.
 pub const ABSENT_NS: u64 = 90 * 24 * 3600 * 1_000_000_000;
+/// Newer moves of directories that are done again at once for each that came late; where there are more, late ones wait for
+/// company.
+pub const MOVES_REDONE: usize = 64;
 /// Steps from a directory up to the root; more are a cycle.
 pub const DEPTH: usize = 100_000;
 /// Changed ranges of a version in one record.

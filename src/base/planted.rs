@@ -114,6 +114,8 @@ bugs! {
     RemovalDropsTooMuch,
     /// A version is removed that a tagged moment shows.
     RemovalIgnoresTags,
+    /// Moves of directories that came late never take their places.
+    LateMovesLost,
     /// A peer's facts are acknowledged before they are durable.
     PeerAcknowledgesEarly,
     /// What a peer lacks is not compared with what is here: the cursor of an earlier connection is believed.

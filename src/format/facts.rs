@@ -431,6 +431,8 @@ pub enum Fact {
     MovesForgotten(u64),
     /// Local: these rows show the same bytes in other extents from now on, which this opening of the store appended before.
     Repacked(Vec<Repacked>),
+    /// Local: moves of directories that came after newer ones take their places among them.
+    MovesSettled,
 }
 
 /// Where a part of an extent shows that was written again.
@@ -520,6 +522,7 @@ impl Fact {
                 | Self::Trimmed(..)
                 | Self::MovesForgotten(..)
                 | Self::Repacked(..)
+                | Self::MovesSettled
         )
     }
 }

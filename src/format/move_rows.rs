@@ -19,6 +19,15 @@ pub struct MoveRow {
     pub done: bool,
 }
 
+/// Moves that came after newer ones, and have not taken their place among them yet.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct LateMovesRow {
+    /// The key of the first of them: all from there on are to be taken back and done again.
+    pub from: Vec<u8>,
+    /// How many came.
+    pub late: u64,
+}
+
 /// What a [`MoveRow`] asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum MoveAsk {

@@ -19,8 +19,8 @@ pub use super::{
     hash_tree::{HashGroupRow, HashTreeRow},
     markers::{Departure, LineageRow, MarkerRow},
     moments::MomentsRow,
-    move_rows::{MoveAsk, MoveRow},
-    to_come::{ChangesRow, LackingRow, WaitingRow},
+    move_rows::{LateMovesRow, MoveAsk, MoveRow},
+    to_come::{ChangesRow, ClaimedRow, LackingRow, WaitingRow},
 };
 
 /// First bytes of keys.
@@ -82,7 +82,7 @@ pub mod kind {
     pub const BRANCH: u8 = 0x28;
     /// inode, LSN -> nothing: versions whose content hash is still to be computed.
     pub const UNHASHED: u8 = 0x29;
-    /// version id -> object: ids of versions that wait, so that no other takes them.
+    /// version id -> [`super::ClaimedRow`]: ids of versions that wait, so that no other takes them.
     pub const CLAIMED: u8 = 0x2c;
     /// stamp -> [`super::MomentsRow`]: when the highest stamp rose.
     pub const MOMENTS: u8 = 0x2b;
@@ -96,6 +96,8 @@ pub mod kind {
     pub const FILLED: u8 = 0x32;
     /// number -> [`super::BaseRow`]: where the list of the newest base lies.
     pub const BASE: u8 = 0x33;
+    /// [`super::LateMovesRow`]: moves of directories that wait to be done.
+    pub const LATE_MOVES: u8 = 0x34;
     /// lineage -> [`super::LineageRow`], of those that a link continues.
     pub const LINEAGE: u8 = 0x2e;
     /// inode, number, version id -> LSN of the version, of objects whose versions did not come in the order of their numbers.
@@ -404,6 +406,11 @@ pub mod key {
         let store = StoreId::new(u128::from_be_bytes(key.get(1..17)?.try_into().ok()?));
         let incarnation = Incarnation::new(u64::from_be_bytes(key.get(17..25)?.try_into().ok()?));
         Some(crate::format::Origin { store, incarnation, seq: last_number(key)? })
+    }
+    /// Moves of directories that came late.
+    #[must_use]
+    pub fn late_moves() -> Vec<u8> {
+        vec![kind::LATE_MOVES]
     }
     /// The extent in a key of [`extent`].
     #[must_use]

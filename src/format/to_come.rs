@@ -2,7 +2,7 @@
 
 use bincode::{Decode, Encode};
 
-use crate::base::VersionId;
+use crate::base::{ObjectId, VersionId};
 
 use super::{
     facts::{LocalRange, Version},
@@ -26,6 +26,15 @@ pub struct WaitingRow {
     pub version: Version,
     /// Stamp of its record.
     pub stamp: Stamp,
+}
+
+/// The id of a version that is not here yet, or lacks its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct ClaimedRow {
+    /// Whose version it is.
+    pub object: ObjectId,
+    /// The version that it waits for; none: it lacks its content.
+    pub missing: Option<VersionId>,
 }
 
 /// A version whose content is not here: whoever sent its facts had it no more, or described it by one that is not here

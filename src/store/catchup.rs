@@ -11,18 +11,20 @@ use crate::{
         code,
         facts::{Changes, Create, Fact, Gone, Link, Lock, Marked, ObjectKind, Told, Version},
         rows::{
-            Attributes, LackingRow, LineageRow, LinkRegister, LockRow, MarkerRow, MoveAsk, MoveRow,
-            ObjectRow, Stamp, TagRow, VersionPlace, VersionRow, WaitingRow, XattrRow, after_prefix, key,
-            kind,
+            Attributes, ClaimedRow, LackingRow, LineageRow, LinkRegister, LockRow, MarkerRow, MoveAsk,
+            MoveRow, ObjectRow, Stamp, TagRow, VersionPlace, VersionRow, WaitingRow, XattrRow, after_prefix,
+            key, kind,
         },
     },
 };
 
 use super::{Store, exchange::Sources, knowledge::Knowledge, txn::row};
 
-/// Kinds of rows, in the order in which they are told. A version goes from waiting or lacking to being here, and from there to being
-/// removed, never back; directories come before their moves, so that few of those have to be done twice.
-const STAGES: [u8; 12] = [
+/// Kinds of rows, in the order in which they are told. What was noted of an object whose creation has not arrived goes to its row once
+/// that does; a version goes from waiting or lacking to being here, and from there to being removed, never back; directories
+/// come before their moves, so that few of those have to be done twice.
+const STAGES: [u8; 13] = [
+    kind::MOVE,
     kind::WAITING,
     kind::LACKING,
     kind::OBJECT,
@@ -36,6 +38,8 @@ const STAGES: [u8; 12] = [
     kind::MARKER,
     kind::LINEAGE,
 ];
+/// The stage in which of the moves only those are told that were noted of objects not known yet.
+const NOTED: usize = 0;
 /// Rows read at once.
 const ROWS: usize = 256;
 /// What a range counts for.
@@ -141,7 +145,9 @@ impl Store {
             let rows = self.index.scan(&start, &after_prefix(&[*kind]), ROWS)?;
             let mut read = 0_usize;
             for (k, row) in &rows {
-                self.tell(k, row, from.after, &mut page)?;
+                if from.at.stage != NOTED || self.is_noted(k, row)? {
+                    self.tell(k, row, from.after, &mut page)?;
+                }
                 read += 1;
                 if page.bytes >= bytes {
                     break;
@@ -167,6 +173,13 @@ impl Store {
             self.log.wait_durable(upto)?;
         }
         Ok(Some(page))
+    }
+
+    /// Is this move one of an object whose creation has not arrived?
+    fn is_noted(&self, k: &[u8], bytes: &[u8]) -> Result<bool> {
+        let m: MoveRow = row(k, bytes)?;
+        let object = self.object_row(m.dir, None)?;
+        Ok(object.is_some_and(|o| o.attributes.kind == ObjectKind::Unknown))
     }
 
     fn tell(&self, k: &[u8], bytes: &[u8], after: Lsn, page: &mut ToldPage) -> Result<()> {
@@ -366,10 +379,11 @@ impl Store {
         let id = VersionId::new(id);
         let k = key::version_id(id);
         let place: Option<VersionPlace> = self.index.get(&k)?.map(|bytes| row(&k, &bytes)).transpose()?;
-        let claimed = self.index.get(&key::claimed(id))?.map(|bytes| row(&k, &bytes)).transpose()?;
+        let k = key::claimed(id);
+        let claimed: Option<ClaimedRow> = self.index.get(&k)?.map(|bytes| row(&k, &bytes)).transpose()?;
         let object = match place {
             Some(place) => self.object_of(place.ino)?,
-            None => claimed,
+            None => claimed.map(|c| c.object),
         };
         // Of a version that never came, nobody knows here whose it is; the lock is found by the version alone.
         let object = object.unwrap_or(ObjectId::ROOT);

@@ -9,8 +9,8 @@ use crate::{
         facts::{Changes, ExtentId, Fact, LocalChanges, LocalRange, ObjectKind, Source, Version},
         flags,
         rows::{
-            ChangesRow, ExtentRow, LackingRow, LinkRow, Stamp, VersionPlace, VersionRow, WaitingRow,
-            after_prefix, key, kind,
+            ChangesRow, ClaimedRow, ExtentRow, LackingRow, LinkRow, Stamp, VersionPlace, VersionRow,
+            WaitingRow, after_prefix, key, kind,
         },
     },
     log::Record,
@@ -33,12 +33,16 @@ pub type Fetch<'a> = &'a mut dyn FnMut(&ExtentId) -> Result<Vec<u8>>;
 /// How often extents that went again before their facts came are fetched anew.
 pub(super) const ROUNDS: usize = 16;
 
+/// Versions that wait for one, read at once.
+const WAITING: usize = 64;
+
 /// A description of content, and the same in extents of this log.
 type Here<'p> = (&'p Changes, Vec<LocalRange>);
 
 impl Store {
     /// Takes in a parcel, asking `fetch` for the extents that are not here. Does nothing if it is here already.
-    /// Returns the LSN that must be durable before it is acknowledged.
+    /// Returns the LSN that must be durable before it is acknowledged. A move of a directory that came after newer ones may show
+    /// only after [`settle_moves`](Self::settle_moves).
     ///
     /// # Errors
     /// [`Error::BadRequest`] if the parcel is not what a store would make, or is stamped too far ahead; and
@@ -124,7 +128,7 @@ impl Store {
             None => {
                 let k = key::claimed(v.id);
                 let Some(bytes) = self.index.get(&k)? else { return Ok(()) };
-                let object: ObjectId = row(&k, &bytes)?;
+                let ClaimedRow { object, .. } = row(&k, &bytes)?;
                 if object == v.object && self.is_awaited(v)? {
                     return Ok(());
                 }
@@ -171,6 +175,7 @@ impl Store {
                 }
             }
         }
+        self.settle_moves_if_cheap()?;
         self.name_twins()?;
         Ok(self.log.last_lsn())
     }
@@ -379,20 +384,27 @@ impl Store {
                 continue;
             }
             let prefix = key::waiting(id, None);
-            for (k, bytes) in self.index.scan(&prefix, &after_prefix(&prefix), usize::MAX)? {
-                let waiting: WaitingRow = row(&k, &bytes)?;
-                let mut state = self.apply.lock();
-                self.check_usable()?;
-                self.append_local(&mut state, &[Fact::Ready(waiting.version.object, waiting.version.id)])?;
-                ready.push(waiting.version.id);
+            let mut start = prefix.clone();
+            loop {
+                let waiting = self.index.scan(&start, &after_prefix(&prefix), WAITING)?;
+                let Some((last, _)) = waiting.last() else { break };
+                start = [&last[..], &[0]].concat();
+                for (k, bytes) in &waiting {
+                    let WaitingRow { version: v, .. } = row(k, bytes)?;
+                    let mut state = self.apply.lock();
+                    self.check_usable()?;
+                    self.append_local(&mut state, &[Fact::Ready(v.object, v.id)])?;
+                    ready.push(v.id);
+                }
             }
         }
         Ok(())
     }
 
-    /// Directories that stand at one name with another become another name for it.
+    /// Directories that stand at one name with another become another name for it. Not while moves wait that came late: one of
+    /// them may say so already.
     pub(super) fn name_twins(&self) -> Result<()> {
-        loop {
+        while self.late_moves()?.is_none() {
             let twins = self.index.scan(&[kind::TWIN], &after_prefix(&[kind::TWIN]), 64)?;
             let mut named = false;
             for (k, _) in twins {
@@ -400,9 +412,10 @@ impl Store {
                 named |= self.name_twin(ino)?;
             }
             if !named {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
     fn name_twin(&self, ino: Ino) -> Result<bool> {
@@ -441,13 +454,14 @@ impl Store {
         if self.apply.lock().stores.len() == 1 {
             return Ok(());
         }
-        let mut missing = BTreeSet::new();
-        for (k, _) in self.index.scan(&[kind::WAITING], &after_prefix(&[kind::WAITING]), usize::MAX)? {
-            missing.extend(key::waited_for(&k));
-        }
-        for id in missing {
+        let mut start = vec![kind::WAITING];
+        while let [(k, _)] = &self.index.scan(&start, &after_prefix(&[kind::WAITING]), 1)?[..]
+            && let Some(id) = key::waited_for(k)
+        {
             self.wake_waiting(id)?;
+            start = after_prefix(&key::waiting(id, None));
         }
+        self.settle_moves()?;
         self.name_twins()
     }
 }

@@ -11,7 +11,10 @@ use crate::{
     base::{Error, FsError, Ino, Lsn, ObjectId, Result, StoreId, VersionId, limits},
     format::{
         facts::{Changes, ExtentId, Fact, Version},
-        rows::{LackingRow, LockRow, Stamp, VersionPlace, VersionRow, WaitingRow, after_prefix, key, kind},
+        rows::{
+            ClaimedRow, LackingRow, LockRow, ObjectRow, Stamp, VersionPlace, VersionRow, WaitingRow,
+            after_prefix, key, kind,
+        },
     },
 };
 
@@ -40,8 +43,9 @@ impl Apply<'_, '_> {
         self.state.meta.foreign = true;
         self.drop_changes(ino, id)?;
         let k = key::lacking(ino, id.into());
-        let version = self.txn.get::<LackingRow>(&k)?.and_then(|l| l.version);
-        self.txn.put(key::claimed(id), &object, Keep::Amend)?;
+        let waited = self.waits_no_more(id)?;
+        let version = self.txn.get::<LackingRow>(&k)?.and_then(|l| l.version).or(waited);
+        self.txn.put(key::claimed(id), &ClaimedRow { object, missing: None }, Keep::Amend)?;
         self.txn.put(k, &LackingRow { declined, version }, Keep::Amend)
     }
 
@@ -68,7 +72,8 @@ impl Apply<'_, '_> {
     /// A version whose facts are here, and whose content can't be made here of what came.
     pub(super) fn lacks(&mut self, ino: Ino, v: &Version, stamp: Stamp) -> Result<()> {
         self.drop_changes(ino, v.id)?;
-        self.txn.put(key::claimed(v.id), &v.object, Keep::Amend)?;
+        let claimed = ClaimedRow { object: v.object, missing: None };
+        self.txn.put(key::claimed(v.id), &claimed, Keep::Amend)?;
         let version = Some(WaitingRow { version: v.clone(), stamp });
         self.txn.put(key::lacking(ino, v.id.into()), &LackingRow { declined: false, version }, Keep::Amend)
     }
@@ -164,7 +169,7 @@ impl Store {
         }
         let k = key::claimed(id);
         let Some(bytes) = self.index.get(&k)? else { return Ok(false) };
-        let ino = self.known_ino(row(&k, &bytes)?)?;
+        let ino = self.known_ino(row::<ClaimedRow>(&k, &bytes)?.object)?;
         ino.map_or(Ok(false), |ino| self.is_lacking(ino, id))
     }
 
@@ -303,13 +308,20 @@ impl Store {
         Ok(apart)
     }
 
+    /// Does a head include this version?
+    pub(super) fn is_included(&self, ino: Ino, object: &ObjectRow, v: &Version) -> Result<bool> {
+        for at in &object.content.heads {
+            if v.vector.within(&self.version_row(ino, *at)?.vector) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Would retention remove a version as soon as it came? Only one that another includes: no other can go.
     fn would_go(&self, ino: Ino, v: &Version, now_ns: u64) -> Result<bool> {
         let Some(object) = self.object_row(ino, None)? else { return Ok(false) };
-        let mut included = false;
-        for at in &object.content.heads {
-            included |= v.vector.within(&self.version_row(ino, *at)?.vector);
-        }
+        let included = self.is_included(ino, &object, v)?;
         let k = key::lock(v.id);
         let lock: Option<LockRow> = self.index.get(&k)?.map(|bytes| row(&k, &bytes)).transpose()?;
         if !included || lock.is_some_and(|l| l.protection(now_ns).protects(now_ns)) {

@@ -126,6 +126,9 @@ pub struct Options {
     /// Change nothing in the store's directory, which may be read-only itself, and be open beside others who only read.
     /// Every change is refused with [`FsError::ReadOnly`](crate::base::FsError::ReadOnly).
     pub read_only: bool,
+    /// Moves of directories that came late from another store are done at once where, for each of them, no more newer ones than
+    /// this have to be done again; 0: never before [`Store::settle_moves`].
+    pub moves_redone: usize,
     /// What a person sets, to begin with.
     pub settings: Settings,
 }
@@ -140,6 +143,7 @@ impl Default for Options {
             memtable_bytes: 12 << 20,
             mint_interrupted: true,
             read_only: false,
+            moves_redone: limits::MOVES_REDONE,
             settings: Settings::default(),
         }
     }
@@ -644,6 +648,7 @@ impl Store {
         if self.options.read_only {
             return Ok(did);
         }
+        self.settle_moves()?;
         if self.log.durable_lsn() < self.log.last_lsn() {
             self.log.commit()?;
             did = true;

@@ -1,17 +1,21 @@
 //! Moves of directories: in the order of their stamps, the one that would close a cycle is skipped.
 //!
 //! After Kleppmann, Mulligan, Gomes and Beresford, "A highly-available move operation for replicated trees"
-//! (IEEE TPDS 2022): every move is kept with what was there before. One that arrives late takes back all
-//! that are newer, takes its place, and lets them happen again: in memory, and what came out otherwise is written. Files need none of this: a link of a file
-//! cannot close a cycle.
+//! (IEEE TPDS 2022): every move is kept with what was there before. One that arrives late is only noted; all that came late
+//! take their places together, by a record of its own: what is newer than the first of them is taken back, and all happen
+//! again in their order, in memory, and what came out otherwise is written. Files need none of this: a link of a file cannot
+//! close a cycle.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::{
-    base::{Incarnation, Ino, LinkId, ObjectId, Result, StoreId, limits},
+    base::{
+        Incarnation, Ino, LinkId, ObjectId, Result, StoreId, limits,
+        planted::{Bug, planted},
+    },
     format::{
         facts::{Fact, ObjectKind},
-        rows::{LinkRegister, LinkRow, MoveAsk, MoveRow, Stamp, after_prefix, key, kind},
+        rows::{LateMovesRow, LinkRegister, LinkRow, MoveAsk, MoveRow, Stamp, after_prefix, key, kind},
     },
 };
 
@@ -23,6 +27,8 @@ use super::{
 
 /// Moves forgotten by one record.
 const FORGOTTEN: usize = 4096;
+/// Names of a directory read at once.
+const NAMES: usize = 256;
 
 impl Store {
     /// Forgets moves of directories stamped before this (ns since 1970): to be called when every store that could still send
@@ -48,6 +54,46 @@ impl Store {
             forgotten += n;
         }
         Ok(forgotten)
+    }
+
+    /// Moves of directories that came after newer ones take their places among them. [`import`](Self::import) and
+    /// [`take_told`](Self::take_told) see to it where that costs little next to how many came; [`maintain`](Self::maintain), the
+    /// maintenance threads and the next opening do it in any case. Until then the directories hang as if these had not come.
+    /// Says whether there were any.
+    ///
+    /// # Errors
+    /// What log and index say.
+    pub fn settle_moves(&self) -> Result<bool> {
+        if self.late_moves()?.is_none() {
+            return Ok(false);
+        }
+        {
+            let mut state = self.apply.lock();
+            self.check_usable()?;
+            if self.late_moves()?.is_none() {
+                return Ok(false);
+            }
+            self.append_local(&mut state, &[Fact::MovesSettled])?;
+        }
+        self.name_twins()?;
+        Ok(true)
+    }
+
+    /// [`settle_moves`](Self::settle_moves), if what has to be done again is little next to what came late. It is asked whenever so
+    /// many came that the answer may be another, so that in all asking and doing cost a bounded amount for each late move.
+    pub(super) fn settle_moves_if_cheap(&self) -> Result<()> {
+        let Some(late) = self.late_moves()? else { return Ok(()) };
+        let most = usize::try_from(late.late).unwrap_or(usize::MAX).saturating_mul(self.options.moves_redone);
+        if !late.late.is_power_of_two() || most == 0 {
+            return Ok(());
+        }
+        let newer = self.index.scan(&late.from, &after_prefix(&[kind::MOVE]), most.saturating_add(1))?;
+        if newer.len() <= most { self.settle_moves().map(drop) } else { Ok(()) }
+    }
+
+    pub(super) fn late_moves(&self) -> Result<Option<LateMovesRow>> {
+        let k = key::late_moves();
+        self.index.get(&k)?.map(|bytes| row(&k, &bytes)).transpose()
     }
 
     /// Of a store that never met another, the moves that only a copy of it could still ask about, after so long that one counts
@@ -104,8 +150,29 @@ impl Apply<'_, '_> {
         if self.txn.has(&k)? {
             return Ok(());
         }
+        let late = self.is_late()?;
         self.txn.put(k.clone(), &MoveRow { dir, ask, before: None, done: false }, Keep::Amend)?;
-        self.replay(&k)
+        if late { self.comes_late(&k, 1) } else { self.replay(&k) }
+    }
+
+    /// Moves are to take their places among newer ones, from this one on.
+    fn comes_late(&mut self, from: &[u8], how_many: usize) -> Result<()> {
+        let k = key::late_moves();
+        let mut row: LateMovesRow =
+            self.txn.get(&k)?.unwrap_or(LateMovesRow { from: from.to_vec(), late: 0 });
+        if from < &row.from[..] {
+            row.from = from.to_vec();
+        }
+        row.late = row.late.saturating_add(how_many as u64);
+        self.txn.put(k, &row, Keep::Amend)
+    }
+
+    /// All that came late take their places.
+    pub(super) fn settle_moves(&mut self) -> Result<()> {
+        let k = key::late_moves();
+        let Some(late) = self.txn.get::<LateMovesRow>(&k)? else { return Ok(()) };
+        self.txn.delete(k, Keep::Amend)?;
+        if planted(Bug::LateMovesLost) { Ok(()) } else { self.replay(&late.from) }
     }
 
     /// An object that was only mentioned is known now: what was noted of its links takes effect.
@@ -123,7 +190,7 @@ impl Apply<'_, '_> {
         if self.txn.object(ino)?.attributes.kind == ObjectKind::Directory {
             // Its first link, in the same record as its creation, is older than all that were noted.
             let first = first.clone();
-            return self.replay(&first);
+            return self.comes_late(&first, noted.len());
         }
         for (k, noted) in noted {
             self.txn.delete(k, Keep::Amend)?;
@@ -142,6 +209,8 @@ impl Apply<'_, '_> {
 
     /// Moves stamped before this need not be kept any more: the oldest of them go, as many as one record may take.
     pub(super) fn forget_moves(&mut self, before_ns: u64) -> Result<()> {
+        // What goes has taken its place.
+        self.settle_moves()?;
         for k in self.forgettable(before_ns)? {
             self.txn.delete(k, Keep::Amend)?;
         }
@@ -250,14 +319,19 @@ impl Apply<'_, '_> {
         self.txn.put_object(dir, row, Keep::History)?;
         self.settle_markers(holds_entries)?;
         let prefix = key::link(holds_entries, b"");
-        for (k, bytes) in self.txn.scan(&prefix, &prefix, usize::MAX)? {
-            let links: LinkRow = super::txn::row(&k, &bytes)?;
-            for e in links.entries {
-                let object = self.txn.object(e.child)?.object;
-                self.settle(e.link.unwrap_or(LinkId::primary(object)), e.child)?;
+        let mut start = prefix.clone();
+        loop {
+            let names = self.txn.scan(&prefix, &start, NAMES)?;
+            let Some((last, _)) = names.last() else { return Ok(()) };
+            start = [&last[..], &[0]].concat();
+            for (k, bytes) in &names {
+                let links: LinkRow = super::txn::row(k, bytes)?;
+                for e in links.entries {
+                    let object = self.txn.object(e.child)?.object;
+                    self.settle(e.link.unwrap_or(LinkId::primary(object)), e.child)?;
+                }
             }
         }
-        Ok(())
     }
 }
 

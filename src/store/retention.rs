@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     base::{Ino, Lsn, Result, VersionId},
-    format::rows::{ObjectRow, VersionRow, after_prefix, key, kind},
+    format::rows::{LackingRow, ObjectRow, VersionRow, after_prefix, key, kind},
 };
 
 use super::{Store, ops::created_of, paths::Lay, remove::Doomed, settings::ByPath, txn::row};
@@ -280,7 +280,8 @@ impl Store {
         Ok(keep)
     }
 
-    /// Adds those versions of an object that lack their content and are not wanted any more.
+    /// Adds those versions of an object that lack their content and are not wanted any more. One that no head includes will be a
+    /// head itself once its content comes: an edit that nothing took up yet.
     fn doom_lacking(
         &self,
         ino: Ino,
@@ -290,8 +291,16 @@ impl Store {
     ) -> Result<()> {
         let prefix = key::lacking(ino, None);
         let rows = self.index.scan(&prefix, &after_prefix(&prefix), VERSIONS)?;
-        let ids = rows.iter().filter_map(|(k, _)| key::lacking_version(k));
-        let of: Vec<_> = ids.map(|id| (id, created_of(id).unwrap_or(0))).collect();
+        let mut of = Vec::with_capacity(rows.len());
+        for (k, bytes) in &rows {
+            let (known, id) = (row::<LackingRow>(k, bytes)?.version, key::lacking_version(k));
+            let over = match &known {
+                Some(w) => self.is_included(ino, object, &w.version)?,
+                // Known by its id alone, since whoever told of it removed it.
+                None => true,
+            };
+            of.extend(id.filter(|_| over).map(|id| (id, created_of(id).unwrap_or(0))));
+        }
         if of.is_empty() {
             return Ok(());
         }

@@ -195,6 +195,7 @@ impl Store {
         for part in page.removed.chunks(PER_RECORD) {
             self.note_removed(part, now_ns)?;
         }
+        self.settle_moves_if_cheap()?;
         Ok(self.log.last_lsn())
     }
 
@@ -221,6 +222,7 @@ impl Store {
                 self.append_local(&mut state, &[Fact::Filled(part.to_vec())])?;
             }
         }
+        self.settle_moves()?;
         self.name_twins()?;
         Ok(self.log.last_lsn())
     }

@@ -8,8 +8,8 @@ use crate::{
     format::{
         facts::{self, ObjectKind, Time},
         rows::{
-            BranchBase, BranchRow, ChangesRow, Content, ObjectRow, Stamp, VersionPlace, VersionRow,
-            WaitingRow, key, kind,
+            BranchBase, BranchRow, ChangesRow, ClaimedRow, Content, ObjectRow, Stamp, VersionPlace,
+            VersionRow, WaitingRow, key, kind,
         },
     },
 };
@@ -24,6 +24,7 @@ impl Apply<'_, '_> {
     /// A version: of the draft here, or of the changes that came before it.
     pub(super) fn version(&mut self, v: &facts::Version, stamp: Stamp) -> Result<()> {
         let (ino, mut row) = self.object_or_new(v.object)?;
+        self.waits_no_more(v.id)?;
         if self.txn.has(&key::version_id(v.id))? || self.comes_without(ino, v, stamp)? {
             return Ok(());
         }
@@ -175,19 +176,33 @@ impl Apply<'_, '_> {
 
     fn wait(&mut self, missing: VersionId, v: &facts::Version, stamp: Stamp) -> Result<()> {
         let waiting = WaitingRow { version: v.clone(), stamp };
-        self.txn.put(key::claimed(v.id), &v.object, Keep::Amend)?;
+        let claimed = ClaimedRow { object: v.object, missing: Some(missing) };
+        self.txn.put(key::claimed(v.id), &claimed, Keep::Amend)?;
         self.txn.put(key::waiting(missing, Some(v.id)), &waiting, Keep::Amend)
     }
 
     /// A version that waited: what it waited for is here.
     pub(super) fn ready(&mut self, object: ObjectId, id: VersionId) -> Result<()> {
-        let (ino, _) = self.object_or_new(object)?;
-        let Some((Some(base), _)) = self.changes_of(ino, id)? else { return Ok(()) };
-        let k = key::waiting(base, Some(id));
-        let Some(waiting) = self.txn.get::<WaitingRow>(&k)? else { return Ok(()) };
-        self.txn.delete(k, Keep::Amend)?;
-        self.txn.delete(key::claimed(id), Keep::Amend)?;
+        self.object_or_new(object)?;
+        let Some(waiting) = self.waits_no_more(id)? else { return Ok(()) };
         self.version(&waiting.version, waiting.stamp)
+    }
+
+    /// If a version waits for another, it does not any more: what is known of it. Its content may have been noted anew meanwhile,
+    /// with another base than the one that it waits for.
+    pub(super) fn waits_no_more(&mut self, id: VersionId) -> Result<Option<WaitingRow>> {
+        if !self.state.meta.foreign {
+            return Ok(None);
+        }
+        let claimed = key::claimed(id);
+        let Some(ClaimedRow { missing: Some(missing), .. }) = self.txn.get(&claimed)? else {
+            return Ok(None);
+        };
+        let k = key::waiting(missing, Some(id));
+        let waiting = self.txn.get::<WaitingRow>(&k)?;
+        self.txn.delete(k, Keep::Amend)?;
+        self.txn.delete(claimed, Keep::Amend)?;
+        Ok(waiting)
     }
 
     /// Changes of a version to come, in one or several parts.

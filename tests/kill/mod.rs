@@ -23,10 +23,11 @@ const STORE: &str = "SEGFS_TEST_KILL_STORE";
 const ENGINE: &str = "SEGFS_TEST_KILL_ENGINE";
 const OPERATIONS: &str = "SEGFS_TEST_KILL_OPERATIONS";
 
-/// Small memtables, so that the index is written out again and again.
+/// Small memtables, so that the index is written out again and again; segments in which the largest write of the model is one extent, and so
+/// one record.
 fn options() -> Options {
     Options {
-        segment_bytes: 4 << 20,
+        segment_bytes: 32 << 20,
         memtable_bytes: 24 << 10,
         mint_interrupted: false,
         ..Options::default()

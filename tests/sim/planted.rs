@@ -7,7 +7,7 @@ use std::sync::{
 
 use segfs::base::planted::{Bug, plant};
 
-use super::{link, store::live};
+use super::{agree, link, store::live};
 
 /// Worlds that a bug may go unnoticed in.
 const SEEDS: u64 = 4000;
@@ -25,10 +25,17 @@ const ELSEWHERE: &[(Bug, &str)] = &[
 /// Bugs of the protocol between peers; the worlds with links between them catch those.
 const PEERS: &[Bug] = &[Bug::PeerAcknowledgesEarly, Bug::PeerTrustsCursor, Bug::PeerForgetsFailed];
 
+/// Bugs of what stores do with each other's facts; the worlds of stores that agree catch those.
+const AGREEMENT: &[Bug] = &[Bug::LateMovesLost];
+
 /// The first seed that notices a bug, and how.
 fn caught(bug: Bug) -> Option<(u64, String)> {
     plant(Some(bug));
-    let fails = |seed| if PEERS.contains(&bug) { link::live(seed).err() } else { live(seed).err() };
+    let fails = |seed| match bug {
+        _ if PEERS.contains(&bug) => link::live(seed).err(),
+        _ if AGREEMENT.contains(&bug) => agree::live(seed).err(),
+        _ => live(seed).err(),
+    };
     let found = (1..=SEEDS).find_map(|seed| fails(seed).map(|e| (seed, e)));
     plant(None);
     found

@@ -82,6 +82,8 @@ pub struct World {
     /// Tellings of an index that were cut off: from which host to which, in which of their lives.
     unfinished: BTreeMap<(usize, usize), ([u64; 2], CatchUp)>,
     struck: Struck,
+    /// When late moves are done at once: [`Options::moves_redone`].
+    moves_redone: usize,
 }
 
 /// What got in whose way in a world, and how often.
@@ -108,6 +110,7 @@ const STRIKES: &[&str] = &[
     "one number for two versions",
     "a name that was deleted",
     "a history of several objects",
+    "moves that waited",
 ];
 
 fn options() -> Options {
@@ -142,6 +145,7 @@ impl World {
             keeping: Keeping::everything(),
             unfinished: BTreeMap::new(),
             struck: Struck::new(),
+            moves_redone: [0, 1, 64][seed as usize % 3],
         };
         let skews = || world.hosts.iter().map(|h| h.clock_skew);
         if skews().max().zip(skews().min()).is_some_and(|(max, min)| max.abs_diff(min) >= HOUR_NS) {
@@ -174,7 +178,8 @@ impl World {
             random: Arc::new(random),
             index: Arc::new(MemoryIndex::new()),
         };
-        self.hosts[i].store = Some(Store::open_parts(parts, options()).unwrap());
+        let options = Options { moves_redone: self.moves_redone, ..options() };
+        self.hosts[i].store = Some(Store::open_parts(parts, options).unwrap());
         self.set_policy(i);
     }
 
@@ -282,7 +287,19 @@ impl World {
         if !told.includes(&self.store(from).knowledge().unwrap()) {
             self.tell(from, to, loss);
         }
+        if self.rng.percent(30) {
+            self.settle_moves(to);
+        }
         if self.rng.percent(loss) { 0 } else { self.supply(from, to) }
+    }
+
+    /// What the threads of a store would do soon; says whether there was anything.
+    pub fn settle_moves(&mut self, i: usize) -> bool {
+        let did = self.store(i).settle_moves().unwrap();
+        if did {
+            self.strike("moves that waited");
+        }
+        did
     }
 
     /// What was long on its way arrives, perhaps once more.
@@ -308,6 +325,9 @@ impl World {
             let mut supplied = 0;
             for (from, to) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {
                 supplied += self.exchange(from, to, 0);
+            }
+            for i in 0..3 {
+                self.settle_moves(i);
             }
             let after: Vec<_> = (0..3).map(|i| self.store(i).knowledge().unwrap()).collect();
             // What no host holds, and one was told before its teller's disk was set back, is that one's own.
@@ -345,6 +365,13 @@ fn run(seed: u64, steps: u64) -> Struck {
         world.strike(what);
     }
     world.struck
+}
+
+/// As a test of the tests wants it: the world of this seed, and what was wrong in it.
+#[cfg(feature = "planted-bugs")]
+pub fn live(seed: u64) -> Result<(), String> {
+    let lived = std::panic::catch_unwind(|| run(seed, steps_of(seed)));
+    lived.map(drop).map_err(|why| why.downcast_ref::<String>().cloned().unwrap_or("a panic".into()))
 }
 
 impl World {
@@ -392,6 +419,8 @@ impl World {
 
     /// Crashes leave drafts; they are made versions, so that all bytes can be compared.
     pub fn finish_drafts(&mut self, i: usize) {
+        // What hangs in a directory that waits for its place is found nowhere.
+        self.settle_moves(i);
         let store = self.hosts[i].store.as_ref().unwrap();
         let mut made = Vec::new();
         for dir in self.directories(i, usize::MAX) {

@@ -8,6 +8,7 @@ use std::{
 use segfs::{
     base::{Ino, Lsn, VersionId},
     format::facts::ObjectKind,
+    format::{code, facts::Fact},
     store::{Store, VersionInfo},
 };
 
@@ -175,7 +176,11 @@ fn versions(store: &Store, ino: Ino, kind: ObjectKind) -> Vec<(String, String)> 
 /// For whoever hunts a difference: what a host's log says of an object.
 pub fn trace(store: &Store, object: &str) {
     store.sync_all().unwrap();
-    let mut s = store.subscribe(Lsn::FIRST);
+    let begins = |from: &u64| {
+        matches!(store.subscribe(Lsn::new(*from)).try_next(), Ok(Some(segfs::log::Next::Record(_))))
+    };
+    let Some(from) = (1..=store.last_lsn().get()).find(begins) else { return };
+    let mut s = store.subscribe(Lsn::new(from));
     while let Ok(Some(segfs::log::Next::Record(r))) = s.try_next() {
         let Some(head) = r.head else { continue };
         if r.kind == segfs::format::Kind::Extent {
@@ -187,9 +192,12 @@ pub fn trace(store: &Store, object: &str) {
             }
             continue;
         }
-        let facts: Vec<segfs::format::facts::Fact> = segfs::format::code::decode(&r.payload).unwrap();
+        let facts: Vec<Fact> = code::decode(&r.payload).unwrap();
         for f in facts {
-            let f = format!("{f:?}");
+            let f = match &f {
+                Fact::Told(t) => format!("told {} {}: {:?}", t.hlc, t.store, code::decode::<Fact>(&t.fact)),
+                f => format!("{f:?}"),
+            };
             if f.contains(object) {
                 println!("  {} {} flags {} stamp {}: {f}", r.lsn, head.origin.seq, r.flags, head.stamp);
             }

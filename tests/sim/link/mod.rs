@@ -390,6 +390,7 @@ impl Net {
                     }
                 }
                 for host in 0..3 {
+                    did |= self.world.settle_moves(host);
                     self.sync(host);
                 }
                 if !did {

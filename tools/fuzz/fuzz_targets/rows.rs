@@ -18,7 +18,7 @@ fn check<T: Decode<()> + Encode + PartialEq + Debug>(bytes: &[u8]) {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    match kind % 20 {
+    match kind % 22 {
         0 => check::<MetaRow>(bytes),
         1 => check::<Superseded>(bytes),
         2 => check::<LinkRow>(bytes),
@@ -38,6 +38,8 @@ fuzz_target!(|bytes: &[u8]| {
         16 => check::<LineageRow>(bytes),
         17 => check::<LackingRow>(bytes),
         18 => check::<BaseRow>(bytes),
+        19 => check::<LateMovesRow>(bytes),
+        20 => check::<ClaimedRow>(bytes),
         _ => {
             check::<BaseRecord>(bytes);
             // As it stands in a frame.

@@ -204,6 +204,7 @@ fn local_fact(f: &Fact) -> Value {
         Fact::MovesForgotten(before) => {
             json!({"fact": "moves forgotten", "before": time(*before), "before_ns": before})
         }
+        Fact::MovesSettled => json!({"fact": "moves settled"}),
         told => told_fact(told),
     }
 }
@@ -244,7 +245,7 @@ fn told_fact(f: &Fact) -> Value {
         Fact::Hash(..) | Fact::Cleaned(_) | Fact::Unnamed(_) | Fact::Removed(..) | Fact::Trimmed(_) => {
             Value::Null
         }
-        Fact::Clock(_) | Fact::MovesForgotten(_) | Fact::Repacked(_) => Value::Null,
+        Fact::Clock(_) | Fact::MovesForgotten(_) | Fact::MovesSettled | Fact::Repacked(_) => Value::Null,
     }
 }
 
@@ -268,7 +269,8 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         | Fact::Unnamed(_)
         | Fact::Clock(_)
         | Fact::Repacked(_)
-        | Fact::MovesForgotten(_) => Vec::new(),
+        | Fact::MovesForgotten(_)
+        | Fact::MovesSettled => Vec::new(),
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
         | Fact::Modified(o, _)
@@ -495,6 +497,7 @@ mod tests {
             (Fact::Trimmed(o(107)), "fact object"),
             (Fact::MovesForgotten(108), "fact before before_ns=108"),
             (Fact::Repacked(vec![repacked]), "fact places"),
+            (Fact::MovesSettled, "fact"),
         ];
         for (f, expected) in &all {
             let shown = fact(f);
