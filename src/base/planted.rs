@@ -114,6 +114,8 @@ bugs! {
     RemovalDropsTooMuch,
     /// A version is removed that a tagged moment shows.
     RemovalIgnoresTags,
+    /// A log that ends before what was durable at its close is taken as it is.
+    ClosedLsnIgnored,
     /// Moves of directories that came late never take their places.
     LateMovesLost,
     /// A peer's facts are acknowledged before they are durable.

@@ -6,7 +6,7 @@ use zerocopy::{
 };
 
 use super::{Malformed, VERSION, checksum::crc_without, layout::on_disk};
-use crate::base::StoreId;
+use crate::base::{Lsn, StoreId};
 
 /// Length of one copy, in bytes; the second follows the first.
 pub const COPY_BYTES: usize = 4096;
@@ -24,7 +24,8 @@ on_disk! {
         compatible: U64,
         read_only_compatible: U64,
         incompatible: U64,
-        zero: [u8; 4016],
+        closed_lsn: U64,
+        zero: [u8; 4008],
     }
 }
 
@@ -47,6 +48,8 @@ pub struct Superblock {
     pub read_only_compatible: u64,
     /// Features without which a program may not open it.
     pub incompatible: u64,
+    /// Up to here the log was durable when it was closed without anything in it saying so; 0: it was never closed so.
+    pub closed_lsn: Lsn,
 }
 
 impl Superblock {
@@ -64,7 +67,8 @@ impl Superblock {
             compatible: self.compatible.into(),
             read_only_compatible: self.read_only_compatible.into(),
             incompatible: self.incompatible.into(),
-            zero: [0; 4016],
+            closed_lsn: self.closed_lsn.get().into(),
+            zero: [0; 4008],
         };
         raw.crc = crc_without(raw.as_bytes(), 12).into();
         raw.as_bytes().to_vec()
@@ -94,6 +98,7 @@ impl Superblock {
             compatible: raw.compatible.get(),
             read_only_compatible: raw.read_only_compatible.get(),
             incompatible: raw.incompatible.get(),
+            closed_lsn: Lsn::new(raw.closed_lsn.get()),
         })
     }
 
@@ -121,6 +126,7 @@ impl Default for Superblock {
             compatible: 0,
             read_only_compatible: 0,
             incompatible: 0,
+            closed_lsn: Lsn::new(0),
         }
     }
 }

@@ -64,11 +64,18 @@ pub struct LogOptions {
     pub background: bool,
     /// Nothing is written, not even what an opening makes durable once more, and nothing can be appended.
     pub read_only: bool,
+    /// Known from elsewhere: up to here the log was durable.
+    pub durable: Lsn,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { segment_bytes: limits::SEGMENT_BYTES, background: true, read_only: false }
+        Self {
+            segment_bytes: limits::SEGMENT_BYTES,
+            background: true,
+            read_only: false,
+            durable: Lsn::new(0),
+        }
     }
 }
 
@@ -256,7 +263,8 @@ impl Log {
             return Err(Error::BadRequest(format!("a segment can't have {} bytes", opts.segment_bytes)));
         }
         let files = Files::new(Arc::clone(&disk));
-        let (tail, recovery) = recover::recover(&*disk, store, &files, opts.read_only, from, visit)?;
+        let known = (opts.read_only, opts.durable);
+        let (tail, recovery) = recover::recover(&*disk, store, &files, known, from, visit)?;
         let incarnation = Incarnation::new(random.nonzero_u64());
         let inner = Arc::new(Inner {
             disk,

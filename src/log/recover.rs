@@ -100,13 +100,13 @@ pub(super) fn recover(
     disk: &dyn Disk,
     store: StoreId,
     files: &Files,
-    read_only: bool,
+    (read_only, known): (bool, Lsn),
     from: Lsn,
     visit: &mut dyn FnMut(ReplayRecord<'_>) -> Result<()>,
 ) -> Result<(Tail, Recovery)> {
     let mut r = Recovery::default();
     let (mut links, next_id) = chain(disk, store, &mut r)?;
-    let mark = measure(disk, &mut links, &mut r)?;
+    let mark = measure(disk, &mut links, &mut r)?.max(known);
     r.durable_mark = mark;
     note_torn_headers(&links, mark, &mut r);
     cut::note(disk, &links, mark, &mut r)?;
@@ -118,6 +118,11 @@ pub(super) fn recover(
     r.segments = links.len() as u64;
     let predecessor = links.last().map(|l| (l.header.segment, extent(l).end));
     r.last_lsn = links.last().map_or(Lsn::new(0), |l| extent(l).last_lsn);
+    note_short(known, &mut r);
+    if !read_only && let Some(d) = r.blocking.first() {
+        // Nothing was written: all that is accepted was known to be durable.
+        return Err(d.clone().into());
+    }
     for l in &links {
         if extent(l).last_lsn >= from {
             replay(disk, l, from, &mut r, visit)?;
@@ -155,6 +160,20 @@ pub(super) fn recover(
         ending: false,
     };
     Ok((tail, r))
+}
+
+/// The log ends before what was durable when it was closed: what came last has rotted, or was taken away.
+pub(super) fn note_short(known: Lsn, r: &mut Recovery) {
+    if r.last_lsn >= known || planted(Bug::ClosedLsnIgnored) {
+        return;
+    }
+    let why = format!("the log ends at LSN {}; LSN {known} was durable when it was closed", r.last_lsn);
+    let damage = Damage::file(segment::DIRECTORY, 0, why).advise(
+        "bring the segments back from a copy of the store, mount with `-o ro` to reach the rest, or give up what is lost \
+         with `segtool index rebuild`",
+    );
+    r.damages.push(damage.clone());
+    r.blocking.push(damage);
 }
 
 /// Of a segment of which nothing was durable, the header may be torn like all the rest; of others it is damaged.

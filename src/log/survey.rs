@@ -91,6 +91,15 @@ impl Survey {
         Self::patiently(disk, store, true, false, durable)
     }
 
+    /// As [`new`](Self::new) of a store that nobody holds, and of which it is known from elsewhere that its log was durable up to
+    /// `durable`.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new).
+    pub fn of_closed(disk: Arc<dyn Disk>, store: StoreId, harden: bool, durable: Lsn) -> Result<Self> {
+        Self::patiently(disk, store, false, harden, durable)
+    }
+
     fn patiently(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool, told: Lsn) -> Result<Self> {
         let mut tries = if held { LOOKS } else { 0 };
         loop {
@@ -160,6 +169,9 @@ impl Survey {
         recover::settle(&*disk, &mut links, mark, harden, &mut r)?;
         r.segments = links.len() as u64;
         r.last_lsn = links.last().map_or(Lsn::new(0), |l| recover::extent(l).last_lsn);
+        if !held {
+            recover::note_short(told, &mut r);
+        }
         // After the links, which must all be among them.
         let names = disk.list(segment::DIRECTORY.as_ref()).map_err(|e| Error::io("listing segments/", e))?;
         let last = links.last().map(|l| l.header.segment);

@@ -17,7 +17,7 @@ const STORE: StoreId = StoreId::new(77);
 static SEED: AtomicU64 = AtomicU64::new(1);
 
 fn opts() -> LogOptions {
-    LogOptions { segment_bytes: 256 << 10, background: false, read_only: false }
+    LogOptions { segment_bytes: 256 << 10, background: false, ..LogOptions::default() }
 }
 
 fn random() -> Arc<TestRandom> {
@@ -320,6 +320,34 @@ fn damage_below_the_durable_mark_is_rot() {
     let (_, recovery, seen) = open(&disk);
     assert_eq!(texts(&seen), ["one", "three", "four"]);
     assert!(!recovery.damages.is_empty());
+}
+
+#[test]
+fn a_last_batch_that_was_durable_at_a_close_is_missed() {
+    let disk = MemDisk::new();
+    let ends = batches(&disk, &["one", "two"]);
+    let open = |disk: &Arc<MemDisk>, read_only| {
+        let opts = LogOptions { durable: Lsn::new(2), read_only, ..opts() };
+        let (clock, random) = (Arc::new(TestClock::default()), random());
+        let opened =
+            Log::open(Arc::clone(disk) as _, STORE, opts, clock, random, Lsn::new(0), &mut |_| Ok(()));
+        opened.map(|(_, recovery)| recovery)
+    };
+    assert!(open(&disk.after_kill(), false).unwrap().damages.is_empty());
+    let begin = ends[1] as usize;
+    // Nothing tells such a batch from one that was torn, but for what the log was opened with.
+    for at in [begin, begin + 145] {
+        let disk = disk.after_kill();
+        disk.edit(&path(1), |b| b[at] ^= 1);
+        let before = disk.bytes(&path(1));
+        match open(&disk, false) {
+            Err(e @ Error::Damaged(_)) => assert!(e.to_string().contains("segtool"), "{e}"),
+            // The batch is there, and what is wrong with it is known.
+            other => assert!(!other.unwrap().damages.is_empty() && at > begin),
+        }
+        assert_eq!(disk.bytes(&path(1)), before, "nothing is written");
+        assert!(!open(&disk, true).unwrap().damages.is_empty());
+    }
 }
 
 #[test]
@@ -674,7 +702,7 @@ fn the_background_thread_changes_nothing_but_time() {
     let log = Log::create(
         Arc::clone(&disk) as _,
         STORE,
-        LogOptions { segment_bytes: 8 << 20, background: true, read_only: false },
+        LogOptions { segment_bytes: 8 << 20, ..LogOptions::default() },
         Arc::new(TestClock::default()),
         random(),
     )
@@ -798,7 +826,7 @@ fn frames_of_two_batches_at_one_place_are_no_batch() {
 #[test]
 fn planted_bugs_are_noticed() {
     use crate::base::planted::{Bug, plant};
-    let cases: [(Bug, fn()); 17] = [
+    let cases: [(Bug, fn()); 18] = [
         (Bug::SkipDirectorySync, what_was_waited_for_survives_a_power_cut),
         (Bug::TrustLengthBeforeChecksum, an_envelope_counts_only_in_its_place_and_life),
         (Bug::AcknowledgeBeforeSync, what_was_waited_for_survives_a_power_cut),
@@ -815,6 +843,7 @@ fn planted_bugs_are_noticed() {
         (Bug::TreatRotAsTornTail, damage_below_the_durable_mark_is_rot),
         (Bug::LoseDurableMark, damage_below_the_durable_mark_is_rot),
         (Bug::SkipRecoverySync, what_a_killed_process_wrote_is_durable_before_more_is_acknowledged),
+        (Bug::ClosedLsnIgnored, a_last_batch_that_was_durable_at_a_close_is_missed),
         (Bug::SkipSealSync, a_commit_in_a_later_segment_covers_the_earlier_ones),
     ];
     for (bug, test) in cases {

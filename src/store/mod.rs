@@ -155,6 +155,7 @@ impl Options {
             segment_bytes: self.segment_bytes,
             background: self.background,
             read_only: self.read_only,
+            ..LogOptions::default()
         }
     }
 }
@@ -699,7 +700,21 @@ impl Store {
         if self.broken.lock().is_none() && self.index.flushed_lsn() < self.log.last_lsn() {
             self.checkpoint()?;
         }
-        self.log.close()
+        self.log.close()?;
+        self.note_closed();
+        Ok(())
+    }
+
+    /// What was found at the opening, and made durable then, is vouched for by the segment that follows; if nothing was appended, as on
+    /// a full disk, there is none, and what came last could rot unseen.
+    fn note_closed(&self) {
+        let (found, last) = (&self.recovered.log, self.log.last_lsn());
+        if last == found.last_lsn
+            && found.durable_mark < last
+            && let Err(e) = superblock::note_closed(&*self.disk, last)
+        {
+            tracing::warn!("up to where the log is durable was not written down: {e}");
+        }
     }
 
     /// Is the store about to close?

@@ -17,7 +17,7 @@ use crate::{
     },
     disk::{Disk, Engine, RealDisk},
     format::{
-        Kind, Origin,
+        Kind, Origin, Superblock,
         facts::{Fact, ObjectKind, version_flags},
         flags,
         rows::{Attributes, Content, ExtentRow, MetaRow, ObjectRow, Stamp, after_prefix, key, kind},
@@ -225,8 +225,8 @@ impl Store {
         progress: Progress<'_>,
     ) -> Result<Self, Assembly> {
         let id = found.superblock.superblock.store;
-        let log_options =
-            LogOptions { segment_bytes: found.superblock.superblock.segment_bytes, ..options.log() };
+        let Superblock { segment_bytes, closed_lsn: durable, .. } = found.superblock.superblock;
+        let log_options = LogOptions { segment_bytes, durable, ..options.log() };
         if base::is_half_filled(&*parts.index) {
             base::clear(&*parts.index)?;
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    base::{Clock, Error, Random, Result, StoreId},
+    base::{Clock, Error, Lsn, Random, Result, StoreId},
     disk::Disk,
     format::{Superblock, VERSION},
 };
@@ -66,6 +66,25 @@ pub(super) fn read(disk: &dyn Disk, path: &Path, writing: bool) -> Result<Read> 
         Some(what) => Err(Error::Newer { path: PathBuf::from(path), what }),
         None => Ok(Read { superblock, wrong: wrong.map(|w| w.map(|w| w.0)) }),
     }
+}
+
+/// Notes up to where the log is durable that was closed and does not say so itself. One copy after the other, so that a crash leaves
+/// one of them whole.
+pub(super) fn note_closed(disk: &dyn Disk, closed_lsn: Lsn) -> Result<()> {
+    let read = read(disk, Path::new(""), true)?;
+    let generation = read.superblock.generation + 1;
+    let bytes = Superblock { generation, closed_lsn, ..read.superblock }.encode();
+    // The copy that is damaged, if one is, comes first: the other is all that there is.
+    let first = u64::from(read.wrong[1].is_some());
+    let write = || -> std::io::Result<()> {
+        let file = disk.open(Path::new(SUPERBLOCK), true)?;
+        for copy in [first, 1 - first] {
+            file.write_at(&[&bytes], copy * COPY_BYTES)?;
+            file.sync()?;
+        }
+        Ok(())
+    };
+    write().map_err(|e| Error::io(format!("writing {SUPERBLOCK}"), e))
 }
 
 /// What in it this program does not know.

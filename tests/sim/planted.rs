@@ -19,6 +19,10 @@ const ELSEWHERE: &[(Bug, &str)] = &[
     (Bug::IgnoreFramePlace, "a whole frame moved to where another is expected"),
     (Bug::IgnoreBatchCount, "two batches of the same shape at one place"),
     (Bug::IgnorePredecessorEnd, "a successor of what was never durable"),
+    (
+        Bug::ClosedLsnIgnored,
+        "rot in the last batch of a store that was opened and closed with nothing to write",
+    ),
     (Bug::TreatRotAsTornTail, "rot that no later check of the store notices"),
 ];
 

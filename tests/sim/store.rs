@@ -10,7 +10,15 @@ use std::{
     time::Instant,
 };
 
+use segfs::{
+    base::{Error, Ino},
+    disk::Disk,
+    format::facts::Owner,
+    store::NewObject,
+};
+
 use super::{
+    agree::Solo,
     crashes::Seen,
     disk::Struck,
     world::{Outcome, Plan, run},
@@ -144,4 +152,27 @@ fn the_same_seed_gives_the_same_bytes() {
     for seed in [11, 12, 13] {
         assert_eq!(run(plan(seed)), run(plan(seed)), "seed {seed}");
     }
+}
+
+#[test]
+fn what_came_last_does_not_rot_unseen_in_a_store_that_was_opened_and_closed() {
+    let s = Solo::new(1);
+    for name in [b"a", b"b"] {
+        s.store.create_object(Ino::FIRST, name, &NewObject::file(0o644, Owner::default())).unwrap();
+        s.store.sync_all().unwrap();
+    }
+    let last = s.store.last_lsn();
+    let s = s.crash(7);
+    s.store.close().unwrap();
+    assert_eq!(s.store.last_lsn(), last, "it had nothing to write");
+    let disk = s.disk.written_image();
+    assert!(s.try_on(&disk).is_ok_and(|s| s.view().lookup(Ino::FIRST, b"b").is_ok()));
+    let name = disk.list("segments".as_ref()).unwrap().pop().unwrap();
+    let path = format!("segments/{name}");
+    let file = disk.open(path.as_ref(), false).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let at = bytes.iter().rposition(|b| *b != 0).unwrap();
+    disk.flip_bit(path.as_ref(), at as u64, 3);
+    assert!(matches!(s.try_on(&disk), Err(Error::Damaged(_))));
 }

@@ -98,7 +98,7 @@ impl Inspection {
         };
         let log = match holder {
             Some(_) => Survey::of_held(Arc::clone(&disk), superblock.store, durable)?,
-            None => Survey::new(Arc::clone(&disk), superblock.store, false, false)?,
+            None => Survey::of_closed(Arc::clone(&disk), superblock.store, false, superblock.closed_lsn)?,
         };
         Ok(Self { path: path.into(), disk, superblock, superblock_damage, holder, log, _lock: lock })
     }
@@ -285,7 +285,7 @@ pub fn rebuild_index(path: &Path, progress: Progress<'_>) -> Result<Rebuilt> {
     let disk = open_disk(path)?;
     let (superblock, superblock_damage) = superblock_of(&*disk, path, true)?;
     let lock = take_lock(&*disk, path)?;
-    let log = Survey::new(Arc::clone(&disk), superblock.store, false, true)?;
+    let log = Survey::of_closed(Arc::clone(&disk), superblock.store, true, superblock.closed_lsn)?;
     let inspection = Inspection {
         path: path.into(),
         disk: Arc::clone(&disk),
@@ -307,6 +307,10 @@ pub fn rebuild_index(path: &Path, progress: Progress<'_>) -> Result<Rebuilt> {
     disk.rename(Path::new(NEW_INDEX), Path::new(INDEX))
         .and_then(|()| disk.sync_dir(Path::new("")))
         .map_err(|e| Error::io(format!("naming {}", inspection.index_path().display()), e))?;
+    if inspection.superblock.closed_lsn > rebuilt.covers {
+        // What is lost was given up by whoever asked for this.
+        superblock::note_closed(&*disk, rebuilt.covers)?;
+    }
     Ok(rebuilt)
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 use segfs::{
-    base::{Clock, Lsn, Random, VersionId},
+    base::{Clock, Error, Lsn, Random, VersionId},
     disk::Disk,
     format::facts::ObjectKind,
     index::MemoryIndex,
@@ -506,14 +506,22 @@ impl Solo {
     }
 
     fn open(disk: SimDisk, clock: Arc<dyn Clock>, seed: u64, options: Options) -> Self {
-        let parts = Parts {
+        let store = Store::open_parts(Self::parts(&disk, &clock, seed), options.clone()).unwrap();
+        Self { disk, store, clock, seed, options }
+    }
+
+    fn parts(disk: &SimDisk, clock: &Arc<dyn Clock>, seed: u64) -> Parts {
+        Parts {
             disk: Arc::new(disk.clone()) as Arc<dyn Disk>,
-            clock: Arc::clone(&clock) as _,
+            clock: Arc::clone(clock) as _,
             random: Arc::new(SeededRandom(Mutex::new(Rng::new(seed)))),
             index: Arc::new(MemoryIndex::new()),
-        };
-        let store = Store::open_parts(parts, options.clone()).unwrap();
-        Self { disk, store, clock, seed, options }
+        }
+    }
+
+    /// As [`on`](Self::on), where it may not open.
+    pub fn try_on(&self, disk: &SimDisk) -> Result<Store, Error> {
+        Store::open_parts(Self::parts(disk, &self.clock, self.seed + 1000), self.options.clone())
     }
 
     /// After a power cut.
