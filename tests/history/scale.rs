@@ -189,3 +189,62 @@ fn a_directory_with_a_million_past_deletes() {
     store.close().unwrap();
     assert!(after < LIMIT);
 }
+
+/// What the log grows by while small changes make versions of a file, in bytes, and what was written of it to begin with.
+fn changed_in_blocks(size: u64, content: u64, versions: u64) -> (u64, u64) {
+    let (_dir, store) = store();
+    let ino = file(&store, Ino::FIRST, "big");
+    let used = || store.segments().iter().map(|s| s.used_bytes).sum::<u64>();
+    let block = |n: u64| {
+        let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        std::iter::repeat_with(|| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            (x >> 32) as u8
+        })
+        .take(4096)
+        .collect::<Vec<u8>>()
+    };
+    // Sparse: what it holds is spread over all of it.
+    let stride = size / (content / 4096) / 4096 * 4096;
+    for n in 0..content / 4096 {
+        store.write(ino, n * stride, &block(n)).unwrap();
+    }
+    store.truncate(ino, size).unwrap();
+    store.commit_version(ino).unwrap();
+    store.sync_all().unwrap();
+    let before = used();
+    for n in 0..versions {
+        let at = n.wrapping_mul(0x9e37_79b9) % (size / 4096) * 4096;
+        store.write(ino, at, &block(n + 1_000_000)).unwrap();
+        store.commit_version(ino).unwrap();
+    }
+    store.sync_all().unwrap();
+    let after = used();
+    store.checkpoint().unwrap();
+    assert_eq!(store.view().attributes(ino).unwrap().size, size);
+    assert_eq!(store.view().versions(ino, None, usize::MAX).unwrap().len() as u64, versions + 1);
+    let index = store.status().index.disk_bytes;
+    println!(
+        "{size} bytes, {content} of them content, {versions} versions of a changed block: log {before} + {}, index {index}",
+        after - before
+    );
+    (before + index, after - before)
+}
+
+/// Content and changes take what they are, and a tenth more: of a large sparse file, of which each version is a block apart.
+#[test]
+fn versions_of_a_sparse_file_cost_what_changed() {
+    let (content, versions) = (8 << 20, 200);
+    let (base, more) = changed_in_blocks(10 << 30, content, versions);
+    assert!((base + more) * 10 < (content + versions * 4096) * 11, "{base} + {more}");
+}
+
+#[test]
+#[ignore = "writes a gibibyte"]
+fn a_thousand_versions_of_ten_gibibytes() {
+    let (content, versions) = (1 << 30, 1000);
+    let (base, more) = changed_in_blocks(10 << 30, content, versions);
+    assert!((base + more) * 10 < (content + versions * 4096) * 11, "{base} + {more}");
+}
