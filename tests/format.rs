@@ -181,7 +181,7 @@ fn messages() -> Vec<Message> {
         Message::Held(vec![Stretch::one(&origin)]),
         Message::Failed(origin, Reason::NoSpace),
         Message::SoFar,
-        Message::Want(Want { request: 1, version, range: 70_000 }),
+        Message::Want(Want { request: 1, version, range: 70_000, page: 3 }),
         Message::Extent(ExtentHead {
             request: 1,
             id,
@@ -196,6 +196,13 @@ fn messages() -> Vec<Message> {
         Message::Ping(9),
         Message::Pong(9),
         Message::Bye(Bye::Done),
+        Message::Told(Facts {
+            origin: Origin::page(origin.store, 3),
+            stamp: 0,
+            object: ObjectId::ROOT,
+            facts: b"page".to_vec(),
+            contents: Vec::new(),
+        }),
     ]
 }
 

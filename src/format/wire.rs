@@ -9,7 +9,7 @@ use super::{
     Codec, Malformed, Origin,
     checksum::crc,
     code,
-    facts::{ExtentId, Range},
+    facts::{ExtentId, Range, Told},
     hash::Hash,
 };
 use crate::base::{
@@ -63,6 +63,9 @@ pub enum Message {
     Pong(u64),
     /// The last message.
     Bye(Bye),
+    /// Rows of my index, for what my log holds no more: as [`Facts`], with an encoded [`Page`] in the place of the facts, and the number
+    /// of the page as its origin ([`Origin::page`]).
+    Told(Facts),
 }
 
 /// How a connection begins: what it is, and which versions of the protocol are spoken.
@@ -169,6 +172,35 @@ pub struct Want {
     pub version: VersionId,
     /// Which of the ranges that were sent for it, counted from 0.
     pub range: u32,
+    /// The page with which they were sent; 0: a batch.
+    pub page: u64,
+}
+
+/// What the rows of an index say: who takes all pages has what came into them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Page {
+    /// Values of registers, and versions.
+    pub told: Vec<Told>,
+    /// Versions that were removed there.
+    pub removed: Vec<(ObjectId, VersionId)>,
+    /// Batches that came into these rows, of those that the receiver lacks; with the last page all that it holds from then on.
+    pub known: Vec<Stretch>,
+    /// It is the last one, and holds nothing else.
+    pub last: bool,
+}
+
+impl Origin {
+    /// How a page is named, which no opening of a store made.
+    #[must_use]
+    pub fn page(store: StoreId, number: u64) -> Self {
+        Self { store, incarnation: Incarnation::new(0), seq: number }
+    }
+
+    /// Is this a page's name?
+    #[must_use]
+    pub fn is_page(&self) -> bool {
+        self.incarnation == Incarnation::new(0)
+    }
 }
 
 /// What an extent is, before its bytes.
@@ -211,6 +243,8 @@ pub enum Reason {
     Behind,
     /// No version of this connection shows it.
     NotOffered,
+    /// No version at the sender shows it any more.
+    Gone,
 }
 
 impl Reason {

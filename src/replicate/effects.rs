@@ -10,7 +10,7 @@ use crate::{
         hash::Hash,
         wire::{Bye, Epoch, ExtentHead, Identity, Reason, Stretch},
     },
-    store::{Knowledge, Parcel},
+    store::{CatchUp, Knowledge, Parcel},
 };
 
 use super::Meeting;
@@ -24,7 +24,7 @@ pub struct Offered {
     pub hashes: Vec<(VersionId, Option<Hash>)>,
 }
 
-/// A batch of the other store, whole.
+/// A batch of the other store, whole; or a page of its index, with a [`Page`](crate::format::wire::Page) in the place of facts.
 #[derive(Debug)]
 pub struct Incoming {
     /// The batch.
@@ -71,8 +71,13 @@ pub enum Effect {
     Look(Arc<Incoming>),
     /// Check an extent and keep it. Answer: [`Input::Kept`].
     Keep(Box<Arrived>),
-    /// Check a batch and take it in. Answer: [`Input::Imported`].
-    Import(Arc<Incoming>),
+    /// Check a batch and take it in, without these extents, which the other side has no more. Answer: [`Input::Imported`].
+    Import(Arc<Incoming>, Vec<ExtentId>),
+    /// The page of this number of what the index says to whoever holds [`Session::theirs`](super::Session::theirs), and where it goes
+    /// on; from the beginning without. Answer: [`Input::Page`].
+    Page(u64, Option<Box<CatchUp>>),
+    /// The same for a page.
+    Take(Arc<Incoming>, Vec<ExtentId>),
     /// An extent that a batch of this store names, for this request. Answer: [`Input::Extent`].
     Fetch(u32, Arc<Offered>, ExtentId),
     /// Something waits for a commit. Answer: [`Input::Durable`], when there was one, whoever asked for it.
@@ -109,7 +114,11 @@ pub enum Input {
         unreadable: Vec<(Origin, Reason)>,
         /// Where to go on.
         next: Lsn,
+        /// Of what lay where reading began, the log holds something no more.
+        gap: bool,
     },
+    /// Answers [`Effect::Page`]: its number, where it goes on, and the page; without one, that was all.
+    Page(u64, Box<CatchUp>, Option<Offered>),
     /// Answers [`Effect::Ask`]: those that are held.
     Asked(Origin, Vec<Origin>),
     /// Answers [`Effect::Look`].
@@ -143,8 +152,10 @@ pub enum Notice {
     NotTaken(Origin, Reason),
     /// The other side lacks what lies before the cursor: the log is walked from its beginning.
     WalksAgain,
-    /// The other side lacks these, and the log has them no more.
+    /// The other side lacks these, and the log has them no more: the index is told.
     NotInLog(Vec<Stretch>),
+    /// All of the index was told, in so many pages.
+    Told(u64),
 }
 
 /// Why a connection has ended.

@@ -157,7 +157,11 @@ impl Outbox {
             Message::Ranges(parcel.origin, content.version, page)
         } else {
             batch.begun = true;
-            Message::Facts(facts(offered))
+            if parcel.origin.is_page() {
+                Message::Told(facts(offered))
+            } else {
+                Message::Facts(facts(offered))
+            }
         };
         while let Some(content) = parcel.contents.get(batch.at.0)
             && batch.at.1 == content.ranges.len()

@@ -18,7 +18,7 @@ use crate::{
     format::{
         Codec, Origin, code,
         facts::{Changes, ExtentId, Fact, ObjectKind, Range, Source},
-        wire::{Bye, ExtentHead, Facts, Message, Reason, Stretch, Want},
+        wire::{Bye, ExtentHead, Facts, Message, Page, Reason, Stretch, Want},
     },
     store::Parcel,
 };
@@ -39,6 +39,8 @@ struct Batch {
     doubts: BTreeSet<Origin>,
     /// Objects whose versions it brings.
     versions: Vec<ObjectId>,
+    /// Extents of it that the other side has no more.
+    gone: Vec<ExtentId>,
     /// It makes a file whose first version may follow: the name is not published before that.
     held_back: bool,
 }
@@ -115,6 +117,32 @@ impl Receiving {
 
     /// A batch begins.
     pub(super) fn facts(&mut self, f: Facts, out: &mut Outbox, effects: &mut VecDeque<Effect>) -> Answer {
+        if f.origin.is_page() {
+            return Err(Bye::Protocol);
+        }
+        let decoded = code::decode_within::<PEER_FACTS_DECODED_BYTES, Vec<Fact>>(&f.facts);
+        let refused = decoded.is_err().then_some(Reason::Refused);
+        self.begins(f, refused, decoded.as_deref().unwrap_or_default(), out, effects)
+    }
+
+    /// A page of the other store's index begins. Pages are taken in one after the other.
+    pub(super) fn told(&mut self, f: Facts, out: &mut Outbox, effects: &mut VecDeque<Effect>) -> Answer {
+        if !f.origin.is_page() {
+            return Err(Bye::Protocol);
+        }
+        let decoded = code::decode_within::<PEER_FACTS_DECODED_BYTES, Page>(&f.facts);
+        let refused = decoded.is_err().then_some(Reason::Refused);
+        self.begins(f, refused, &[], out, effects)
+    }
+
+    fn begins(
+        &mut self,
+        f: Facts,
+        refused: Option<Reason>,
+        facts: &[Fact],
+        out: &mut Outbox,
+        effects: &mut VecDeque<Effect>,
+    ) -> Answer {
         let ranges: usize = f.contents.iter().map(|c| c.ranges as usize).sum();
         let cost = cost(f.facts.len(), ranges);
         let fits = f.facts.len() <= PEER_FACTS_BYTES
@@ -126,8 +154,6 @@ impl Receiving {
             return Err(Bye::Protocol);
         }
         let origin = f.origin;
-        let decoded = code::decode_within::<PEER_FACTS_DECODED_BYTES, Vec<Fact>>(&f.facts);
-        let facts = decoded.as_deref().unwrap_or_default();
         let objects: BTreeSet<ObjectId> =
             facts.iter().flat_map(named_by).filter(|o| *o != ObjectId::ROOT).collect();
         let versions: Vec<ObjectId> = facts.iter().filter_map(versioned).collect();
@@ -139,19 +165,22 @@ impl Receiving {
         let held_back = self.empty.len() > before;
         self.came += 1;
         let number = self.failed.get(&origin).copied().unwrap_or(self.came);
-        let (after, doubts) = self.builds_on(origin, number, &objects);
-        let state = arriving(f);
+        let (mut after, doubts) = self.builds_on(origin, number, &objects);
+        if origin.is_page() {
+            let taken = |b: &Batch| matches!(b.state, State::Here);
+            after.extend(self.batches.iter().filter(|(o, b)| o.is_page() && !taken(b)).map(|(o, _)| *o));
+        }
+        let (state, gone) = (arriving(f), Vec::new());
         let too_many = self.named + objects.len() > PEER_OBJECTS;
         self.window += cost;
         self.named += objects.len();
         let ask: Vec<Origin> = doubts.iter().copied().collect();
         self.batches
-            .insert(origin, Batch { number, cost, state, objects, after, doubts, versions, held_back });
-        let refused = match decoded {
-            _ if !self.granted => Some(Reason::NotGranted),
-            Err(_) => Some(Reason::Refused),
-            Ok(_) if too_many => Some(Reason::TooLarge),
-            Ok(_) => None,
+            .insert(origin, Batch { number, cost, state, objects, after, doubts, versions, gone, held_back });
+        let refused = match () {
+            () if !self.granted => Some(Reason::NotGranted),
+            () if too_many => Some(Reason::TooLarge),
+            () => refused,
         };
         match refused {
             // Pages of it may still come; they are dropped.
@@ -282,7 +311,7 @@ impl Receiving {
         let Some(batch) = self.batches.get_mut(&origin) else { return };
         let State::Looking(incoming) = &batch.state else { return };
         let incoming = Arc::clone(incoming);
-        let lacking: BTreeSet<&ExtentId> = ids.iter().collect();
+        let lacking: BTreeSet<&ExtentId> = ids.iter().filter(|id| !batch.gone.contains(id)).collect();
         let mut asked = BTreeSet::new();
         let mut fetching = Fetching::default();
         for content in &incoming.parcel.contents {
@@ -326,7 +355,8 @@ impl Receiving {
             let request = self.next_request;
             self.next_request = request.wrapping_add(1);
             self.requests.insert(request, Request { of, id, head: None, stored: Vec::new(), idle: false });
-            out.say(&Message::Want(Want { request, version, range }));
+            let page = if of.is_page() { of.seq } else { 0 };
+            out.say(&Message::Want(Want { request, version, range, page }));
         }
         if !self.committing && !self.unsynced.is_empty() {
             self.committing = true;
@@ -382,8 +412,16 @@ impl Receiving {
         if request.head.is_some() {
             return Err(Bye::Protocol);
         }
-        if !request.idle {
-            self.fail(request.of, reason, out, effects);
+        if request.idle {
+            return Ok(());
+        }
+        match self.batches.get_mut(&request.of) {
+            // Nothing shows it any more there: what it was of is taken without.
+            Some(batch) if reason == Reason::Gone => {
+                batch.gone.push(request.id);
+                self.fetched(request.of, effects);
+            }
+            _ => self.fail(request.of, reason, out, effects),
         }
         Ok(())
     }
@@ -403,12 +441,17 @@ impl Receiving {
         if let Err(reason) = kept {
             return self.fail(request.of, reason, out, effects);
         }
-        let Some(batch) = self.batches.get_mut(&request.of) else { return };
+        self.fetched(request.of, effects);
+    }
+
+    /// One extent less is on its way.
+    fn fetched(&mut self, origin: Origin, effects: &mut VecDeque<Effect>) {
+        let Some(batch) = self.batches.get_mut(&origin) else { return };
         let State::Fetching(incoming, fetching) = &mut batch.state else { return };
         fetching.under_way -= 1;
         if fetching.under_way == 0 && fetching.wanted.is_empty() {
             batch.state = State::Whole(Arc::clone(incoming));
-            self.import_if_free(request.of, effects);
+            self.import_if_free(origin, effects);
         }
     }
 
@@ -430,7 +473,11 @@ impl Receiving {
         {
             let incoming = Arc::clone(incoming);
             batch.state = State::Importing(Arc::clone(&incoming));
-            effects.push_back(Effect::Import(incoming));
+            effects.push_back(if origin.is_page() {
+                Effect::Take(incoming, batch.gone.clone())
+            } else {
+                Effect::Import(incoming, batch.gone.clone())
+            });
         }
     }
 

@@ -354,6 +354,7 @@ impl Session {
         let (out, effects) = (&mut self.out, &mut self.effects);
         match message {
             Message::Facts(facts) => self.receiving.facts(facts, out, effects),
+            Message::Told(page) => self.receiving.told(page, out, effects),
             Message::Ranges(origin, version, page) => self.receiving.ranges(&origin, version, page, effects),
             Message::Held(stretches) => {
                 self.sending.held(&stretches, out);
@@ -392,9 +393,10 @@ impl Session {
                     self.compare();
                 }
             }
-            Input::Batches { offered, unreadable, next } => {
-                self.sending.found(offered, unreadable, next, self.now, effects);
+            Input::Batches { offered, unreadable, next, gap } => {
+                self.sending.found(offered, unreadable, (next, gap), self.now, effects);
             }
+            Input::Page(number, at, page) => self.sending.page(number, at, page),
             Input::Asked(origin, held) => self.receiving.asked(origin, &held, out, effects),
             Input::Lacks(origin, ids) => self.receiving.lacks(origin, &ids, effects),
             Input::Kept(request, kept) => self.receiving.kept(request, kept, out, effects),

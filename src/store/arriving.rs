@@ -64,7 +64,15 @@ impl Store {
     /// As of [`extent_bytes`](Self::extent_bytes).
     pub fn extent_as_stored(&self, parcel: &Parcel, id: &ExtentId) -> Result<(Prepared, Hash)> {
         let (extent, at) = parcel.sources.get(id).ok_or(FsError::NotFound)?;
-        let payload = self.at_extent(*extent, at, &mut |at| self.log.read_stored(at))?;
+        let payload = match self.at_extent(*extent, at, &mut |at| self.log.read_stored(at)) {
+            Ok(payload) => payload,
+            Err(e) => {
+                return match self.locate(*extent, at) {
+                    Ok(at) if !self.log.is_there(at.segment) => Err(FsError::NotFound.into()),
+                    _ => Err(e),
+                };
+            }
+        };
         let hash = raw_hash(&payload).map_err(|e| Error::BadRequest(e.0.into()))?;
         Ok((payload, hash))
     }
@@ -122,6 +130,12 @@ impl Store {
         };
         if let Some(target) = symlink_target(&facts, changes) {
             return Ok(Some(super::hashes::hash_of_bytes(target)));
+        }
+        if let Some(ino) = self.known_ino(version.object)?
+            && let Some(here) = self.object_row(ino, None)?
+            && here.attributes.kind == crate::format::facts::ObjectKind::Symlink
+        {
+            return Ok(Some(super::hashes::hash_of_bytes(&here.attributes.target)));
         }
         self.hash_over(base.as_ref(), changes, version.size).map(Some)
     }

@@ -12,19 +12,19 @@ use serde_json::Value;
 
 use crate::mount::{Mounted, segfs};
 
-fn json(done: &Output) -> Value {
+pub(super) fn json(done: &Output) -> Value {
     assert!(done.status.success(), "{done:?}");
     serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {done:?}"))
 }
 
 /// A command about the store of a mount.
-fn of(m: &Mounted, words: &[&str]) -> Output {
+pub(super) fn of(m: &Mounted, words: &[&str]) -> Output {
     let store = m.store();
     segfs(&[&["--json"], words, &["--store", store.to_str().unwrap()]].concat())
 }
 
 #[track_caller]
-fn within(seconds: u64, what: &str, mut done: impl FnMut() -> bool) -> Duration {
+pub(super) fn within(seconds: u64, what: &str, mut done: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !done() {
         assert!(began.elapsed() < Duration::from_secs(seconds), "not within {seconds} s: {what}");
@@ -34,7 +34,7 @@ fn within(seconds: u64, what: &str, mut done: impl FnMut() -> bool) -> Duration 
 }
 
 /// Pairs two mounts, of which the first listens, and adds a rule on the first.
-fn pair(a: &Mounted, b: &Mounted) -> (String, String) {
+pub(super) fn pair(a: &Mounted, b: &Mounted) -> (String, String) {
     let invite = json(&of(a, &["peer", "invite", "--grant", "/:two-way"]));
     let (code, at) = (invite["code"].as_str().unwrap(), invite["listens"].as_str().unwrap());
     let join = json(&of(b, &["peer", "join", at, code, "--grant", "/:two-way", "--as", "a"]));
@@ -85,7 +85,7 @@ fn versions(m: &Mounted) -> Vec<(String, String, u64)> {
 
 /// Waits until nothing is under way, and compares everything.
 #[track_caller]
-fn agree(a: &Mounted, b: &Mounted) {
+pub(super) fn agree(a: &Mounted, b: &Mounted) {
     within(40, "up to date", || {
         let told = json(&of(a, &["replicate", "status"]));
         let rule = &told["rules"][0];
