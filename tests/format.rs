@@ -10,7 +10,7 @@ use segfs::{
         facts::{ExtentId, Range, Source},
         layouts,
         wire::{
-            Bye, ContentHead, Epoch, ExtentHead, Facts, Grant, Hello, Identity, MAGIC, Message, Reason,
+            Bye, ContentHead, Epoch, ExtentHead, Facts, Grant, Hello, Identity, Lack, MAGIC, Message, Reason,
             Splitter, Stretch, Want,
         },
     },
@@ -203,6 +203,15 @@ fn messages() -> Vec<Message> {
             facts: b"page".to_vec(),
             contents: Vec::new(),
         }),
+        Message::Lack(Lack { number: 4, version, bases: vec![VersionId::new(0x55)], from: (6, 7) }),
+        Message::Supply(Facts {
+            origin: Origin::supply(origin.store, 4),
+            stamp: 0,
+            object: content.object,
+            facts: b"supplied".to_vec(),
+            contents: vec![content],
+        }),
+        Message::NoSupply(4),
     ]
 }
 

@@ -254,13 +254,17 @@ impl Run<'_> {
                     let durable = self.hub.store.durable_lsn();
                     self.session.handle(Input::Durable(durable), now);
                 }
-                Effect::Read(_) | Effect::Page(..) => {
+                Effect::Read(_) | Effect::Page(..) | Effect::Supply(_) | Effect::Lacking(_) => {
                     self.lanes[0].put((self.session.theirs().clone(), effect))
                 }
                 Effect::Know | Effect::Ask(..) | Effect::Fetch(..) => {
                     self.lanes[0].put((Knowledge::default(), effect));
                 }
-                Effect::Look(_) | Effect::Keep(_) | Effect::Import(..) | Effect::Take(..) => {
+                Effect::Look(_)
+                | Effect::Keep(_)
+                | Effect::Import(..)
+                | Effect::Take(..)
+                | Effect::TakeSupply(..) => {
                     self.lanes[1].put((Knowledge::default(), effect));
                 }
             }

@@ -8,12 +8,12 @@ use crate::{
         Origin, Prepared,
         facts::ExtentId,
         hash::Hash,
-        wire::{Bye, Epoch, ExtentHead, Identity, Reason, Stretch},
+        wire::{Bye, Epoch, ExtentHead, Identity, Lack, Reason, Stretch},
     },
-    store::{CatchUp, Knowledge, Parcel},
+    store::{CatchUp, Knowledge, Lacking, Parcel},
 };
 
-use super::Meeting;
+use super::{Meeting, Wanted};
 
 /// A batch of this store, with the content hash of each version in it.
 #[derive(Debug)]
@@ -78,6 +78,12 @@ pub enum Effect {
     Page(u64, Option<Box<CatchUp>>),
     /// The same for a page.
     Take(Arc<Incoming>, Vec<ExtentId>),
+    /// A page of the content of a version that the other side lacks. Answer: [`Input::Supply`].
+    Supply(Lack),
+    /// The version behind this one whose content is lacking here. Answer: [`Input::Lacking`].
+    Lacking(Option<Lacking>),
+    /// Check a page of the content of a version and take it in, without these extents. Answer: [`Input::Supplied`].
+    TakeSupply(Arc<Incoming>, Vec<ExtentId>, Box<Wanted>),
     /// An extent that a batch of this store names, for this request. Answer: [`Input::Extent`].
     Fetch(u32, Arc<Offered>, ExtentId),
     /// Something waits for a commit. Answer: [`Input::Durable`], when there was one, whoever asked for it.
@@ -121,6 +127,12 @@ pub enum Input {
     Page(u64, Box<CatchUp>, Option<Offered>),
     /// Answers [`Effect::Ask`]: those that are held.
     Asked(Origin, Vec<Origin>),
+    /// Answers [`Effect::Supply`]: the number of the request, and the page, if it can be had.
+    Supply(u64, Option<Offered>),
+    /// Answers [`Effect::Lacking`].
+    Lacking(Option<Box<Wanted>>),
+    /// Answers [`Effect::TakeSupply`]: what became of it, where the version goes on, and whether it is here now.
+    Supplied(Origin, Taken, Option<Box<Wanted>>, bool),
     /// Answers [`Effect::Look`].
     Lacks(Origin, Vec<ExtentId>),
     /// Answers [`Effect::Keep`].

@@ -157,10 +157,10 @@ impl Outbox {
             Message::Ranges(parcel.origin, content.version, page)
         } else {
             batch.begun = true;
-            if parcel.origin.is_page() {
-                Message::Told(facts(offered))
-            } else {
-                Message::Facts(facts(offered))
+            match (parcel.origin.supplies(), parcel.origin.is_page()) {
+                (Some(_), _) => Message::Supply(facts(offered)),
+                (None, true) => Message::Told(facts(offered)),
+                (None, false) => Message::Facts(facts(offered)),
             }
         };
         while let Some(content) = parcel.contents.get(batch.at.0)

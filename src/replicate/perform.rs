@@ -3,17 +3,17 @@
 use crate::{
     base::{
         Error, FsError, Lsn, ObjectId, Result, VersionId,
-        limits::{PEER_READ_BATCHES, PEER_TOLD_BYTES},
+        limits::{PEER_RANGES, PEER_READ_BATCHES, PEER_TOLD_BYTES},
     },
     format::{
         Origin, code,
-        facts::{ExtentId, Fact, Range, Source},
-        wire::{Page, Reason},
+        facts::{Changes, ExtentId, Fact, Range, Source},
+        wire::{Lack, Page, Reason, Supplied},
     },
-    store::{CatchUp, Knowledge, Parcel, Store, ToldPage},
+    store::{CatchUp, Knowledge, Lacking, Onward, Parcel, Store, Supply, ToldPage},
 };
 
-use super::{Effect, Fetched, Incoming, Input, Offered, Session, Taken};
+use super::{Effect, Fetched, Incoming, Input, Offered, Session, Taken, Wanted};
 
 /// Carries out what a session asks of the store, and hands it the answer; what is not for the store comes back. Takes as long as
 /// reading, hashing and writing take.
@@ -55,6 +55,9 @@ pub fn answer(store: &Store, theirs: &Knowledge, effect: Effect) -> std::result:
         Effect::Take(incoming, gone) => {
             take(store, &incoming, &gone).map(|t| Input::Imported(incoming.parcel.origin, t))
         }
+        Effect::Supply(lack) => supply(store, &lack),
+        Effect::Lacking(after) => lacking_behind(store, after.as_ref()),
+        Effect::TakeSupply(incoming, gone, wanted) => take_supply(store, &incoming, &gone, wanted),
         Effect::Page(number, from) => page(store, theirs, number, from),
         Effect::Fetch(request, offered, id) => {
             let read = store.extent_as_stored(&offered.parcel, &id);
@@ -171,6 +174,67 @@ fn take(store: &Store, incoming: &Incoming, gone: &[ExtentId]) -> Result<Taken> 
         store.take_told(&told, &mut |id| Err(lacking(id, gone))).map(Taken::Here)
     });
     taken(done)
+}
+
+/// A page of the content of a version, as a batch.
+fn supply(store: &Store, lack: &Lack) -> Result<Input> {
+    let page = match store.supply(lack.version, &lack.bases, Onward::of(lack.from)) {
+        Ok(Some(page)) if page.ranges.len() <= PEER_RANGES => page,
+        Ok(_) | Err(Error::Damaged(_)) => return Ok(Input::Supply(lack.number, None)),
+        Err(e) => return Err(e),
+    };
+    let Supply { version, stamp, maker, base, ranges, next, sources } = page;
+    let content = Changes { object: version.object, version: version.id, base, ranges };
+    let facts = code::encode(&Supplied { version, stamp, maker, next: next.map(Onward::parts) });
+    let origin = Origin::supply(store.id(), lack.number);
+    let parcel = Parcel { origin, stamp: 0, object: content.object, facts, contents: vec![content], sources };
+    Ok(Input::Supply(lack.number, Some(Offered { parcel, hashes: Vec::new() })))
+}
+
+fn lacking_behind(store: &Store, after: Option<&Lacking>) -> Result<Input> {
+    let Some(lacking) = store.lacking(after, 1)?.pop() else { return Ok(Input::Lacking(None)) };
+    let taken = store.begin_supply(&lacking)?;
+    Ok(Input::Lacking(Some(Box::new((lacking, taken)))))
+}
+
+fn take_supply(
+    store: &Store,
+    incoming: &Incoming,
+    gone: &[ExtentId],
+    mut wanted: Box<Wanted>,
+) -> Result<Input> {
+    let parcel = &incoming.parcel;
+    let refused = Ok(Input::Supplied(parcel.origin, Taken::Failed(Reason::Refused), None, false));
+    let (Ok(said), [content]) = (code::decode::<Supplied>(&parcel.facts), &parcel.contents[..]) else {
+        return refused;
+    };
+    if (content.version, content.object) != (said.version.id, said.version.object) {
+        return refused;
+    }
+    let page = Supply {
+        version: said.version,
+        stamp: said.stamp,
+        maker: said.maker,
+        base: content.base,
+        ranges: content.ranges.clone(),
+        next: said.next.map(Onward::of),
+        sources: Default::default(),
+    };
+    let before = wanted.clone();
+    let (what, taken) = &mut *wanted;
+    let done = store.take_supply_page(what, taken, page, &mut |_, id| Err(lacking(id, gone)));
+    Ok(match done {
+        Ok(None) => Input::Supplied(parcel.origin, Taken::Here(store.last_lsn()), Some(wanted), false),
+        Ok(Some(here)) => Input::Supplied(parcel.origin, Taken::Here(store.last_lsn()), None, here),
+        // An extent that was here went again.
+        Err(Error::Fs(FsError::Stale | FsError::Busy)) => {
+            Input::Supplied(parcel.origin, Taken::Lacking, Some(before), false)
+        }
+        Err(e) => match outcome::<()>(Err(e))? {
+            Err(reason) => Input::Supplied(parcel.origin, Taken::Failed(reason), None, false),
+            Ok(()) => Input::Supplied(parcel.origin, Taken::Failed(Reason::Refused), None, false),
+        },
+    })
 }
 
 /// Of an extent that is not here: it went again, or can't be had.

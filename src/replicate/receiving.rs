@@ -18,12 +18,14 @@ use crate::{
     format::{
         Codec, Origin, code,
         facts::{Changes, ExtentId, Fact, ObjectKind, Range, Source},
-        wire::{Bye, ExtentHead, Facts, Message, Page, Reason, Stretch, Want},
+        wire::{Bye, ExtentHead, Facts, Message, Page, Reason, Stretch, Supplied, Want},
     },
     store::Parcel,
 };
 
-use super::{Arrived, Effect, Incoming, Notice, Taken, outbox::Outbox, sending::cost};
+use super::{
+    Arrived, Effect, Incoming, Notice, Taken, Wanted, outbox::Outbox, sending::cost, supply::Supplies,
+};
 
 /// A batch from its first message to its acknowledgement.
 struct Batch {
@@ -104,6 +106,9 @@ pub(super) struct Receiving {
     unsynced: BTreeMap<Lsn, Vec<Origin>>,
     durable: Lsn,
     committing: bool,
+    pub(super) supplies: Supplies,
+    /// What the page of content is of that is on its way.
+    wanted: Option<Box<Wanted>>,
 }
 
 /// What a message of the other side leads to.
@@ -112,7 +117,7 @@ pub(super) type Answer = Result<(), Bye>;
 impl Receiving {
     /// Is nothing under way?
     pub(super) fn is_idle(&self) -> bool {
-        self.batches.is_empty()
+        self.batches.is_empty() && (!self.granted || self.supplies.is_idle())
     }
 
     /// A batch begins.
@@ -127,12 +132,44 @@ impl Receiving {
 
     /// A page of the other store's index begins. Pages are taken in one after the other.
     pub(super) fn told(&mut self, f: Facts, out: &mut Outbox, effects: &mut VecDeque<Effect>) -> Answer {
-        if !f.origin.is_page() {
+        if !f.origin.is_page() || f.origin.supplies().is_some() {
             return Err(Bye::Protocol);
         }
         let decoded = code::decode_within::<PEER_FACTS_DECODED_BYTES, Page>(&f.facts);
         let refused = decoded.is_err().then_some(Reason::Refused);
         self.begins(f, refused, &[], out, effects)
+    }
+
+    /// A page of the content of a version that was asked for begins.
+    pub(super) fn supply(&mut self, f: Facts, out: &mut Outbox, effects: &mut VecDeque<Effect>) -> Answer {
+        let origin = f.origin;
+        let wanted = origin.supplies().and_then(|n| self.supplies.comes(n)).ok_or(Bye::Protocol)?;
+        let decoded = code::decode_within::<PEER_FACTS_DECODED_BYTES, Supplied>(&f.facts);
+        let refused = decoded.is_err().then_some(Reason::Refused);
+        self.wanted = Some(wanted);
+        self.begins(f, refused, &[], out, effects)
+    }
+
+    /// The content of a version that was asked for can't be had.
+    pub(super) fn no_supply(&mut self, number: u64) -> Answer {
+        if self.supplies.none(number) { Ok(()) } else { Err(Bye::Protocol) }
+    }
+
+    /// What became of a page of the content of a version. Says whether something is here.
+    pub(super) fn supplied(
+        &mut self,
+        origin: Origin,
+        taken: &Taken,
+        (more, here): (Option<Box<Wanted>>, bool),
+        out: &mut Outbox,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        if let Taken::Lacking = taken {
+            self.wanted = more;
+        } else if let Taken::Here(_) = taken {
+            self.supplies.taken(more, here, out);
+        }
+        self.imported(origin, taken, out, effects);
     }
 
     fn begins(
@@ -168,7 +205,10 @@ impl Receiving {
         let (mut after, doubts) = self.builds_on(origin, number, &objects);
         if origin.is_page() {
             let taken = |b: &Batch| matches!(b.state, State::Here);
-            after.extend(self.batches.iter().filter(|(o, b)| o.is_page() && !taken(b)).map(|(o, _)| *o));
+            let of_index = |o: &Origin| o.is_page() && o.supplies().is_none();
+            if of_index(&origin) {
+                after.extend(self.batches.iter().filter(|(o, b)| of_index(o) && !taken(b)).map(|(o, _)| *o));
+            }
         }
         let (state, gone) = (arriving(f), Vec::new());
         let too_many = self.named + objects.len() > PEER_OBJECTS;
@@ -334,7 +374,14 @@ impl Receiving {
     }
 
     /// Asks for as much as may be under way: first what is complete soonest, and always with room for one more version.
-    pub(super) fn advance(&mut self, out: &mut Outbox, effects: &mut VecDeque<Effect>) {
+    pub(super) fn advance(&mut self, now: u64, out: &mut Outbox, effects: &mut VecDeque<Effect>) {
+        // Once everything else is here.
+        if self.granted
+            && self.batches.is_empty()
+            && let Some(after) = self.supplies.looks(now)
+        {
+            effects.push_back(Effect::Lacking(after));
+        }
         while self.requests.len() < PEER_REQUESTS {
             let spare = self.requests.len() < PEER_REQUESTS - PEER_REQUESTS_SPARE;
             let next = self.batches.iter_mut().filter_map(|(origin, batch)| match &mut batch.state {
@@ -473,7 +520,10 @@ impl Receiving {
         {
             let incoming = Arc::clone(incoming);
             batch.state = State::Importing(Arc::clone(&incoming));
-            effects.push_back(if origin.is_page() {
+            let supply = origin.supplies().and_then(|_| self.wanted.take());
+            effects.push_back(if let Some(wanted) = supply {
+                Effect::TakeSupply(incoming, batch.gone.clone(), wanted)
+            } else if origin.is_page() {
                 Effect::Take(incoming, batch.gone.clone())
             } else {
                 Effect::Import(incoming, batch.gone.clone())
@@ -503,6 +553,9 @@ impl Receiving {
                 false
             }
             Taken::Here(lsn) => {
+                if origin.supplies().is_none() && (origin.is_page() || !batch.gone.is_empty()) {
+                    self.supplies.soon();
+                }
                 batch.state = State::Here;
                 let objects = std::mem::take(&mut batch.objects);
                 self.unname(origin, &objects);
@@ -602,6 +655,10 @@ impl Receiving {
                         self.publish(holder, effects);
                     }
                 }
+            }
+            if origin.supplies().is_some() {
+                self.wanted = None;
+                self.supplies.taken(None, false, out);
             }
             out.say(&Message::Failed(origin, reason));
             effects.push_back(Effect::Tell(Notice::NotTaken(origin, reason)));

@@ -17,7 +17,7 @@ use crate::{
     format::{
         Origin, code,
         facts::{ExtentId, Source},
-        wire::{Bye, ExtentHead, Message, Page, Reason, Stretch, Want},
+        wire::{BASES, Bye, ExtentHead, Lack, Message, Page, Reason, Stretch, Want},
     },
     store::{CatchUp, Knowledge, Parcel},
 };
@@ -78,6 +78,18 @@ pub(super) struct Sending {
     told_all: bool,
     /// Something was gone from the log where it was to be read: what this store holds is compared once more.
     gap: bool,
+    supply: Supply,
+}
+
+/// The other side lacks the content of a version.
+#[derive(Default)]
+enum Supply {
+    #[default]
+    None,
+    /// A page is being read.
+    Asked,
+    /// It waits for room in the window.
+    Ready(Arc<Offered>),
 }
 
 /// The index is told, page after page.
@@ -129,6 +141,7 @@ impl Sending {
             pages: 0,
             told_all: false,
             gap: false,
+            supply: Supply::None,
         }
     }
 
@@ -251,6 +264,9 @@ impl Sending {
         now: u64,
         effects: &mut VecDeque<Effect>,
     ) {
+        if origin.supplies().is_some() {
+            return;
+        }
         // One of an earlier telling, which failed, says nothing of this one.
         let Some(t) = self.telling.as_mut().filter(|t| origin.seq > t.after) else { return };
         t.under_way -= 1;
@@ -272,14 +288,61 @@ impl Sending {
         }
     }
 
+    /// The other side asks for the content of a version.
+    pub(super) fn lack(
+        &mut self,
+        lack: Lack,
+        may_read: bool,
+        out: &mut Outbox,
+        effects: &mut VecDeque<Effect>,
+    ) -> Result<(), Bye> {
+        if !matches!(self.supply, Supply::None) || lack.bases.len() > BASES {
+            return Err(Bye::Protocol);
+        }
+        if may_read && self.granted {
+            self.supply = Supply::Asked;
+            effects.push_back(Effect::Supply(lack));
+        } else {
+            out.say(&Message::NoSupply(lack.number));
+        }
+        Ok(())
+    }
+
+    /// It was read.
+    pub(super) fn supplied(&mut self, number: u64, page: Option<Offered>, out: &mut Outbox) {
+        match page {
+            Some(page) => self.supply = Supply::Ready(Arc::new(page)),
+            None => {
+                self.supply = Supply::None;
+                out.say(&Message::NoSupply(number));
+            }
+        }
+    }
+
+    fn send_page(&mut self, page: Arc<Offered>, out: &mut Outbox) {
+        self.window += cost_of(&page.parcel);
+        self.flying.insert(page.parcel.origin, Arc::clone(&page));
+        out.batch(page);
+    }
+
+    fn fits(&self, page: &Offered) -> bool {
+        self.window + cost_of(&page.parcel) <= PEER_WINDOW_BYTES && self.flying.len() < PEER_WINDOW_BATCHES
+    }
+
     fn fill_window(&mut self, out: &mut Outbox) {
-        if let Some(t) = &mut self.telling
-            && let Some(page) = t.ready.take_if(|p| self.window + cost_of(&p.parcel) <= PEER_WINDOW_BYTES)
+        if let Supply::Ready(page) = &self.supply
+            && self.fits(page)
         {
-            t.under_way += 1;
-            self.window += cost_of(&page.parcel);
-            self.flying.insert(page.parcel.origin, Arc::clone(&page));
-            out.batch(page);
+            let page = Arc::clone(page);
+            self.supply = Supply::None;
+            self.send_page(page, out);
+        }
+        let ready = self.telling.as_ref().and_then(|t| t.ready.clone());
+        if let Some(page) = ready.filter(|page| self.fits(page))
+            && let Some(t) = &mut self.telling
+        {
+            (t.ready, t.under_way) = (None, t.under_way + 1);
+            self.send_page(page, out);
         }
         while let Some(offered) = self.ready.front() {
             let cost = cost_of(&offered.parcel);

@@ -89,7 +89,7 @@ pub use differences::Onward;
 pub use exchange::{Parcel, Sources, Supply};
 pub use import::Fetch;
 pub use knowledge::Knowledge;
-pub use lacking::{Lacking, Supplier};
+pub use lacking::{Lacking, Supplier, Supplying};
 pub use lineage::{Gone, History, Past, Paused};
 pub use locks::{LockMode, Protection};
 pub use missing::Missing;

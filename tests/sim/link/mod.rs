@@ -304,7 +304,7 @@ impl Net {
             55 if healthy => self.fail_disk(i),
             56 if healthy => self.fill_disk(i),
             57 if self.full[i] => self.empty_disk(i),
-            57 if healthy && self.world.seed >= CLEANING => self.world.clean(i),
+            57 | 69 if healthy && self.world.seed >= CLEANING => self.world.clean(i),
             58..66 => {
                 let (a, b) = PAIRS[i];
                 if !self.failing[a] && !self.failing[b] {
@@ -413,6 +413,9 @@ impl Net {
             let held: Vec<_> = (0..3).map(|h| self.world.store(h).knowledge().unwrap()).collect();
             let idle = self.links.iter().all(|l| l.link.sides.iter().flatten().all(|s| s.session.is_idle()));
             if idle && held[0] == held[1] && held[1] == held[2] {
+                while !self.links.is_empty() {
+                    self.drop_link(0);
+                }
                 return;
             }
             self.world.truth.fetch_add(9_000_000_000, Relaxed);
