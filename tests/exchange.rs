@@ -11,11 +11,11 @@ use std::{
 };
 
 use segfs::{
-    base::{Incarnation, Ino, Lsn, SystemClock, SystemRandom},
+    base::{Error, Incarnation, Ino, Lsn, SystemClock, SystemRandom, limits},
     disk::{Engine, RealDisk},
     format::{
         code,
-        facts::{Fact, Owner, Version},
+        facts::{Fact, Lineage, Owner, Version},
     },
     index::{Change, Index, IndexStats, MemoryIndex, Order, Value},
     log::Next,
@@ -482,6 +482,76 @@ fn one_id_stands_for_one_version() {
     // And the ids are there again after replay.
     let c = Store::open(&d.path().join("c"), options()).unwrap();
     refused(&c, &another);
+}
+
+#[test]
+fn no_number_of_a_version_uses_the_numbers_up() {
+    let (d, a, b) = two();
+    let c = new(d.path(), "c");
+    let _ = file(&a, Ino::FIRST, "f", b"first");
+    let sent = parcels(&a, &b);
+    let (made, rest): (Vec<_>, Vec<_>) = sent.into_iter().partition(|p| version_in(p).is_some());
+    let highest = version_in(&made[0]).unwrap().created_ns / limits::VERSION_NS;
+    let numbered = |n: u64| {
+        forged(&made[0], |f| {
+            if let Fact::Version(v) = f {
+                v.vector.raise(made[0].origin.store, made[0].origin.incarnation, n);
+            }
+        })
+    };
+    for s in [&b, &c] {
+        take(&a, s, &rest);
+        for lie in [limits::COUNTER - 1, highest + 1] {
+            let p = numbered(lie);
+            let said = s.import(&p, &mut |id| a.extent_bytes(&p, id));
+            assert!(matches!(said, Err(Error::BadRequest(_))), "number {lie}: {said:?}");
+        }
+        take(&a, s, &[numbered(highest)]);
+    }
+    // Who goes on from the highest that is taken makes versions that others take.
+    let f = b.view().lookup(Ino::FIRST, b"f").unwrap().ino;
+    for n in 0..100_u64 {
+        b.write(f, 0, &n.to_be_bytes()).unwrap();
+        b.commit_version(f).unwrap();
+    }
+    take(&b, &c, &parcels(&b, &c));
+    let mut out = [0; 8];
+    c.view().read(c.view().lookup(Ino::FIRST, b"f").unwrap().ino, 0, &mut out).unwrap();
+    assert_eq!(out, 99_u64.to_be_bytes());
+}
+
+#[test]
+fn no_number_in_the_history_of_a_name_uses_the_numbers_up() {
+    let (d, a, b) = two();
+    let c = new(d.path(), "c");
+    let _ = file(&a, Ino::FIRST, "f", b"first");
+    let before = Lineage {
+        object: segfs::base::ObjectId::new(7),
+        version: None,
+        versions: limits::COUNTER - 1,
+        earlier: None,
+    };
+    let lie = |p: &Parcel| {
+        let forged = forged(p, |f| {
+            if let Fact::Link(l) = f {
+                l.continues = Some(before);
+            }
+        });
+        Parcel { contents: p.contents.clone(), ..forged }
+    };
+    for s in [&b, &c] {
+        take(&a, s, &parcels(&a, s).iter().map(lie).collect::<Vec<_>>());
+    }
+    // What is said of the name from then on, others take, and the object's own versions are there under it.
+    b.unlink(Ino::FIRST, b"f").unwrap();
+    let _ = file(&b, Ino::FIRST, "f", b"second");
+    take(&b, &c, &parcels(&b, &c));
+    let numbers = |s: &Store| -> Vec<u64> {
+        let mut history = s.view().history(Ino::FIRST, b"f").unwrap().unwrap();
+        history.from(1, 10).unwrap().iter().map(|v| v.ordinal).collect()
+    };
+    assert_eq!(numbers(&b), numbers(&c));
+    assert_eq!(numbers(&b), [1, 2]);
 }
 
 #[test]

@@ -51,6 +51,10 @@ pub const AHEAD_NS: u64 = 24 * 3600 * 1_000_000_000;
 pub const VERSION_LINKS: usize = 64;
 /// Counters of a version vector, and inode numbers, stay below this: what is higher is a lie.
 pub const COUNTER: u64 = 1 << 48;
+/// Nanoseconds since 1970, at the creation of a version, for each version that its object can have had by then: a version whose
+/// number is higher is a lie. The limit grows with time, so that whoever goes on from the highest number taken still
+/// has numbers that others take.
+pub const VERSION_NS: u64 = 1 << 14;
 /// A store that was not heard of for so long counts as absent for too long, in nanoseconds: 90 days.
 pub const ABSENT_NS: u64 = 90 * 24 * 3600 * 1_000_000_000;
 /// Steps from a directory up to the root; more are a cycle.

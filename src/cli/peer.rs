@@ -18,11 +18,15 @@ use super::{
 #[derive(Subcommand)]
 pub enum PeerCommand {
     /// Print the name of this store's key, to read out or copy.
+    #[command(after_help = "Examples:\n  segfs peer id\n  segfs peer id --store /srv/store --json")]
     Id {
         #[command(flatten)]
         store: Named,
     },
     /// Print a code with which another store can join, once, within 15 minutes.
+    #[command(
+        after_help = "Examples:\n  segfs peer invite --grant /:two-way\n  segfs peer invite --grant /:receive --store /srv/store"
+    )]
     Invite {
         /// What the joiner may do here: /:two-way, /:send (its changes are taken in) or /:receive.
         #[arg(long, value_name = "PATH:ACCESS")]
@@ -31,6 +35,9 @@ pub enum PeerCommand {
         store: Named,
     },
     /// Join the store that made a code: both trust each other's key from then on.
+    #[command(
+        after_help = "Examples:\n  segfs peer join host-a:7420 CODE --grant /:two-way\n  segfs peer join host-a:7420 CODE --grant /:send --as office"
+    )]
     Join {
         /// Where it listens: HOST:PORT.
         address: String,
@@ -46,11 +53,13 @@ pub enum PeerCommand {
         store: Named,
     },
     /// List the peers.
+    #[command(after_help = "Examples:\n  segfs peer list\n  segfs peer list --json --store /srv/store")]
     List {
         #[command(flatten)]
         store: Named,
     },
     /// Trust a peer no more; its connection ends.
+    #[command(after_help = "Examples:\n  segfs peer rm office\n  segfs peer rm office --store /srv/store")]
     Rm {
         /// As `segfs peer list` names it.
         name: String,

@@ -16,6 +16,9 @@ use super::{
 #[derive(Subcommand)]
 pub enum ReplicateCommand {
     /// Add a rule: the whole store goes to a peer, and what changes there comes here.
+    #[command(
+        after_help = "Examples:\n  segfs replicate add all --to peer:office --two-way\n  segfs replicate add all --to peer:office --two-way --store /srv/store"
+    )]
     Add {
         /// How the rule is to be called.
         name: String,
@@ -32,11 +35,15 @@ pub enum ReplicateCommand {
         store: Named,
     },
     /// List the rules.
+    #[command(after_help = "Examples:\n  segfs replicate list\n  segfs replicate list --json")]
     List {
         #[command(flatten)]
         store: Named,
     },
     /// Remove a rule. What has crossed stays on both sides.
+    #[command(
+        after_help = "Examples:\n  segfs replicate rm all\n  segfs replicate rm all --store /srv/store"
+    )]
     Rm {
         /// The rule.
         name: String,
@@ -44,6 +51,9 @@ pub enum ReplicateCommand {
         store: Named,
     },
     /// Have a rule wait.
+    #[command(
+        after_help = "Examples:\n  segfs replicate pause all\n  segfs replicate pause all --store /srv/store"
+    )]
     Pause {
         /// The rule.
         name: String,
@@ -51,6 +61,9 @@ pub enum ReplicateCommand {
         store: Named,
     },
     /// Have it go on.
+    #[command(
+        after_help = "Examples:\n  segfs replicate resume all\n  segfs replicate resume all --store /srv/store"
+    )]
     Resume {
         /// The rule.
         name: String,
@@ -58,6 +71,7 @@ pub enum ReplicateCommand {
         store: Named,
     },
     /// Show how far each rule is behind, and what would be lost if this host died now.
+    #[command(after_help = "Examples:\n  segfs replicate status --watch\n  segfs replicate status --json")]
     Status {
         /// Show it again each second.
         #[arg(long)]

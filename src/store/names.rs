@@ -7,7 +7,7 @@ use std::cmp::{Ordering, Reverse};
 
 use crate::{
     base::{
-        Ino, LinkId, ObjectId, Result, VersionId,
+        Ino, LinkId, ObjectId, Result, VersionId, limits,
         planted::{Bug, planted},
     },
     format::{
@@ -255,9 +255,12 @@ impl Apply<'_, '_> {
             return Ok(continues); // An object without versions adds nothing.
         }
         let version = self.best_head(child, &row.content.heads)?.map(|(_, id)| id);
-        let earlier = continues.map(|c| Earlier { versions: c.versions, lineage: c.id() });
-        let before = earlier.map_or(0, |e| e.versions);
-        let versions = before.saturating_add(row.content.ordinal);
+        // Where somebody claims so many that others would refuse what follows, the object's own begin the history anew.
+        let number = |before: u64| before.saturating_add(row.content.ordinal);
+        let earlier = continues
+            .filter(|c| number(c.versions) < limits::COUNTER)
+            .map(|c| Earlier { versions: c.versions, lineage: c.id() });
+        let versions = number(earlier.map_or(0, |e| e.versions));
         Ok(Lineage { object: row.object, version, versions, earlier })
     }
 

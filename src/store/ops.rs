@@ -531,9 +531,11 @@ impl Store {
         };
         let mut vector = head.as_ref().map(|h| h.vector.clone()).unwrap_or_default();
         // Higher than every number of a version that is here: see `VersionVector::number`.
-        vector.raise(self.id, self.log.incarnation(), row.content.ordinal + 1);
+        let number = row.content.ordinal + 1;
+        vector.raise(self.id, self.log.incarnation(), number);
         let newest = if planted(Bug::VersionTimeNotMonotonic) { 0 } else { row.content.newest_ns };
-        let created_ns = self.clock.wall_ns().max(newest + 1);
+        // Late enough for its number, which other stores hold against its time.
+        let created_ns = self.clock.wall_ns().max(newest + 1).max(number.saturating_mul(limits::VERSION_NS));
         let first = row.attributes.link.as_ref().is_some_and(|l| l.placed.is_some());
         let flags = if first { flags } else { flags | version_flags::NOT_FIRST_LINK };
         let links = op.further_links(ino, row.attributes.further)?;

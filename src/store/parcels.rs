@@ -90,7 +90,9 @@ fn wrong_version(v: &Version, latest: u64) -> Option<&'static str> {
     if v.created_ns > latest || v.changed_ns > latest {
         return Some("a version made more than a day ahead; is that host's clock right?");
     }
-    let counters = v.vector.iter().any(|(_, _, n)| n >= limits::COUNTER) || !v.vector.is_sorted();
+    let counters = v.vector.iter().any(|(_, _, n)| n >= limits::COUNTER)
+        || v.vector.number() > v.created_ns / limits::VERSION_NS
+        || !v.vector.is_sorted();
     let bad = v.size > limits::FILE_BYTES
         || v.mode > 0o7777
         || v.modified.nanos >= 1_000_000_000
