@@ -186,6 +186,8 @@ pub struct Store {
     base: Mutex<Option<base::Base>>,
     /// Up to where every two-way member has acknowledged the log.
     acknowledged: Mutex<Lsn>,
+    /// From where on peers have not had the log yet.
+    needed: Mutex<Option<Lsn>>,
     /// When it was made, ns since 1970.
     created_ns: u64,
     /// What the clock by which things expire goes by.

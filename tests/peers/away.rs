@@ -26,6 +26,10 @@ fn events(m: &Mounted) -> String {
 #[test]
 fn what_the_cleaner_took_from_the_log_comes_from_the_index() {
     let a = Mounted::with(&["--listen", "127.0.0.1:0"]);
+    let config = a.store().join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("for_peers = \"1G\"", "for_peers = \"0\"")).unwrap();
+    fine(&segfs(&["retain", "reload", a.dir().to_str().unwrap()]));
     let mut b = Mounted::new();
     fs::write(a.path("before"), "1").unwrap();
     pair(&a, &b);

@@ -4,3 +4,4 @@
 mod away;
 mod hubs;
 mod mounts;
+mod net;

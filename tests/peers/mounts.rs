@@ -47,14 +47,19 @@ pub(super) fn pair(a: &Mounted, b: &Mounted) -> (String, String) {
 
 /// Everything of a tree: paths, kinds, modes, contents.
 fn tree(dir: &Path) -> Vec<(String, u32, Vec<u8>)> {
+    try_tree(dir).unwrap()
+}
+
+fn try_tree(dir: &Path) -> io::Result<Vec<(String, u32, Vec<u8>)>> {
     use std::os::unix::fs::MetadataExt as _;
     let mut all = Vec::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(at) = todo.pop() {
-        for e in fs::read_dir(&at).unwrap().map(Result::unwrap) {
-            let (path, meta) = (e.path(), e.metadata().unwrap());
+        for e in fs::read_dir(&at)? {
+            let e = e?;
+            let (path, meta) = (e.path(), e.metadata()?);
             let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
-            let bytes = if meta.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+            let bytes = if meta.is_file() { fs::read(&path)? } else { Vec::new() };
             if meta.is_dir() {
                 todo.push(path);
             }
@@ -62,7 +67,7 @@ fn tree(dir: &Path) -> Vec<(String, u32, Vec<u8>)> {
         }
     }
     all.sort();
-    all
+    Ok(all)
 }
 
 /// Ids and creation times of all versions of the files in a tree, by path.
@@ -81,6 +86,43 @@ fn versions(m: &Mounted) -> Vec<(String, String, u64)> {
     }
     all.sort();
     all
+}
+
+/// Everything of a mount, if nothing changed while it was looked at: the tree, and ids and creation times of all versions.
+type Look = (Vec<(String, u32, Vec<u8>)>, Vec<(String, String, u64)>);
+
+fn look(m: &Mounted) -> Option<Look> {
+    let before = try_tree(&m.dir()).ok()?;
+    let mut all = Vec::new();
+    for (name, mode, _) in &before {
+        if mode & 0o170_000 == 0o100_000 {
+            let done = segfs(&["--json", "log", m.path(name).to_str().unwrap()]);
+            let told: Value = serde_json::from_slice(&done.stdout).ok()?;
+            for v in told["versions"].as_array()? {
+                all.push((name.clone(), v["id"].as_str()?.to_owned(), v["creation_time_ns"].as_u64()?));
+            }
+        }
+    }
+    all.sort();
+    Some((before, all))
+}
+
+/// Waits until two mounts show the same, and stay so: trees, and ids and creation times of all versions.
+#[track_caller]
+pub(super) fn agree_both(a: &Mounted, b: &Mounted) {
+    let same = || {
+        let trees = [a, b].map(|m| try_tree(&m.dir()).ok());
+        trees[0].is_some() && trees[0] == trees[1] && {
+            let looks = [a, b].map(look);
+            looks[0].is_some() && looks[0] == looks[1]
+        }
+    };
+    within(60, "the same on both", || {
+        same() && {
+            std::thread::sleep(Duration::from_millis(300));
+            same()
+        }
+    });
 }
 
 /// Waits until nothing is under way, and compares everything.
