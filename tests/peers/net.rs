@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::mounts::{agree_both, json, within};
-use crate::mount::{Mounted, SEGFS, is_root};
+use crate::mount::{Mounted, SEGFS, full::SmallDisk, is_root};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -218,4 +218,43 @@ fn three_hosts_in_a_chain_and_then_a_ring_agree() {
     busy_all(&[a, b, c], 3, 30);
     agree_both(&a.m, &b.m);
     agree_both(&b.m, &c.m);
+}
+
+#[test]
+fn a_host_whose_disk_is_full_catches_up_when_there_is_room() {
+    if !is_root() {
+        return eprintln!("skipped: only root makes network namespaces");
+    }
+    let disk = SmallDisk::new(256);
+    let ballast = disk.dir.join("ballast");
+    let mut a = Host::new();
+    let mut b = Host::with_store(tempfile::tempdir().unwrap(), disk.dir.join("store"));
+    cable(1, &a, &b);
+    a.mount(Some("10.1.0.1:7420"));
+    b.mount(None);
+    pair(&a, &b, "10.1.0.1:7420", "a");
+    fs::write(a.path("first"), "1").unwrap();
+    agree_both(&a.m, &b.m);
+    fs::write(&ballast, vec![7; 100 << 20]).unwrap();
+    // More than fits there.
+    for n in 0..150_u64 {
+        let mut x = n << 32 | 1;
+        let content: Vec<u8> = std::iter::repeat_with(|| {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (x >> 33) as u8
+        })
+        .take(1 << 20)
+        .collect();
+        fs::write(a.path(&format!("large{n}")), content).unwrap();
+    }
+    within(60, "it says that there is no room", || {
+        let told = json(&a.run(&["peer", "list"]));
+        told["peers"][0]["last_error"].as_str().is_some_and(|e| e.contains("NoSpace"))
+    });
+    // What is there is served, and the side with room goes on.
+    assert_eq!(fs::read(b.path("first")).unwrap(), b"1");
+    fs::write(a.path("meanwhile"), "2").unwrap();
+    fs::remove_file(&ballast).unwrap();
+    agree_both(&a.m, &b.m);
+    assert_eq!(fs::read(b.path("meanwhile")).unwrap(), b"2");
 }
