@@ -253,9 +253,15 @@ fn rewrites(set: u64, report: &mut Report) {
 fn overwrite(disk: u64, percent: u64, report: &mut Report) {
     let image = SmallDisk::new(disk);
     let store = image.store(Policy::Never, segment_bytes(disk));
+    // Reserve and ballast aside.
+    store.keep_space().expect("a round");
     let usable = store.space().expect("space").free_bytes;
     let bytes = usable * percent / 100 / MIB * MIB;
-    println!("4 KiB at random, {percent} % of {} MiB alive", usable / MIB);
+    println!(
+        "4 KiB at random, {percent} % of {} MiB that segments can take alive, {} % of the disk",
+        usable / MIB,
+        bytes * 100 / store.space().expect("space").total_bytes
+    );
     let pool = pool();
     let new = NewObject::file(0o644, Owner::default());
     let ino = store.create_object(Ino::FIRST, b"f", &new).expect("a file").1.ino;

@@ -108,6 +108,8 @@ bugs! {
     RetireBeforeBase,
     /// The cleaner takes an extent for dead that a draft shows.
     CleanerForgetsDrafts,
+    /// What is written again of an extent shows one byte too far on.
+    RepackedElsewhere,
     /// A removed version takes chunks with it that an older one needs.
     RemovalDropsTooMuch,
     /// A version is removed that a tagged moment shows.

@@ -5,6 +5,9 @@ use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value, value};
 use super::{ConfigError, parse::clean};
 use crate::store::{Making, Policy, words::duration_words};
 
+/// What says which changes there are.
+const HELP: &str = "segfs retain set --help";
+
 /// What a store without a file is held to, as a file that a change begins with.
 pub(super) const WITHOUT_FILE: &str = "[path.\"/\"]\nkeep = \"all\"\n";
 
@@ -27,7 +30,7 @@ pub enum Edit {
 /// The text with a change made in it.
 pub(super) fn apply(text: &str, edit: &Edit) -> Result<String, ConfigError> {
     let mut document: DocumentMut =
-        text.parse().map_err(|e: toml_edit::TomlError| ConfigError::Refused(e.message().to_owned()))?;
+        text.parse().map_err(|e: toml_edit::TomlError| ConfigError::Refused(e.message().to_owned(), HELP))?;
     match edit {
         Edit::Path { path, keep, versions } => {
             let path = path_of(path)?;
@@ -41,7 +44,8 @@ pub(super) fn apply(text: &str, edit: &Edit) -> Result<String, ConfigError> {
         }
         Edit::Clear(path) => {
             let path = path_of(path)?;
-            let missing = || ConfigError::Refused(format!("there is no rule for {path}"));
+            let missing =
+                || ConfigError::Missing(format!("there is no rule for {path}"), "segfs retain show");
             let all = document.get_mut("path").and_then(Item::as_table_like_mut).ok_or_else(missing)?;
             let name = written(all.iter().map(|(name, _)| name), &path).ok_or_else(missing)?;
             all.remove(&name);
@@ -51,7 +55,7 @@ pub(super) fn apply(text: &str, edit: &Edit) -> Result<String, ConfigError> {
 }
 
 fn path_of(path: &str) -> Result<String, ConfigError> {
-    let clean = clean(path).map_err(ConfigError::Refused)?;
+    let clean = clean(path).map_err(|why| ConfigError::Refused(why, HELP))?;
     Ok(String::from_utf8_lossy(&clean).into_owned())
 }
 
@@ -65,7 +69,7 @@ fn rule<'a>(
     document: &'a mut DocumentMut,
     path: &str,
 ) -> Result<&'a mut dyn toml_edit::TableLike, ConfigError> {
-    let table = || ConfigError::Refused("what the file says of \"path\" is no table".into());
+    let table = || ConfigError::Refused("what the file says of \"path\" is no table".into(), HELP);
     let all = document.entry("path").or_insert_with(|| {
         let mut table = Table::new();
         // Without a line of its own.
@@ -186,10 +190,9 @@ mod tests {
 
     #[test]
     fn a_change_that_makes_no_sense_is_refused() {
-        for edit in
-            [set("tmp", Some(Policy::All), None), Edit::Clear("/tmp".into()), set("/a/..", None, None)]
-        {
-            assert!(matches!(apply("", &edit), Err(ConfigError::Refused(_))), "{edit:?}");
+        for edit in [set("tmp", Some(Policy::All), None), set("/a/..", None, None)] {
+            assert!(matches!(apply("", &edit), Err(ConfigError::Refused(..))), "{edit:?}");
         }
+        assert!(matches!(apply("", &Edit::Clear("/tmp".into())), Err(ConfigError::Missing(..))));
     }
 }

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, io, path::Path};
 
 use crate::{
     base::Error,
-    console::{Failure, USAGE},
+    console::{Failure, NOT_FOUND, USAGE},
     disk::{Disk, Engine, RealDisk},
     store::{Making, Options, Policy, Settings},
 };
@@ -48,9 +48,12 @@ pub enum ConfigError {
     /// What the file says makes no sense.
     #[error("{0}")]
     Fault(#[from] Fault),
-    /// A change that can't be made; nothing was changed.
+    /// A change that can't be made; nothing was changed. Why, and which command helps.
     #[error("{0}")]
-    Refused(String),
+    Refused(String, &'static str),
+    /// A change of what is not there. What, and which command says what is.
+    #[error("{0}")]
+    Missing(String, &'static str),
     /// It can't be read or written.
     #[error("{what}: {source}")]
     Io {
@@ -72,7 +75,8 @@ impl ConfigError {
                 let next = format!("correct {file}; what it may say is in docs/CONFIG.md");
                 Failure::usage(what, format!("{file}, {fault}"), next)
             }
-            Self::Refused(why) => Failure::usage(what, why, "segfs retain set --help"),
+            Self::Refused(why, next) => Failure::usage(what, why, *next),
+            Self::Missing(why, next) => Failure::new(NOT_FOUND, what, why, *next),
             Self::Io { what: doing, source } => {
                 let code = match Error::io(*doing, io::Error::from(source.kind())) {
                     Error::NoSpace { .. } => crate::console::FAILED,
@@ -127,7 +131,8 @@ pub fn create(disk: &dyn Disk) -> Result<Settings, ConfigError> {
 /// Changes the file; says what it says then. Only the holder of the store's lock does that, one change at a time.
 ///
 /// # Errors
-/// A [`Fault`] of what is there, [`ConfigError::Refused`] for a change that makes no sense, or what the system says.
+/// A [`Fault`] of what is there, [`ConfigError::Refused`] for a change that makes no sense, [`ConfigError::Missing`] for one of what is not
+/// there, or what the system says.
 pub fn change(disk: &dyn Disk, change: &Edit) -> Result<Settings, ConfigError> {
     // Without a file everything is kept, and what is not said by this change stays so.
     let old = text(disk)?.unwrap_or_else(|| edit::WITHOUT_FILE.to_owned());
@@ -153,9 +158,9 @@ pub fn peering(disk: &dyn Disk) -> Result<Peering, ConfigError> {
 /// As of [`change`].
 pub fn change_peering(disk: &dyn Disk, change: &PeeringEdit) -> Result<Peering, ConfigError> {
     let old = text(disk)?.unwrap_or_else(|| edit::WITHOUT_FILE.to_owned());
-    parse::parse(&old)?;
+    peering::check(&parse::parse_all(&old)?.1, change)?;
     let new = peering::apply(&old, change)?;
-    let peering = parse::parse_all(&new).map_err(|fault| ConfigError::Refused(fault.what))?.1;
+    let peering = parse::parse_all(&new).map_err(|fault| ConfigError::Refused(fault.what, peering::HELP))?.1;
     replace(disk, &new)?;
     Ok(peering)
 }

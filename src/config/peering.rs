@@ -7,6 +7,9 @@ use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, value};
 use super::{ConfigError, Fault, parse::Reader};
 use crate::{base::KeyId, peers::Access};
 
+/// What says which changes there are.
+pub(super) const HELP: &str = "segfs replicate add --help";
+
 /// A peer whose key is pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinnedPeer {
@@ -146,10 +149,35 @@ impl Reader<'_> {
     }
 }
 
+/// Is the change one of what is there?
+pub(super) fn check(now: &Peering, edit: &PeeringEdit) -> Result<(), ConfigError> {
+    match edit {
+        PeeringEdit::Rule(_, rule) if !now.peers.contains_key(&rule.peer) => {
+            let why = format!("there is no peer called {}", rule.peer);
+            Err(ConfigError::Missing(why, "segfs peer list, or segfs peer join"))
+        }
+        PeeringEdit::Rule(name, rule) => {
+            let other = now.rules.iter().find(|(n, r)| *n != name && r.peer == rule.peer);
+            other.map_or(Ok(()), |(other, _)| {
+                let why = format!("the rule {other} goes to {} already", rule.peer);
+                Err(ConfigError::Refused(why, "segfs replicate list"))
+            })
+        }
+        PeeringEdit::RemovePeer(name) => {
+            let rule = now.rules.iter().find(|(_, r)| r.peer == *name);
+            rule.map_or(Ok(()), |(rule, _)| {
+                let why = format!("the rule {rule} goes to {name}");
+                Err(ConfigError::Refused(why, "segfs replicate rm RULE, then again"))
+            })
+        }
+        PeeringEdit::Peer(..) | PeeringEdit::RemoveRule(_) => Ok(()),
+    }
+}
+
 /// The text with a change made in it.
 pub(super) fn apply(text: &str, edit: &PeeringEdit) -> Result<String, ConfigError> {
     let mut document: DocumentMut =
-        text.parse().map_err(|e: toml_edit::TomlError| ConfigError::Refused(e.message().to_owned()))?;
+        text.parse().map_err(|e: toml_edit::TomlError| ConfigError::Refused(e.message().to_owned(), HELP))?;
     match edit {
         PeeringEdit::Peer(name, peer) => {
             let table = entry(&mut document, "peer", name)?;
@@ -172,8 +200,10 @@ pub(super) fn apply(text: &str, edit: &PeeringEdit) -> Result<String, ConfigErro
                 table.remove("paused");
             }
         }
-        PeeringEdit::RemovePeer(name) => remove(&mut document, "peer", name)?,
-        PeeringEdit::RemoveRule(name) => remove(&mut document, "replicate", name)?,
+        PeeringEdit::RemovePeer(name) => remove(&mut document, ("peer", "peer"), name, "segfs peer list")?,
+        PeeringEdit::RemoveRule(name) => {
+            remove(&mut document, ("replicate", "rule"), name, "segfs replicate list")?;
+        }
     }
     Ok(document.to_string())
 }
@@ -183,7 +213,7 @@ fn entry<'a>(
     kind: &str,
     name: &str,
 ) -> Result<&'a mut dyn TableLike, ConfigError> {
-    let table = || ConfigError::Refused(format!("what the file says of \"{kind}\" is no table"));
+    let table = || ConfigError::Refused(format!("what the file says of \"{kind}\" is no table"), HELP);
     let all = document.entry(kind).or_insert_with(|| {
         let mut table = Table::new();
         table.set_implicit(true);
@@ -195,9 +225,14 @@ fn entry<'a>(
     all.entry(name).or_insert(new).as_table_like_mut().ok_or_else(table)
 }
 
-fn remove(document: &mut DocumentMut, kind: &str, name: &str) -> Result<(), ConfigError> {
-    let found = document.get_mut(kind).and_then(Item::as_table_like_mut).and_then(|all| all.remove(name));
-    found.map(drop).ok_or_else(|| ConfigError::Refused(format!("there is no {kind} called {name}")))
+fn remove(
+    document: &mut DocumentMut,
+    (table, kind): (&str, &str),
+    name: &str,
+    next: &'static str,
+) -> Result<(), ConfigError> {
+    let found = document.get_mut(table).and_then(Item::as_table_like_mut).and_then(|all| all.remove(name));
+    found.map(drop).ok_or_else(|| ConfigError::Missing(format!("there is no {kind} called {name}"), next))
 }
 
 #[cfg(test)]
@@ -237,6 +272,27 @@ mod tests {
         ] {
             let fault = parse_all(&format!("{peer}{more}")).unwrap_err();
             assert!(fault.what.contains(says), "{more}: {fault}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_what_is_not_there_names_what_is_not() {
+        let pinned = PinnedPeer { key: KeyId::new([3; 20]), address: None, access: Access::TwoWay };
+        let rule = |peer: &str| ReplicationRule { peer: peer.into(), paused: false };
+        let mut now = Peering::default();
+        let missing = |now: &Peering, edit| match check(now, &edit) {
+            Err(ConfigError::Missing(what, _)) => what,
+            other => panic!("{other:?}"),
+        };
+        assert!(missing(&now, PeeringEdit::Rule("all".into(), rule("b"))).contains("no peer called b"));
+        now.peers.insert("b".into(), pinned);
+        now.rules.insert("all".into(), rule("b"));
+        assert!(check(&now, &PeeringEdit::Rule("all".into(), rule("b"))).is_ok());
+        let refused = |edit| matches!(check(&now, &edit), Err(ConfigError::Refused(..)));
+        assert!(refused(PeeringEdit::Rule("more".into(), rule("b"))));
+        assert!(refused(PeeringEdit::RemovePeer("b".into())));
+        for edit in [PeeringEdit::RemovePeer("c".into()), PeeringEdit::RemoveRule("c".into())] {
+            assert!(matches!(apply("", &edit), Err(ConfigError::Missing(..))), "{edit:?}");
         }
     }
 }

@@ -429,6 +429,31 @@ pub enum Fact {
     Trimmed(ObjectId),
     /// Local: moves of directories stamped before this (ns since 1970) need not be kept; some of them go.
     MovesForgotten(u64),
+    /// Local: these rows show the same bytes in other extents from now on, which this opening of the store appended before.
+    Repacked(Vec<Repacked>),
+}
+
+/// Where a part of an extent shows that was written again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Repacked {
+    /// The file whose chunk it is.
+    pub ino: Ino,
+    /// The branch.
+    pub branch: u32,
+    /// The chunk.
+    pub chunk: u64,
+    /// Of a superseded row, the LSN since which it held; else 0.
+    pub since: Lsn,
+    /// The extent that showed.
+    pub old: Lsn,
+    /// Offset in its raw bytes.
+    pub skip: u32,
+    /// Length.
+    pub len: u32,
+    /// The extent that shows from now on.
+    pub new: Lsn,
+    /// Offset in its raw bytes.
+    pub to: u32,
 }
 
 /// A fact as another store's index has it: who made it when.
@@ -494,6 +519,7 @@ impl Fact {
                 | Self::Owed(..)
                 | Self::Trimmed(..)
                 | Self::MovesForgotten(..)
+                | Self::Repacked(..)
         )
     }
 }

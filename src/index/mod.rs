@@ -10,6 +10,7 @@
 mod cache;
 mod memory;
 mod sorted;
+mod unfinished;
 mod view;
 
 use std::{fmt, ops::Deref, sync::Arc};

@@ -37,7 +37,9 @@ use lsm_tree::{
 };
 use parking_lot::{Mutex, RwLock};
 
-use super::{Change, F_KEY, Index, IndexStats, Order, Value, check_keys, visible_range};
+use super::{
+    Change, F_KEY, Index, IndexStats, Order, Value, check_keys, unfinished::Unfinished, visible_range,
+};
 use crate::base::{Damage, Error, Lsn, Result};
 
 /// Size at which a merge begins another table, in bytes.
@@ -81,6 +83,7 @@ pub struct SortedIndex {
     interrupted: Interrupt,
     /// Says what broke the index.
     broken: OnceLock<String>,
+    unfinished: Unfinished,
 }
 
 struct Writer {
@@ -147,6 +150,7 @@ impl SortedIndex {
             flushed: AtomicU64::new(flushed.get()),
             interrupted,
             broken: OnceLock::new(),
+            unfinished: Unfinished::default(),
             tree,
         })
     }
@@ -162,6 +166,14 @@ impl SortedIndex {
             }
             failure.at(&self.path, what)
         })
+    }
+
+    /// As [`call`](Self::call), of what writes tables.
+    fn writing<T>(&self, what: &str, run: impl FnOnce() -> lsm_tree::Result<T>) -> Result<T> {
+        self.unfinished.begin(&self.tree);
+        let done = self.call(what, run);
+        self.unfinished.end(&self.tree, &self.path, matches!(done, Err(Error::NoSpace { .. })));
+        done
     }
 
     /// The number below which no reader needs old values any more. Waits for readers that hold older numbers.
@@ -194,7 +206,7 @@ impl SortedIndex {
     /// One step of merging; says whether there was anything to do.
     fn merge(&self) -> Result<bool> {
         let watermark = self.watermark();
-        let merged = self.call("merge", || {
+        let merged = self.writing("merge", || {
             let before = self.tree.current_version().id();
             self.tree.compact(Arc::clone(&self.levels) as _, watermark)?;
             Ok(self.tree.current_version().id() != before)
@@ -204,14 +216,14 @@ impl SortedIndex {
         {
             return Ok(merged);
         }
-        self.call("merge", || self.tree.major_compact(self.table_bytes, watermark))?;
+        self.writing("merge", || self.tree.major_compact(self.table_bytes, watermark))?;
         Ok(true)
     }
 
     /// Publishes one memtable as tables.
     fn write_out(&self, memtable: &Memtable) -> Result<()> {
         let watermark = self.watermark();
-        self.call("flush", || {
+        self.writing("flush", || {
             // Rows come with their newest value first; all of them are visible to every reader since the rotation.
             let mut previous: Option<Slice> = None;
             let newest = memtable.iter().filter(|item| {

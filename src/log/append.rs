@@ -66,6 +66,23 @@ impl Inner {
         room.min(TAIL_BYTES as u64)
     }
 
+    /// Would so many records of so many bytes go into the segment that is being written?
+    pub(super) fn fits(&self, bytes: u64, count: usize) -> bool {
+        !matches!(self.tail.lock().room_for(bytes, count), Room::NewSegment)
+    }
+
+    /// What the cleaner could append in records, about, without anything given back.
+    pub(super) fn cleaning_room(&self) -> u64 {
+        let capacity = self.opts.segment_bytes;
+        // Segments end before their last bytes: a record in so many may not fit any more, and the footer lists them.
+        let payload = (capacity - capacity / 16).saturating_sub(5 * BLOCK_BYTES);
+        let rest = self.tail.lock().active.as_ref().map_or(0, |a| {
+            let end = a.open.as_ref().map_or(a.end, |b| b.end_with(0));
+            payload.saturating_sub(end)
+        });
+        rest + self.files.cleaner_begins(capacity).saturating_mul(payload)
+    }
+
     pub(super) fn append(
         &self,
         records: &[Record<'_>],

@@ -94,6 +94,18 @@ pub(super) struct Files {
     leaving: Mutex<Arc<()>>,
     /// Holds count.
     heed_holds: AtomicBool,
+    apart: Mutex<Apart>,
+    /// The cleaner may use the last of the reserve too.
+    lent: AtomicBool,
+}
+
+/// Bytes of the disk that new segments leave to others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Apart {
+    /// So many are free behind a segment whose file is made anew.
+    pub free: u64,
+    /// So many are owed to others: until they are free, nobody but who frees space begins a segment.
+    pub owed: u64,
 }
 
 /// As long as this lives, the file of no segment goes away, unless space is short.
@@ -117,6 +129,8 @@ impl Files {
             erase: Mutex::default(),
             leaving: Mutex::default(),
             heed_holds: AtomicBool::new(true),
+            apart: Mutex::default(),
+            lent: AtomicBool::new(false),
         }
     }
 
@@ -248,18 +262,20 @@ impl Files {
         let (file, recycled, reserved) = match purse {
             Purse::Common => {
                 self.fill_reserve(capacity)?;
+                let owed = self.apart.lock().owed;
+                self.leaves(owed)?;
                 match self.take_spare(id, capacity, limits::RESERVE_SEGMENTS)? {
                     Some(file) => (file, true, false),
-                    None => (self.fresh_and_long(&segment::path(id), capacity)?, false, false),
+                    None => (self.fresh_apart(id, capacity)?, false, false),
                 }
             }
             Purse::Cleaner | Purse::Freeing => {
                 match self.take_spare(id, capacity, limits::RESERVE_SEGMENTS)? {
                     Some(file) => (file, true, false),
-                    None => match self.fresh_and_long(&segment::path(id), capacity) {
+                    None => match self.fresh_apart(id, capacity) {
                         Ok(file) => (file, false, false),
                         Err(full @ Error::NoSpace { .. }) => {
-                            let keep = usize::from(purse == Purse::Cleaner);
+                            let keep = if purse == Purse::Cleaner { self.cleaner_leaves() } else { 0 };
                             (self.take_spare(id, capacity, keep)?.ok_or(full)?, true, true)
                         }
                         Err(e) => return Err(e),
@@ -274,6 +290,10 @@ impl Files {
     /// Sees to it that there are as many spare files as are held in reserve.
     pub(super) fn fill_reserve(&self, capacity: u64) -> Result<()> {
         while self.spares() < limits::RESERVE_SEGMENTS {
+            let owed = self.apart.lock().owed;
+            if owed > 0 {
+                self.leaves(capacity + owed)?;
+            }
             let mut n = 0;
             let (name, file) = loop {
                 let name = format!("reserve-{n}");
@@ -361,6 +381,47 @@ impl Files {
         }
     }
 
+    /// From now on, new segments leave this to others.
+    pub(super) fn keep_apart(&self, apart: Apart) {
+        *self.apart.lock() = apart;
+    }
+
+    /// May the cleaner use the last of the reserve too?
+    pub(super) fn lend(&self, lent: bool) {
+        self.lent.store(lent, Relaxed);
+    }
+
+    /// Spare files that the cleaner leaves to others.
+    fn cleaner_leaves(&self) -> usize {
+        usize::from(!self.lent.load(Relaxed))
+    }
+
+    /// Segments that the cleaner could begin one after the other.
+    pub(super) fn cleaner_begins(&self, capacity: u64) -> u64 {
+        let apart = *self.apart.lock();
+        let free = self.disk.space().map_or(u64::MAX, |s| s.free_bytes);
+        let spares = self.spares().saturating_sub(self.cleaner_leaves()) as u64;
+        spares + free.saturating_sub(apart.free + apart.owed) / capacity
+    }
+
+    /// Is so much of the disk free?
+    fn leaves(&self, bytes: u64) -> Result<()> {
+        if bytes > 0 && self.disk.space().is_ok_and(|s| s.free_bytes < bytes) {
+            let what = "beginning a segment: the rest is kept for what frees space".into();
+            return Err(Error::NoSpace { what });
+        }
+        Ok(())
+    }
+
+    /// The file of a new segment, if enough stays free behind it.
+    fn fresh_apart(&self, id: SegmentId, capacity: u64) -> Result<Arc<dyn DiskFile>> {
+        let apart = *self.apart.lock();
+        if apart != Apart::default() {
+            self.leaves(capacity + apart.owed + apart.free)?;
+        }
+        self.fresh_and_long(&segment::path(id), capacity)
+    }
+
     fn fresh(&self, path: &std::path::Path, capacity: u64) -> Result<Arc<dyn DiskFile>> {
         let what = || format!("making {}", path.display());
         let file = self.disk.create(path).map_err(|e| Error::io(what(), e))?;
@@ -387,6 +448,10 @@ impl Files {
     /// Makes a spare file, written once, so that later syncs into it are quick.
     pub(super) fn make_spare(&self, name: &str, capacity: u64, stop: &dyn Fn() -> bool) -> Result<()> {
         let path = spare_path(name);
+        let apart = *self.apart.lock();
+        if apart != Apart::default() {
+            self.leaves(capacity + apart.owed + apart.free)?;
+        }
         let file = self.fresh(&path, capacity)?;
         let zeros = vec![0; 1 << 20];
         let mut at = 0;
@@ -537,14 +602,16 @@ impl Files {
         let _ = self.disk.remove(&segment::path(id));
     }
 
-    /// Removes spare files beyond the reserve, this many at most.
-    pub(super) fn trim_spares(&self, most: usize) {
+    /// Removes spare files beyond the reserve.
+    pub(super) fn trim_spares(&self) {
+        while self.drop_spare(limits::RESERVE_SEGMENTS) {}
+    }
+
+    /// Removes a spare file, if there are more than so many. Says whether it did.
+    pub(super) fn drop_spare(&self, keep: usize) -> bool {
         let mut spare = self.spare.lock();
-        for _ in 0..most.min(spare.len().saturating_sub(limits::RESERVE_SEGMENTS)) {
-            if let Some(name) = spare.pop() {
-                let _ = self.disk.remove(&spare_path(&name));
-            }
-        }
+        let found = if spare.len() > keep { spare.pop() } else { None };
+        found.is_some_and(|name| self.disk.remove(&spare_path(&name)).is_ok())
     }
 }
 

@@ -37,7 +37,7 @@ pub use crate::{
     format::{BodyHeader, Kind, Origin, Prepared, flags},
     segment::{Location, OwnedRecord},
 };
-pub use files::Hold;
+pub use files::{Apart, Hold};
 pub use recover::{Recovery, ReplayRecord};
 pub use retire::Listing;
 pub use subscribe::{Heads, Next, Subscription};
@@ -338,9 +338,9 @@ impl Log {
         self.inner.append(records, self, Purse::Cleaner)
     }
 
-    /// Gives the space of a spare file back to the disk, if one is left beside the reserve.
-    pub fn drop_spare(&self) {
-        self.inner.files.trim_spares(1);
+    /// Gives the space of a spare file back to the disk, if there are more than so many. Says whether it did.
+    pub fn drop_spare(&self, keep: usize) -> bool {
+        self.inner.files.drop_spare(keep)
     }
 
     /// Does beforehand what an append of so many bytes by anybody would have to do first, if that takes a segment.
@@ -349,6 +349,28 @@ impl Log {
     /// As of [`append`](Self::append).
     pub fn await_room(&self, bytes: u64) -> Result<()> {
         self.inner.await_room(bytes.min(self.inner.max_append_bytes()))
+    }
+
+    /// From now on, new segments leave this much of the disk to others.
+    pub fn keep_apart(&self, apart: Apart) {
+        self.inner.files.keep_apart(apart);
+    }
+
+    /// Would an append of so many records, of so many bytes in frames, go into the segment that is being written?
+    #[must_use]
+    pub fn fits(&self, bytes: u64, count: usize) -> bool {
+        self.inner.fits(bytes, count)
+    }
+
+    /// What [`append_cleaning`](Self::append_cleaning) could take without anything given back, in bytes, about.
+    #[must_use]
+    pub fn cleaning_room(&self) -> u64 {
+        self.inner.cleaning_room()
+    }
+
+    /// Lends the last segment of the reserve to the cleaner, or no more: only for what gives more back than it takes.
+    pub fn lend_reserve(&self, lent: bool) {
+        self.inner.files.lend(lent);
     }
 
     /// Holds segments in reserve again, if some were used up, and there is room by now.
@@ -514,7 +536,7 @@ impl Log {
         let closed = self.inner.close();
         self.stop_worker();
         if closed.is_ok() {
-            self.inner.files.trim_spares(usize::MAX);
+            self.inner.files.trim_spares();
         }
         closed
     }

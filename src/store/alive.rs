@@ -15,7 +15,8 @@ use crate::{
         Location,
         facts::ObjectKind,
         rows::{
-            ChangesRow, ChunkRow, Content, Cut, ObjectRow, Superseded, VersionRow, after_prefix, key, kind,
+            ChangesRow, ChunkRow, Content, Cut, ObjectRow, Piece, Superseded, VersionRow, after_prefix, key,
+            kind,
         },
     },
     index::{Index, Order},
@@ -32,9 +33,23 @@ pub(super) enum Use {
     Present,
 }
 
-/// Told of an extent that a row shows: of which object the row is, where the extent lay when that was written, and why it is
-/// alive. Says whether to go on.
-pub(super) type Shown<'a> = &'a mut dyn FnMut(Ino, Lsn, &Location, Use) -> Result<bool>;
+/// An extent that a row shows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sight<'a> {
+    /// Of this object.
+    pub(super) ino: Ino,
+    /// The extent.
+    pub(super) extent: Lsn,
+    /// Where it lay when the row was written.
+    pub(super) location: Location,
+    /// Why it is alive.
+    pub(super) by: Use,
+    /// Of a chunk: the key of the row, and how many bytes of the extent it shows here.
+    pub(super) part: Option<(&'a [u8], u32)>,
+}
+
+/// Told of an extent that a row shows. Says whether to go on.
+pub(super) type Shown<'a> = &'a mut dyn FnMut(&Sight<'_>) -> Result<bool>;
 
 /// Tells of every extent that a row shows, of many more than once. Returns how many rows there are.
 pub(super) fn each_shown(index: &dyn Index, shown: Shown<'_>) -> Result<u64> {
@@ -77,7 +92,7 @@ fn see(
             }
             let Some((_, o)) = owner else { return Ok(true) };
             match use_of(index, o, ino, k, chunk.from)? {
-                Some(by) => all(ino, chunk.pieces.iter().map(|p| (p.extent, p.location)), by, shown),
+                Some(by) => pieces(ino, k, &chunk.pieces, by, shown),
                 None => Ok(true),
             }
         }
@@ -85,25 +100,26 @@ fn see(
             let old: Superseded = row(k, bytes)?;
             let chunk: ChunkRow = row(k, &old.row)?;
             let ino = k.get(1..).and_then(key::ino_of).unwrap_or_default();
-            all(ino, chunk.pieces.iter().map(|p| (p.extent, p.location)), Use::History, shown)
+            pieces(ino, k, &chunk.pieces, Use::History, shown)
         }
         (Some(&kind::CHANGES), _) => {
             let changes: ChangesRow = row(k, bytes)?;
             let sources = changes.ranges.iter().filter_map(|r| r.source);
-            all(
-                key::ino_of(k).unwrap_or_default(),
-                sources.map(|(extent, at, _)| (extent, at)),
-                Use::History,
-                shown,
-            )
+            let ino = key::ino_of(k).unwrap_or_default();
+            for (extent, location, _) in sources {
+                if !shown(&Sight { ino, extent, location, by: Use::History, part: None })? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         }
         _ => Ok(true),
     }
 }
 
-fn all(ino: Ino, extents: impl Iterator<Item = (Lsn, Location)>, by: Use, shown: Shown<'_>) -> Result<bool> {
-    for (extent, at) in extents {
-        if !shown(ino, extent, &at, by)? {
+fn pieces(ino: Ino, k: &[u8], pieces: &[Piece], by: Use, shown: Shown<'_>) -> Result<bool> {
+    for p in pieces {
+        if !shown(&Sight { ino, extent: p.extent, location: p.location, by, part: Some((k, p.len)) })? {
             return Ok(false);
         }
     }

@@ -137,6 +137,7 @@ impl Apply<'_, '_> {
             | Fact::Owed(_)
             | Fact::Adopted(_) => self.of_a_telling(fact),
             Fact::MovesForgotten(before_ns) => self.forget_moves(*before_ns),
+            Fact::Repacked(places) => self.repacked(places),
         }
     }
 

@@ -8,14 +8,15 @@ use crate::{
         Prepared, compress,
         facts::{Changes, ExtentId, Fact, Range, Source},
         hash::{self, Hash, LEAF_BYTES},
-        rows::{ExtentRow, Piece, VersionPlace, VersionRow, key},
+        rows::{ExtentRow, Piece, VersionRow, key},
         wire::ExtentHead,
     },
 };
 
 use super::{
     Store,
-    content::BranchView,
+    again::look_again,
+    content::{BranchView, fill},
     exchange::Parcel,
     lacking::extents_in,
     pieces::{chunks_of, splice},
@@ -63,21 +64,12 @@ impl Store {
     /// # Errors
     /// As of [`extent_bytes`](Self::extent_bytes).
     pub fn extent_as_stored(&self, parcel: &Parcel, id: &ExtentId) -> Result<(Prepared, Hash)> {
-        let (extent, at) = parcel.sources.get(id).ok_or(FsError::NotFound)?;
-        let payload = match self.at_extent(*extent, at, &mut |at| self.log.read_stored(at)) {
-            Ok(payload) => payload,
-            Err(e) => {
-                return match self.locate(*extent, at) {
-                    Ok(at) if !self.log.is_there(at.segment) => Err(FsError::NotFound.into()),
-                    _ => Err(e),
-                };
-            }
-        };
+        let payload = self.read_source(&parcel.sources, id, &mut |at| self.log.read_stored(at))?;
         let hash = raw_hash(&payload).map_err(|e| Error::BadRequest(e.0.into()))?;
         Ok((payload, hash))
     }
 
-    /// The content hash of a version that is here, computed if nobody has; none where it waits for another.
+    /// The content hash of a version that is here, computed if nobody has; none where it waits for another, or was removed.
     ///
     /// # Errors
     /// [`Error::Damaged`] if its bytes can't be read.
@@ -87,7 +79,11 @@ impl Store {
         let v: Option<VersionRow> = self.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
         match v.and_then(|v| v.hash) {
             Some(hash) => Ok(Some(hash)),
-            None => self.content_hash(ino, at).map(Some),
+            None => match self.content_hash(ino, at) {
+                // Removed between two looks.
+                Err(Error::Fs(FsError::NotFound)) => Ok(None),
+                hash => hash.map(Some),
+            },
         }
     }
 
@@ -116,28 +112,31 @@ impl Store {
         if version.size > limits::FILE_BYTES {
             return Err(bad("a version that can't be"));
         }
-        let base = match changes.base {
+        let symlink = match self.known_ino(version.object)? {
+            Some(ino) => self.object_row(ino, None)?.map(|o| o.attributes),
             None => None,
-            Some(base) => {
-                let k = key::version_id(base);
-                let Some(bytes) = self.index.get(&k)? else { return Ok(None) };
-                let place: VersionPlace = row(&k, &bytes)?;
-                if place.removed {
-                    return Ok(None);
-                }
-                Some(BranchView::of_version(&*self.index, place.ino, place.at)?)
-            }
         };
-        if let Some(target) = symlink_target(&facts, changes) {
-            return Ok(Some(super::hashes::hash_of_bytes(target)));
+        if let Some(here) = symlink.filter(|a| a.kind == crate::format::facts::ObjectKind::Symlink) {
+            return Ok(Some(super::hashes::hash_of_bytes(&here.target)));
         }
-        if let Some(ino) = self.known_ino(version.object)?
-            && let Some(here) = self.object_row(ino, None)?
-            && here.attributes.kind == crate::format::facts::ObjectKind::Symlink
-        {
-            return Ok(Some(super::hashes::hash_of_bytes(&here.attributes.target)));
+        look_again(&mut || {
+            let Some(base) = self.base_view(changes.base)? else { return Ok(None) };
+            match symlink_target(&facts, changes) {
+                Some(target) => Ok(Some(super::hashes::hash_of_bytes(target))),
+                None => self.hash_over(base.as_ref(), changes, version.size).map(Some),
+            }
+        })
+    }
+
+    /// What changes rest on: nothing, or a version. None if that is not here.
+    fn base_view(&self, base: Option<VersionId>) -> Result<Option<Option<BranchView>>> {
+        let Some(base) = base else { return Ok(Some(None)) };
+        let Some((ino, at)) = self.find_version(base)? else { return Ok(None) };
+        match self.version_there(ino, at) {
+            Ok(v) => Ok(Some(Some(BranchView { ino, branch: v.branch, at, cuts: v.cuts, rests: true }))),
+            Err(Error::Fs(FsError::NotFound)) => Ok(None),
+            Err(e) => Err(e),
         }
-        self.hash_over(base.as_ref(), changes, version.size).map(Some)
     }
 
     fn hash_over(&self, base: Option<&BranchView>, changes: &Changes, size: u64) -> Result<Hash> {
@@ -159,21 +158,11 @@ impl Store {
                 _ => data.push((first, end)),
             }
         }
-        let mut at: Option<(u64, Vec<Piece>)> = None;
         hash::content(size, &data, &mut |leaf, out| {
             let (chunk, start) = (leaf * LEAF_BYTES / CHUNK_BYTES, (leaf * LEAF_BYTES % CHUNK_BYTES) as u32);
-            if at.as_ref().is_none_or(|(c, _)| *c != chunk) {
-                at = Some((chunk, over.chunk(chunk)?));
-            }
-            let end = start + out.len() as u32;
-            out.fill(0);
-            for p in at.iter().flat_map(|(_, pieces)| pieces) {
-                let (from, to) = (p.start.max(start), (p.start + p.len).min(end));
-                if from < to {
-                    self.read_piece(p, from, &mut out[(from - start) as usize..(to - start) as usize])?;
-                }
-            }
-            Ok(())
+            look_again(&mut || {
+                fill(&over.chunk(chunk)?, start, out, &mut |p, from, part| self.read_piece(p, from, part))
+            })
         })
     }
 }

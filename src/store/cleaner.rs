@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     ops::AddAssign,
+    sync::atomic::Ordering::Relaxed,
 };
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
         rows::{ExtentRow, Stamp, after_prefix, key, kind},
     },
     index::Order,
-    log::{OwnedRecord, Record, SegmentInfo, SegmentState},
+    log::{Log, OwnedRecord, Record, SegmentInfo, SegmentState},
     segment,
 };
 
@@ -31,6 +32,7 @@ use super::{
     alive::{LsnSet, each_shown},
     apply::Apply,
     base::Base,
+    repack::{Part, Parts},
     txn::{Keep, Txn, row},
 };
 
@@ -40,6 +42,8 @@ const ROUND_BYTES: u64 = 32 << 20;
 const ROUND_SEGMENTS: usize = 32;
 /// Bytes of records in one append of the cleaner: others wait that long.
 const APPEND_BYTES: u64 = 512 << 10;
+/// On a short disk segments go first of which no more than this lives, in percent.
+const CHEAP_PERCENT: u64 = 25;
 /// Extents that one record says to be gone.
 const DROPS: usize = 4096;
 
@@ -93,8 +97,17 @@ impl AddAssign for Cleaned {
     }
 }
 
+/// What emptying a segment takes and gives, in bytes.
+pub(super) struct Worth {
+    pub(super) id: SegmentId,
+    /// What has to be written again of it.
+    pub(super) live: u64,
+    /// What it gives back beyond that.
+    pub(super) gain: u64,
+}
+
 /// What is alive, as of a look.
-struct Look {
+pub(super) struct Look {
     /// Later extents are alive.
     upto: Lsn,
     alive: LsnSet,
@@ -102,10 +115,15 @@ struct Look {
     live: HashMap<SegmentId, u64>,
     /// The segments as they were before the look.
     segments: Vec<SegmentInfo>,
+    /// Extents of which only a part shows.
+    pub(super) parts: HashMap<Lsn, Part>,
 }
 
 /// What the record with which moved ones count, and their rows in the footer, take beside them at most, in bytes.
 const BESIDE_BYTES: u64 = 12 << 10;
+
+/// What that record takes where nothing is dropped, in bytes.
+const OPERATION_BYTES: u64 = 256;
 
 /// Records on their way to another segment.
 #[derive(Default)]
@@ -140,19 +158,50 @@ impl Store {
     }
 
     fn clean_with(&self, cleaner: &mut Cleaner, goal: Goal, done: &mut Cleaned) -> Result<()> {
+        // Where not even one segment could be emptied without it, the last of the reserve is lent: what is emptied gives it back at once.
+        let tight = self.log.cleaning_room() < self.log.segment_bytes();
+        self.log.lend_reserve(tight);
+        let cleaned = self.clean_within(cleaner, goal, done);
+        self.log.lend_reserve(false);
+        cleaned
+    }
+
+    fn clean_within(&self, cleaner: &mut Cleaner, goal: Goal, done: &mut Cleaned) -> Result<()> {
         let Some(mut look) = self.look()? else { return Ok(()) };
+        let room = self.room()?;
+        if room.left < room.low && goal.live_percent > CHEAP_PERCENT {
+            // First what takes next to no room to be emptied.
+            self.take_names(&mut look)?;
+            self.clean_as(&look, cleaner, Goal { live_percent: CHEAP_PERCENT, ..goal }, done)?;
+        }
+        if done.bytes < goal.bytes && self.repack(&look, goal, done)? || done.segments > 0 {
+            let Some(again) = self.look()? else { return Ok(()) };
+            look = again;
+        }
         self.take_names(&mut look)?;
+        self.clean_as(&look, cleaner, goal, done)
+    }
+
+    fn clean_as(&self, look: &Look, cleaner: &mut Cleaner, goal: Goal, done: &mut Cleaned) -> Result<()> {
         let used = look.segments.iter().map(|s| s.used_bytes).sum();
-        cleaner.looked = Some((used, look.live.values().sum()));
-        let Some(base) = self.base_for(&look, cleaner, goal, done)? else { return Ok(()) };
+        let wasted: u64 = look.parts.values().map(Part::wasted).sum();
+        cleaner.looked = Some((used, look.live.values().sum::<u64>().saturating_sub(wasted)));
+        let Some(base) = self.base_for(look, cleaner, goal, done)? else { return Ok(()) };
         let holding = base.segments();
         let mut going: Vec<SegmentInfo> = Vec::new();
         let mut round = done.moved_bytes;
-        for s in self.victims(&look, (&base, &holding), cleaner, goal) {
+        for s in self.victims(look, (&base, &holding), cleaner, goal) {
             if self.is_stopping() || done.bytes + used_bytes(&going) >= goal.bytes {
                 break;
             }
-            let emptied = self.empty_with_predecessors(&look, s, &holding, cleaner, &mut going, done);
+            // What can't be finished is not begun: moved in part, it would take room and give none.
+            if look.live_in(s.id) > self.log.cleaning_room() {
+                self.let_go(&mut going, &base, done)?;
+                if look.live_in(s.id) > self.log.cleaning_room() {
+                    continue;
+                }
+            }
+            let emptied = self.empty_with_predecessors(look, s, &holding, cleaner, &mut going, done);
             if let Err(e) = emptied {
                 // What was emptied before can go all the same, and may be what makes room.
                 if matches!(e, Error::NoSpace { .. }) {
@@ -161,8 +210,9 @@ impl Store {
                 return Err(e);
             }
             let moved = done.moved_bytes - round;
-            // Out of the reserve, little can be moved before something is given back.
-            let most = if self.log.status().short { self.log.segment_bytes() / 2 } else { ROUND_BYTES };
+            // Out of the reserve, little can be moved before something is given back; and somebody may wait for just that.
+            let waits = self.log.status().short || self.short_of_room.load(Relaxed) > 0;
+            let most = if waits { self.log.segment_bytes() / 2 } else { ROUND_BYTES };
             if moved >= most || going.len() >= ROUND_SEGMENTS {
                 self.let_go(&mut going, &base, done)?;
                 round = done.moved_bytes;
@@ -215,10 +265,13 @@ impl Store {
             let _all_applied = self.apply.lock();
             self.log.last_lsn()
         };
-        let mut look = Look { upto, alive: LsnSet::default(), live: HashMap::new(), segments };
+        let (alive, live, parts) = Default::default();
+        let mut look = Look { upto, alive, live, segments, parts };
+        let mut parts = Parts::default();
         let mut seen = 0_u64;
         let mut stopped = false;
-        each_shown(&*self.index, &mut |_, extent, at, _| {
+        each_shown(&*self.index, &mut |s| {
+            let (extent, at) = (s.extent, &s.location);
             seen += 1;
             if seen.is_multiple_of(1024) {
                 stopped = self.is_stopping();
@@ -226,9 +279,13 @@ impl Store {
             if look.alive.insert(extent) {
                 let at = if there.contains(&at.segment) { *at } else { self.locate(extent, at)? };
                 *look.live.entry(at.segment).or_default() += segment::Location::of_extent(&at).frame_len();
+                parts.see(s, Some(at));
+            } else {
+                parts.see(s, None);
             }
             Ok(!stopped)
         })?;
+        look.parts = parts.done();
         Ok((!stopped).then_some(look))
     }
 
@@ -284,7 +341,9 @@ impl Store {
         };
         let mut holding = known.as_ref().map(Base::segments).unwrap_or_default();
         let old = known.as_ref().map_or(0, |base| gain(base, &holding));
-        if old >= goal.bytes {
+        // What a base takes must not be what emptying a segment would need.
+        let needed = self.log.segment_bytes() + self.base_cost(known.as_ref(), look.upto);
+        if old >= goal.bytes || old > 0 && self.log.cleaning_room() < needed {
             return Ok(known);
         }
         // Pieces of the base that lie among what is dead are written again, so that they keep nothing from going.
@@ -367,7 +426,8 @@ impl Store {
             } else if self.moved_to(e.lsn)?.map_or(!moved, is_here) {
                 let Some(record) = self.read_living(s.id, e)? else { return Ok(false) };
                 let room = self.log.max_append_bytes().saturating_sub(BESIDE_BYTES);
-                if load.bytes + record.0.location.frame_len() > room {
+                let with_it = load.bytes + record.0.location.frame_len();
+                if with_it > room || load.ends_segment(&self.log, with_it) {
                     self.unload(std::mem::take(&mut load))?;
                 }
                 load.add(record, done);
@@ -491,9 +551,38 @@ impl Look {
     fn live_in(&self, id: SegmentId) -> u64 {
         self.live.get(&id).copied().unwrap_or(0)
     }
+
+    /// The segments that are worth emptying once what does not show of extents in them is gone, the best first.
+    pub(super) fn worth_repacking(&self, goal: Goal) -> Vec<Worth> {
+        let mut wasted: HashMap<SegmentId, u64> = HashMap::new();
+        for part in self.parts.values() {
+            *wasted.entry(part.location.segment).or_default() += part.wasted();
+        }
+        let last = self.segments.last().map(|s| s.id);
+        let sealed = self.segments.iter().filter(|s| s.state != SegmentState::Active && Some(s.id) != last);
+        let mut found: Vec<_> = sealed
+            .filter_map(|s| {
+                let wasted = *wasted.get(&s.id)?;
+                let live = self.live_in(s.id).saturating_sub(wasted);
+                (live * 100 <= s.used_bytes * goal.live_percent).then(|| {
+                    let worth = Worth { id: s.id, live, gain: s.used_bytes.saturating_sub(live) };
+                    (live as f64 / s.used_bytes.max(1) as f64, worth)
+                })
+            })
+            .collect();
+        found.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.id.cmp(&b.1.id)));
+        found.into_iter().map(|(_, worth)| worth).collect()
+    }
 }
 
 impl Load {
+    /// Does it fill what is left of the segment that is being written? With more it would go into the next one, and that rest be wasted.
+    fn ends_segment(&self, log: &Log, with_more: u64) -> bool {
+        let beside = OPERATION_BYTES + self.dropped.len() as u64 * 9;
+        let count = self.records.len();
+        count > 0 && !log.fits(with_more + beside, count + 2) && log.fits(self.bytes + beside, count + 1)
+    }
+
     fn add(&mut self, (record, payload): (OwnedRecord, Prepared), done: &mut Cleaned) {
         let bytes = record.location.frame_len();
         self.bytes += bytes;

@@ -18,6 +18,7 @@ use crate::{
 };
 
 use super::{
+    again::look_again,
     apply::Apply,
     pieces::{add_cut, allocated, chunks_of, is_cut, splice},
     txn::{Keep, row, row_at},
@@ -374,8 +375,24 @@ fn chunk_keys(ino: Ino, branch: u32, first: u64, last: u64) -> (Vec<u8>, Vec<u8>
 /// What reads a part of a piece: the piece, where in the chunk to begin, where to put it.
 pub(super) type FetchPiece<'a> = &'a mut dyn FnMut(&Piece, u32, &mut [u8]) -> Result<()>;
 
+/// Fills a buffer with what pieces show from `start` in their chunk on.
+pub(super) fn fill(pieces: &[Piece], start: u32, out: &mut [u8], fetch: FetchPiece<'_>) -> Result<()> {
+    let (mut at, end) = (start, start + out.len() as u32);
+    for p in pieces {
+        let (s, e) = (p.start.max(start), (p.start + p.len).min(end));
+        if s >= e {
+            continue;
+        }
+        out[(at - start) as usize..(s - start) as usize].fill(0);
+        fetch(p, s, &mut out[(s - start) as usize..(e - start) as usize])?;
+        at = e;
+    }
+    out[(at - start) as usize..].fill(0);
+    Ok(())
+}
+
 /// A branch as of an LSN: what reading needs to know.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BranchView {
     pub(super) ino: Ino,
     pub(super) branch: u32,
@@ -453,17 +470,7 @@ impl BranchView {
         let out = &mut out[..len as usize];
         for (chunk, start, n, done) in chunks_of(offset, len) {
             let part = &mut out[done as usize..(done + u64::from(n)) as usize];
-            let mut at = start;
-            for p in self.chunk(index, chunk)? {
-                let (s, e) = (p.start.max(start), (p.start + p.len).min(start + n));
-                if s >= e {
-                    continue;
-                }
-                part[(at - start) as usize..(s - start) as usize].fill(0);
-                fetch(&p, s, &mut part[(s - start) as usize..(e - start) as usize])?;
-                at = e;
-            }
-            part[(at - start) as usize..].fill(0);
+            look_again(&mut || fill(&self.chunk(index, chunk)?, start, part, fetch))?;
         }
         Ok(len as usize)
     }

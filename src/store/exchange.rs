@@ -17,6 +17,7 @@ use crate::{
 
 use super::{
     Store,
+    again::look_again,
     differences::{Difference, Onward},
     knowledge::Knowledge,
     txn::row,
@@ -129,13 +130,24 @@ impl Store {
     /// # Errors
     /// [`FsError::NotFound`] if it was not named, or is gone since: nothing shows it any more. [`Error::Damaged`].
     pub fn source_bytes(&self, sources: &Sources, id: &ExtentId) -> Result<Vec<u8>> {
+        self.read_source(sources, id, &mut |at| self.log.read_record(at)).map(|record| record.payload)
+    }
+
+    /// Reads an extent that was named with where it lay. What was named stays a promise for as long as nobody asks: rows may have come
+    /// to show other extents since, and the cleaner have given this one back. Then it is gone, not damaged.
+    pub(super) fn read_source<T>(
+        &self,
+        sources: &Sources,
+        id: &ExtentId,
+        read: &mut dyn FnMut(&crate::segment::Location) -> Result<T>,
+    ) -> Result<T> {
         let (extent, at) = sources.get(id).ok_or(FsError::NotFound)?;
-        match self.at_extent(*extent, at, &mut |at| self.log.read_record(at)) {
-            Ok(record) => Ok(record.payload),
-            Err(e) => match self.locate(*extent, at) {
+        match self.at_extent(*extent, at, read) {
+            Err(e @ Error::Damaged(_)) => match self.locate(*extent, at) {
                 Ok(at) if !self.log.is_there(at.segment) => Err(FsError::NotFound.into()),
                 _ => Err(e),
             },
+            done => done,
         }
     }
 
@@ -149,24 +161,28 @@ impl Store {
     ) -> Result<()> {
         let k = key::version_id(version.id);
         let place: Option<VersionPlace> = self.index.get(&k)?.map(|bytes| row(&k, &bytes)).transpose()?;
-        let described = match place {
-            Some(place) => self.described(&place),
-            None => self.noted_changes(version),
-        };
-        let (base, pieces) = match described {
-            Ok(Some(described)) => described,
+        let told = look_again(&mut || {
+            let described = match &place {
+                Some(place) => self.described(place)?,
+                None => self.noted_changes(version)?,
+            };
+            described.map(|(base, pieces)| Ok((base, self.ranges(&pieces)?))).transpose()
+        });
+        let (base, (ranges, named)) = match told {
+            Ok(Some(told)) => told,
             Ok(None) => return Ok(()),
             // Removed between two looks.
             Err(_) if place.is_some() && self.find_version(version.id)?.is_none() => return Ok(()),
             Err(e) => return Err(e),
         };
-        let ranges = self.ranges(&pieces, sources)?;
+        sources.extend(named);
         contents.push(Changes { object: version.object, version: version.id, base, ranges });
         Ok(())
     }
 
-    /// Differences as they are told to others.
-    fn ranges(&self, pieces: &[Difference], sources: &mut Sources) -> Result<Vec<Range>> {
+    /// Differences as they are told to others, and where the extents lie that this names.
+    fn ranges(&self, pieces: &[Difference]) -> Result<(Vec<Range>, Sources)> {
+        let mut sources = Sources::new();
         let mut ranges = Vec::with_capacity(pieces.len());
         for (offset, len, source) in pieces {
             let source = match source {
@@ -179,7 +195,7 @@ impl Store {
             };
             ranges.push(Range { offset: *offset, len: *len, source });
         }
-        Ok(ranges)
+        Ok((ranges, sources))
     }
 
     /// A version that is here, by what it rests on; none if it was removed, or differs in too much for one parcel.
@@ -215,7 +231,7 @@ impl Store {
     /// # Errors
     /// What reading log and index says.
     pub fn supply(&self, id: VersionId, bases: &[VersionId], from: Onward) -> Result<Option<Supply>> {
-        match self.supply_page(id, bases, from) {
+        match look_again(&mut || self.supply_page(id, bases, from)) {
             // Removed between two looks.
             Err(_) if self.find_version(id)?.is_none() => Ok(None),
             done => done,
@@ -240,10 +256,9 @@ impl Store {
         let differences = self.differences(&place, base.map(|b| b.0))?;
         let mut pieces = Vec::new();
         let next = differences.page(&*self.index, from, &mut pieces)?;
+        let (ranges, sources) = self.ranges(&pieces)?;
         let v = differences.version();
         let (stamp, maker) = self.rank(v.stamp);
-        let mut sources = Sources::new();
-        let ranges = self.ranges(&pieces, &mut sources)?;
         let version = Self::version_fact(object, v);
         Ok(Some(Supply { version, stamp, maker, base: base.map(|b| b.1), ranges, next, sources }))
     }

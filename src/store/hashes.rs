@@ -12,6 +12,7 @@ use crate::{
 
 use super::{
     Store,
+    again::look_again,
     content::{BranchView, FetchPiece},
     hash_trees::data_leaves,
     txn::row,
@@ -42,13 +43,15 @@ impl Store {
     /// # Errors
     /// [`FsError::NotFound`], [`crate::base::Error::Damaged`] if the bytes can't be read.
     pub fn content_hash(&self, ino: Ino, at: Lsn) -> Result<hash::Hash> {
-        let k = key::version(ino, at);
-        let bytes = self.index.get(&k)?.ok_or(FsError::NotFound)?;
-        let v: VersionRow = row(&k, &bytes)?;
         if let Some(target) = self.symlink_target(ino)? {
             return Ok(hash_of_bytes(&target));
         }
-        self.hash_view(&BranchView { ino, branch: v.branch, at, cuts: v.cuts, rests: true }, v.size)
+        let hash = look_again(&mut || {
+            let v = self.version_there(ino, at)?;
+            let view = BranchView { ino, branch: v.branch, at, cuts: v.cuts, rests: true };
+            self.hash_view(&view, v.size)
+        })?;
+        self.version_there(ino, at).map(|_| hash)
     }
 
     fn hash_view(&self, view: &BranchView, size: u64) -> Result<hash::Hash> {
@@ -93,13 +96,18 @@ impl Store {
         let mut read = 0;
         let made = match self.symlink_target(ino)? {
             Some(target) => Ok(hash_of_bytes(&target)),
-            None => self.hash_in_parts(ino, at, v, &mut |p, from, part| {
-                read += part.len() as u64;
-                self.read_piece(p, from, part)
+            None => look_again(&mut || {
+                let v = self.version_there(ino, at)?;
+                self.hash_in_parts(ino, at, &v, &mut |p, from, part| {
+                    read += part.len() as u64;
+                    self.read_piece(p, from, part)
+                })
             }),
         };
         let hash = match made {
             Ok(hash) => Some(hash),
+            // It was removed meanwhile.
+            Err(crate::base::Error::Fs(FsError::NotFound)) => return Ok(read),
             Err(crate::base::Error::Damaged(d)) => {
                 tracing::error!("version {} of inode {ino} can't be hashed: {d}", v.id);
                 None

@@ -5,6 +5,7 @@
 //! and a peer's facts arrive. Reads take no lock.
 
 mod activity;
+mod again;
 mod alive;
 mod apply;
 mod arriving;
@@ -37,6 +38,7 @@ mod pieces;
 mod purge;
 mod read;
 mod remove;
+mod repack;
 mod retention;
 mod scrub;
 mod settings;
@@ -196,6 +198,8 @@ pub struct Store {
     settings: RwLock<Arc<Settings>>,
     /// Versions that made room on a short disk.
     yielded: AtomicU64,
+    /// Held while versions go for that.
+    yielding: Mutex<()>,
     /// What keeping space bounded remembers.
     keeper: Mutex<space::Keeper>,
     /// Rounds of keeping space bounded that have ended, and who waits for one.

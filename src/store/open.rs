@@ -301,6 +301,7 @@ impl Store {
             needed: Mutex::default(),
             touched: Default::default(),
             yielded: std::sync::atomic::AtomicU64::new(0),
+            yielding: Mutex::default(),
             keeper: Mutex::default(),
             removals: std::sync::atomic::AtomicU64::default(),
             trees: Mutex::default(),
@@ -366,7 +367,7 @@ fn fitting(disk: &dyn Disk, options: Options) -> Options {
 /// matters.
 fn fitting_memtable(disk: &dyn Disk, bytes: u64) -> u64 {
     let total = disk.space().map_or(u64::MAX, |s| s.total_bytes);
-    bytes.min((total / 64).max(limits::MEMTABLE_BYTES_SMALL))
+    bytes.min((total / 128).max(limits::MEMTABLE_BYTES_SMALL))
 }
 
 /// What there is of a store before its parts are put together.

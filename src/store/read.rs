@@ -15,7 +15,8 @@ use crate::{
 
 use super::{
     Store,
-    content::BranchView,
+    again::look_again,
+    content::{BranchView, FetchPiece},
     txn::{row, row_at, since},
 };
 
@@ -214,9 +215,7 @@ impl Store {
     /// # Errors
     /// [`FsError::NotFound`], or what reading the index says.
     pub fn version_size(&self, ino: Ino, at: Lsn) -> Result<VersionSize> {
-        let k = key::version(ino, at);
-        let Some(bytes) = self.index.get(&k)? else { return Err(FsError::NotFound.into()) };
-        let v: VersionRow = row(&k, &bytes)?;
+        let v = self.version_there(ino, at)?;
         Ok(VersionSize { size: v.size, allocated: v.allocated })
     }
 
@@ -225,21 +224,20 @@ impl Store {
     /// # Errors
     /// As of [`View::read`].
     pub fn read_version(&self, ino: Ino, at: Lsn, offset: u64, out: &mut [u8]) -> Result<usize> {
-        let k = key::version(ino, at);
-        let Some(bytes) = self.index.get(&k)? else { return Err(FsError::NotFound.into()) };
-        let v: VersionRow = row(&k, &bytes)?;
-        let view = BranchView { ino, branch: v.branch, at, cuts: v.cuts, rests: true };
-        self.read_branch(&view, v.size, offset, out)
+        let read = look_again(&mut || {
+            let v = self.version_there(ino, at)?;
+            let view = BranchView { ino, branch: v.branch, at, cuts: v.cuts, rests: true };
+            view.read(&*self.index, v.size, offset, out, &mut |p, from, part| self.read_piece(p, from, part))
+        })?;
+        // Of what was removed meanwhile, some of the rows may have been there and others not.
+        self.version_there(ino, at).map(|_| read)
     }
 
-    pub(super) fn read_branch(
-        &self,
-        view: &BranchView,
-        size: u64,
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize> {
-        view.read(&*self.index, size, offset, out, &mut |p, from, part| self.read_piece(p, from, part))
+    /// The row of a version; [`FsError::NotFound`] if it was removed.
+    pub(super) fn version_there(&self, ino: Ino, at: Lsn) -> Result<VersionRow> {
+        let k = key::version(ino, at);
+        let bytes = self.index.get(&k)?.ok_or(FsError::NotFound)?;
+        row(&k, &bytes)
     }
 
     pub(super) fn read_piece(&self, p: &Piece, from: u32, out: &mut [u8]) -> Result<()> {
@@ -261,6 +259,8 @@ impl Store {
         at: &Location,
         read: &mut dyn FnMut(&crate::segment::Location) -> Result<T>,
     ) -> Result<T> {
+        #[cfg(test)]
+        super::again::held::happens();
         let mut at = *at;
         loop {
             let e = match read(&crate::segment::Location::of_extent(&at)) {
@@ -523,8 +523,25 @@ impl<'a> View<'a> {
     /// # Errors
     /// [`Error::Damaged`] where the bytes are not what was written, [`FsError`] for what is no file.
     pub fn read(&self, ino: Ino, offset: u64, out: &mut [u8]) -> Result<usize> {
-        let Some((view, size)) = self.content(ino)? else { return Ok(0) };
-        self.store.read_branch(&view, size, offset, out)
+        let mut fetch = |p: &Piece, from: u32, part: &mut [u8]| self.store.read_piece(p, from, part);
+        self.read_with(ino, offset, out, &mut fetch)
+    }
+
+    fn read_with(&self, ino: Ino, offset: u64, out: &mut [u8], fetch: FetchPiece<'_>) -> Result<usize> {
+        loop {
+            let (content, read) = look_again(&mut || {
+                let content = self.content(ino)?;
+                let read = match &content {
+                    Some((view, size)) => view.read(self.index(), *size, offset, out, fetch)?,
+                    None => 0,
+                };
+                Ok((content, read))
+            })?;
+            // Of a version that was removed meanwhile, some of the rows may have been there and others not.
+            if self.at.is_none() || self.content(ino)? == content {
+                return Ok(read);
+            }
+        }
     }
 
     /// As [`read`](Self::read), if that takes no waiting for the content to come from the disk (rows of the index may). `None`:
@@ -533,13 +550,13 @@ impl<'a> View<'a> {
     /// # Errors
     /// As of [`read`](Self::read).
     pub fn read_at_once(&self, ino: Ino, offset: u64, out: &mut [u8]) -> Result<Option<usize>> {
-        let Some((view, size)) = self.content(ino)? else { return Ok(Some(0)) };
         let mut waits = false;
-        let read = view.read(self.index(), size, offset, out, &mut |p, from, part| {
+        let mut fetch = |p: &Piece, from: u32, part: &mut [u8]| {
             waits = !self.store.read_piece_at_once(p, from, part)?;
-            // Any error ends it.
+            // Any error but damage ends it.
             if waits { Err(FsError::Busy.into()) } else { Ok(()) }
-        });
+        };
+        let read = self.read_with(ino, offset, out, &mut fetch);
         if waits { Ok(None) } else { read.map(Some) }
     }
 

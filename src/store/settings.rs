@@ -115,6 +115,8 @@ impl Store {
     /// Sets everything anew, from now on. Not written to disk: whoever opens the store says it.
     pub fn set_settings(&self, settings: Settings) {
         *self.settings.write() = settings.into();
+        // Versions that yield by the settings before have gone once this returns.
+        drop(self.yielding.lock());
     }
 
     /// Sets what is kept from now on.

@@ -7,12 +7,17 @@
 
 use std::{path::Path, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use crate::base::{Error, Ino, Lsn, Result, VersionId, limits};
+use crate::{
+    base::{Error, Ino, Lsn, Result, VersionId, limits},
+    log::Apart,
+};
 
 use super::{Goal, Store};
 
 /// Gives its space to the index when the disk is full.
 const BALLAST: &str = "BALLAST";
+/// Spare segment files that stay for what frees space, when the index needs room.
+const SPARES_MIN: usize = 1;
 /// Segments that a disk which is not short has room for.
 const LOW_SEGMENTS: u64 = 4;
 /// With so much free no disk is short, however large it is.
@@ -23,18 +28,22 @@ const NEAR: u64 = 4;
 const GROWTH_PERCENT: u64 = 25;
 /// The same where a shortage is near.
 const GROWTH_PERCENT_NEAR: u64 = 4;
-/// Without need, segments of which more lives are left alone, in percent.
+/// Far from a shortage, segments of which more lives are left alone, in percent.
 const LIVE_PERCENT: u64 = 60;
 /// In need.
 const LIVE_PERCENT_SHORT: u64 = 92;
+/// Rounds in which the cleaner may move what gives nothing back at once.
+const IN_VAIN: u32 = 4;
 /// How often everything is held against the policies, in nanoseconds.
 const EXPIRY_NS: u64 = 600 * 1_000_000_000;
 /// And on a short disk.
 const EXPIRY_SHORT_NS: u64 = 60 * 1_000_000_000;
 /// What a record that is not content takes, as a rule, in bytes.
 const RECORD_BYTES: u64 = 4096;
-/// How long a writer waits for history to yield.
+/// How long a writer waits for room while nothing is moved and nothing yields.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// And at all: on a slow disk the cleaner may take long for one segment.
+const PATIENCE_MAX: Duration = Duration::from_secs(120);
 
 /// What keeping space bounded remembers.
 #[derive(Debug, Default)]
@@ -48,6 +57,8 @@ pub(super) struct Keeper {
     /// Where the sweep over all objects is, and when the next one begins (monotonic).
     sweep: Option<Ino>,
     next_sweep_ns: Option<u64>,
+    /// Rounds in a row in which the cleaner moved something on a short disk, and nothing came of it.
+    in_vain: u32,
     /// When a short disk may have everything held against the policies again (monotonic).
     next_short_sweep_ns: u64,
 }
@@ -68,6 +79,13 @@ pub(super) struct Room {
     pub(super) left: u64,
     /// With less, the disk is short of space.
     pub(super) low: u64,
+}
+
+/// Without need, segments of which more lives are left alone; the nearer a shortage, the less, in percent.
+fn live_percent(room: Room) -> u64 {
+    let (low, near) = (room.low.max(1), NEAR * room.low.max(1));
+    let nearness = near.saturating_sub(room.left.max(low)) as f64 / (near - low).max(1) as f64;
+    LIVE_PERCENT + (nearness * (LIVE_PERCENT_SHORT - LIVE_PERCENT) as f64) as u64
 }
 
 impl Store {
@@ -117,7 +135,7 @@ impl Store {
             .max(LOW_SEGMENTS * self.segment_bytes())
             .max(self.index.stats().disk_bytes / 2);
         if used.saturating_sub(first) >= worth {
-            self.clean(Goal { bytes: u64::MAX, live_percent: LIVE_PERCENT })?;
+            self.clean(Goal { bytes: u64::MAX, live_percent: live_percent(room) })?;
             keeper.used = Some(self.used_bytes());
         }
         Ok(more)
@@ -134,10 +152,16 @@ impl Store {
         keeper.exhausted = None;
         let goal = Goal { bytes: 2 * low, live_percent: LIVE_PERCENT_SHORT };
         let surplus = self.surplus.load(Relaxed);
+        let moved = self.cleaned().moved_bytes;
         let mut freed = self.clean_in_need(goal)?;
         let mut gone = 0;
         // What was written meanwhile may have used up what cleaning gave; then it is worth another round, and history stays.
         if freed < low / 2 && self.is_short()? {
+            if !self.is_dense() && (freed > 0 || keeper.in_vain < IN_VAIN) {
+                // There is more to be had than this round could get, without anything that somebody may want to have back.
+                keeper.in_vain = if freed > 0 { 0 } else { keeper.in_vain + 1 };
+                return Ok(true);
+            }
             while self.drop_surplus()? {}
             if self.surplus.load(Relaxed) != surplus {
                 // What went since the cleaner looked has not been cleaned yet.
@@ -154,11 +178,20 @@ impl Store {
             }
         }
         keeper.used = Some(self.used_bytes());
-        let more = freed > 0 || gone > 0;
+        keeper.in_vain =
+            if freed > 0 || self.cleaned().moved_bytes == moved { 0 } else { keeper.in_vain + 1 };
+        // What was moved may be what makes room the next time.
+        let more = freed > 0 || gone > 0 || (1..=IN_VAIN).contains(&keeper.in_vain);
         if !more && self.is_short()? {
             keeper.exhausted = Some(now);
         }
         Ok(more)
+    }
+
+    /// Is next to nothing in the log dead, as far as the last look knows?
+    fn is_dense(&self) -> bool {
+        let Some((used, live)) = self.cleaner.lock().looked else { return true };
+        used.saturating_sub(live) < 2 * self.segment_bytes() || live * 100 >= used * LIVE_PERCENT_SHORT
     }
 
     /// Would looking again find as little? A look reads the whole index, and may lead to nothing as long as others fill the disk: so it
@@ -199,8 +232,15 @@ impl Store {
         // There has to be room for a base, without which no segment goes.
         let base = self.base.lock().as_ref().map_or(0, super::base::Base::bytes);
         let low = (LOW_SEGMENTS * segment).max((space.total_bytes / 50).min(LOW_BYTES)).max(2 * base);
+        // The same with the ballast, and with what waits to be written out beyond that.
+        let ballast = self.disk.open(Path::new(BALLAST), false).and_then(|f| f.len()).unwrap_or(0);
+        let index = if self.options.background {
+            self.ballast_bytes().max(self.index.stats().memtable_bytes)
+        } else {
+            0
+        };
         Ok(Room {
-            left: (space.free_bytes + spares * segment).saturating_sub(reserve * segment),
+            left: (space.free_bytes + spares * segment + ballast).saturating_sub(reserve * segment + index),
             low: low.min(space.total_bytes / 4),
         })
     }
@@ -277,6 +317,7 @@ impl Store {
     /// Does something that needs room; on a full disk again, as long as history yields, for a bounded time.
     pub(super) fn with_room<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         let began = self.clock.monotonic_ns();
+        let (mut written, mut moved) = (self.log.status().bytes, began);
         loop {
             let seen = *self.rounds.0.lock();
             let full = match work() {
@@ -285,8 +326,13 @@ impl Store {
             };
             let exhausted =
                 self.keeper.try_lock().is_some_and(|k| k.exhausted.is_some_and(|e| e.lsn == self.last_lsn()));
-            let waited = Duration::from_nanos(self.clock.monotonic_ns() - began);
-            if exhausted || !self.keeping.load(Relaxed) || waited >= PATIENCE || self.is_stopping() {
+            let now = self.clock.monotonic_ns();
+            if written != self.log.status().bytes {
+                (written, moved) = (self.log.status().bytes, now);
+            }
+            let since = |then: u64| Duration::from_nanos(now - then);
+            let patient = since(moved) < PATIENCE && since(began) < PATIENCE_MAX;
+            if exhausted || !self.keeping.load(Relaxed) || !patient || self.is_stopping() {
                 return Err(full);
             }
             self.short_of_room.fetch_add(1, Relaxed);
@@ -300,38 +346,74 @@ impl Store {
         }
     }
 
-    /// Writes the index out; on a full disk once more, with the space of the ballast.
+    /// Writes the index out; on a full disk once more, with the space of the ballast, and with that of spare files: without an
+    /// index that is written out, no segment can be given back.
     pub(super) fn with_ballast(&self, flush: impl Fn() -> Result<()>) -> Result<()> {
-        match flush() {
-            Err(Error::NoSpace { .. }) => {
-                let freed = self.disk.open(Path::new(BALLAST), true).and_then(|f| f.set_len(0));
-                if let Err(e) = freed {
-                    tracing::warn!("the index can't be written out, and there is no ballast: {e}");
-                }
-                flush()
+        let mut done = flush();
+        if matches!(done, Err(Error::NoSpace { .. })) {
+            let freed = self.disk.open(Path::new(BALLAST), true).and_then(|f| f.set_len(0));
+            if let Err(e) = freed {
+                tracing::warn!("the index can't be written out, and there is no ballast: {e}");
             }
-            done => done,
+            self.log.keep_apart(Apart { free: 0, owed: self.ballast_bytes() });
+            done = flush();
         }
+        while matches!(done, Err(Error::NoSpace { .. })) && self.log.drop_spare(SPARES_MIN) {
+            done = flush();
+        }
+        done
     }
 
-    /// Gives the reserve of the log and the ballast their space back, if there is some.
+    /// Gives the ballast and the reserve of the log their space back, if there is some: the ballast first, without which the index can't be
+    /// written out, and no segment be given back.
     fn mend_reserves(&self) {
+        if self.options.background {
+            self.mend_room_for_index();
+        }
         if let Err(e) = self.log.mend_reserve() {
             tracing::debug!("no space for the reserve: {e}");
         }
-        if !self.options.background {
-            return;
-        }
-        // Whoever else writes to the disk, the index among them, has no use of spare files.
-        let bytes = 2 * self.options.memtable_bytes;
-        if self.space().is_ok_and(|s| s.free_bytes < bytes.min(self.segment_bytes())) {
-            self.log.drop_spare();
-        }
+    }
+
+    /// Whoever else writes to the disk, the index above all, has no use of spare files.
+    fn mend_room_for_index(&self) {
+        let bytes = self.ballast_bytes();
+        let free = (bytes / 2).min(self.segment_bytes());
+        let owed = loop {
+            let mended = self.mend_ballast(bytes);
+            let there = self.space().map_or(u64::MAX, |s| s.free_bytes);
+            match mended {
+                Ok(0) if there >= free => break 0,
+                Ok(owed) if !self.log.drop_spare(limits::RESERVE_SEGMENTS) => break owed,
+                Err(e) if !self.log.drop_spare(limits::RESERVE_SEGMENTS) => {
+                    tracing::debug!("no space for the ballast: {e}");
+                    break bytes;
+                }
+                _ => {}
+            }
+        };
+        self.log.keep_apart(Apart { free, owed });
+    }
+
+    /// What is kept for the index: what it has in memory, once more while that is written out.
+    fn ballast_bytes(&self) -> u64 {
+        2 * self.options.memtable_bytes
+    }
+
+    /// Gives the ballast its space back. Says how much it still lacks.
+    fn mend_ballast(&self, bytes: u64) -> std::io::Result<u64> {
         let path = Path::new(BALLAST);
-        let file = self.disk.open(path, true).or_else(|_| self.disk.create(path));
-        let mended = file.and_then(|f| if f.len()? < bytes { f.allocate(bytes) } else { Ok(()) });
-        if let Err(e) = mended {
-            tracing::debug!("no space for the ballast: {e}");
+        let file = self.disk.open(path, true).or_else(|_| self.disk.create(path))?;
+        let there = file.len()?;
+        if there >= bytes {
+            return Ok(0);
+        }
+        match file.allocate(bytes) {
+            Err(e) if e.kind() == std::io::ErrorKind::StorageFull => {
+                // A part of it may have been had.
+                file.set_len(there).map(|()| bytes - there)
+            }
+            done => done.map(|()| 0),
         }
     }
 }

@@ -21,6 +21,10 @@ use super::{Op, Store, apply::Apply, content::BranchView, pieces::chunks_of, sta
 /// What a clone places, and what it makes holes: offset and length.
 type Clone = (Vec<Placed>, Vec<(u64, u64)>);
 
+/// So many of the longest extents fit into a segment at least.
+const EXTENTS_PER_SEGMENT: u64 = 32;
+/// But this long they may be in small segments too, in bytes.
+const EXTENT_MIN: usize = CHUNK_BYTES as usize;
 /// So many pieces beside a write in the blocks of its edges, and it rewrites them.
 const BLOCK_PIECES: usize = 8;
 
@@ -36,11 +40,17 @@ impl Store {
         }
         let mut lsn = self.log.last_lsn();
         let mut at = offset;
-        for part in data.chunks(limits::EXTENT_BYTES) {
+        for part in data.chunks(self.longest_extent()) {
             lsn = self.with_room(|| self.write_extent(ino, at, part))?;
             at += part.len() as u64;
         }
         Ok(lsn)
+    }
+
+    /// How long an extent may be: not much of a segment, at whose end what no extent fits into is wasted.
+    fn longest_extent(&self) -> usize {
+        let share = usize::try_from(self.log.segment_bytes() / EXTENTS_PER_SEGMENT).unwrap_or(usize::MAX);
+        share.clamp(EXTENT_MIN, limits::EXTENT_BYTES)
     }
 
     fn write_extent(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<Lsn> {

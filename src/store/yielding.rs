@@ -46,6 +46,10 @@ impl Store {
         if found.bytes < segment || self.is_stopping() {
             return Ok(0);
         }
+        let _going = self.yielding.lock();
+        if !self.settings.read().history_yields {
+            return Ok(0);
+        }
         *after = found.last;
         let now_ns = self.expiry().time_ns;
         let mut gone = 0;

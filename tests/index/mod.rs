@@ -3,6 +3,7 @@
 mod bench;
 mod conformance;
 mod damage;
+mod full;
 mod kill;
 
 use std::collections::BTreeMap;

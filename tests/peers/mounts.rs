@@ -311,19 +311,20 @@ fn a_copied_store_does_not_join_the_one_it_was_copied_from() {
 #[test]
 fn what_is_not_carried_out_is_refused() {
     let m = Mounted::new();
-    for (words, says) in [
-        (&["replicate", "add", "x", "--to", "peer:b", "--two-way"][..], "no peer of this file"),
-        (&["replicate", "add", "x", "--to", "peer:b"], "two-way"),
-        (&["replicate", "add", "x", "--to", "s3:b", "--two-way"], "peer"),
-        (&["replicate", "add", "x", "--to", "peer:b", "--two-way", "--prefix", "/p"], "whole store"),
-        (&["peer", "invite", "--grant", "/photos:two-way"], "whole store"),
-        (&["peer", "invite", "--grant", "/:all"], "no grant"),
-        (&["peer", "rm", "nobody"], "no peer called nobody"),
-        (&["peer", "join", "127.0.0.1:1", "abc", "--grant", "/:two-way"], "not one"),
-        (&["replicate", "pause", "x"], "no such rule"),
+    for (words, code, says) in [
+        (&["replicate", "add", "x", "--to", "peer:b", "--two-way"][..], 3, "no peer called b"),
+        (&["replicate", "add", "x", "--to", "peer:b"], 2, "two-way"),
+        (&["replicate", "add", "x", "--to", "s3:b", "--two-way"], 2, "peer"),
+        (&["replicate", "add", "x", "--to", "peer:b", "--two-way", "--prefix", "/p"], 2, "whole store"),
+        (&["peer", "invite", "--grant", "/photos:two-way"], 2, "whole store"),
+        (&["peer", "invite", "--grant", "/:all"], 2, "no grant"),
+        (&["peer", "rm", "nobody"], 3, "no peer called nobody"),
+        (&["peer", "join", "127.0.0.1:1", "abc", "--grant", "/:two-way"], 2, "not one"),
+        (&["replicate", "rm", "x"], 3, "no rule called x"),
+        (&["replicate", "pause", "x"], 3, "no such rule"),
     ] {
         let done = of(&m, words);
-        assert!(!done.status.success(), "{words:?}");
+        assert_eq!(done.status.code(), Some(code), "{words:?}: {done:?}");
         assert!(String::from_utf8_lossy(&done.stderr).contains(says), "{words:?}: {done:?}");
     }
     // Of a store that nobody has open, the same commands change the file.

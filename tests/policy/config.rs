@@ -97,7 +97,7 @@ fn what_is_wrong_with_a_rule_is_said() {
     refused(&segfs(&["retain", "set", "/etc", "--keep", "all"]), 2, "not in a mount");
     refused(&segfs(&["retain", "show", text(&m.path("nothing"))]), 3, "no such file");
     refused(&segfs(&["retain", "show", "/etc/passwd"]), 2, "not in the present");
-    refused(&segfs(&["retain", "clear", text(&m.path("f"))]), 2, "no rule for /f");
+    refused(&segfs(&["retain", "clear", text(&m.path("f"))]), 3, "no rule for /f");
     refused(&segfs(&["retain", "set", "--store", text(&m.store()), "/x", "--keep", "all"]), 7, "in use");
     assert_eq!(fs::read(file(&m)).unwrap(), before);
 }

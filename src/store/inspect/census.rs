@@ -288,12 +288,12 @@ impl Sink for Marks<'_> {
 fn walk(index: &dyn Index, sink: &mut dyn Sink, progress: Progress<'_>) -> Result<u64> {
     let expected = index.stats().disk_rows;
     let mut shown = 0_u64;
-    let rows = each_shown(index, &mut |ino, extent, at, by| {
+    let rows = each_shown(index, &mut |s| {
         shown += 1;
         if shown.is_multiple_of(ROWS_A_WORD) {
             progress(shown, expected.max(shown));
         }
-        sink.shown(ino, extent, at, by);
+        sink.shown(s.ino, s.extent, &s.location, s.by);
         Ok(true)
     })?;
     let mut failed = Ok(());

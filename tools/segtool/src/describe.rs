@@ -194,6 +194,13 @@ fn local_fact(f: &Fact) -> Value {
         Fact::Removed(o, v) => json!({"fact": "removed", "object": id(*o), "version": v.to_string()}),
         Fact::Trimmed(o) => json!({"fact": "trimmed", "object": id(*o)}),
         Fact::Clock(ns) => json!({"fact": "clock", "time": time(*ns), "time_ns": ns}),
+        Fact::Repacked(places) => json!({
+            "fact": "repacked",
+            "places": places.iter().map(|r| json!({
+                "inode": r.ino.get(), "branch": r.branch, "chunk": r.chunk, "since_lsn": r.since.get(),
+                "extent": r.old.get(), "skip": r.skip, "length": r.len, "new": r.new.get(), "to": r.to,
+            })).collect::<Vec<_>>(),
+        }),
         Fact::MovesForgotten(before) => {
             json!({"fact": "moves forgotten", "before": time(*before), "before_ns": before})
         }
@@ -237,7 +244,7 @@ fn told_fact(f: &Fact) -> Value {
         Fact::Hash(..) | Fact::Cleaned(_) | Fact::Unnamed(_) | Fact::Removed(..) | Fact::Trimmed(_) => {
             Value::Null
         }
-        Fact::Clock(_) | Fact::MovesForgotten(_) => Value::Null,
+        Fact::Clock(_) | Fact::MovesForgotten(_) | Fact::Repacked(_) => Value::Null,
     }
 }
 
@@ -260,6 +267,7 @@ pub fn objects(f: &Fact) -> Vec<ObjectId> {
         | Fact::Cleaned(_)
         | Fact::Unnamed(_)
         | Fact::Clock(_)
+        | Fact::Repacked(_)
         | Fact::MovesForgotten(_) => Vec::new(),
         Fact::Mode(o, _)
         | Fact::Owner(o, _)
@@ -404,6 +412,17 @@ mod tests {
             marker: Some(v(63)),
             lineage: Some(lineage),
         };
+        let repacked = segfs::format::facts::Repacked {
+            ino: Ino::new(109),
+            branch: 110,
+            chunk: 111,
+            since: Lsn::new(112),
+            old: Lsn::new(113),
+            skip: 114,
+            len: 115,
+            new: Lsn::new(116),
+            to: 117,
+        };
         let placed = Placed { offset: 64, len: 65, extent: Lsn::new(66), location: place, skip: 67 };
         let range = LocalRange { offset: 68, len: 69, source: Some((Lsn::new(70), place, 71)) };
         let changes =
@@ -475,6 +494,7 @@ mod tests {
             (Fact::Adopted(vec![stretch]), "fact batches"),
             (Fact::Trimmed(o(107)), "fact object"),
             (Fact::MovesForgotten(108), "fact before before_ns=108"),
+            (Fact::Repacked(vec![repacked]), "fact places"),
         ];
         for (f, expected) in &all {
             let shown = fact(f);
