@@ -598,3 +598,34 @@ fn a_supply_that_lies_is_refused() {
     let view = c.view();
     assert_eq!(view.attributes(lacking.ino).unwrap().kind, ObjectKind::File);
 }
+
+#[test]
+fn log_that_peers_have_not_had_stays_up_to_a_limit() {
+    let d = tempfile::tempdir().unwrap();
+    let s = new(d.path(), "a");
+    fill(&s);
+    let cursor = s.last_lsn().next();
+    let kept = file(&s, Ino::FIRST, "kept", b"1");
+    for n in 0..60 {
+        edit(&s, kept, &[n; 9000]);
+    }
+    s.unlink(Ino::FIRST, b"kept").unwrap();
+    s.set_retention(Retention::everywhere(Policy::Last(1)));
+    let mut at = Some(Ino::FIRST);
+    while let Some(from) = at {
+        at = s.expire(from, u64::MAX / 2).unwrap().1;
+    }
+    let clean = || {
+        s.write_base().unwrap();
+        s.clean(Goal::ALL).unwrap();
+        s.tail_floor().unwrap()
+    };
+    s.set_needed(Some(cursor));
+    let floor = clean();
+    assert!(floor > Lsn::new(50) && floor <= cursor, "{floor}, {cursor}");
+    // What is short of space does not wait for anybody.
+    let mut settings = s.settings();
+    settings.for_peers_bytes = 1000;
+    s.set_settings(settings);
+    assert!(clean() > cursor);
+}

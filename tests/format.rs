@@ -10,7 +10,7 @@ use segfs::{
         facts::{ExtentId, Range, Source},
         layouts,
         wire::{
-            Bye, ContentHead, Epoch, ExtentHead, Facts, Grant, Hello, Identity, MAGIC, Message, Reason,
+            Bye, ContentHead, Epoch, ExtentHead, Facts, Grant, Hello, Identity, Lack, MAGIC, Message, Reason,
             Splitter, Stretch, Want,
         },
     },
@@ -181,7 +181,7 @@ fn messages() -> Vec<Message> {
         Message::Held(vec![Stretch::one(&origin)]),
         Message::Failed(origin, Reason::NoSpace),
         Message::SoFar,
-        Message::Want(Want { request: 1, version, range: 70_000 }),
+        Message::Want(Want { request: 1, version, range: 70_000, page: 3 }),
         Message::Extent(ExtentHead {
             request: 1,
             id,
@@ -196,6 +196,22 @@ fn messages() -> Vec<Message> {
         Message::Ping(9),
         Message::Pong(9),
         Message::Bye(Bye::Done),
+        Message::Told(Facts {
+            origin: Origin::page(origin.store, 3),
+            stamp: 0,
+            object: ObjectId::ROOT,
+            facts: b"page".to_vec(),
+            contents: Vec::new(),
+        }),
+        Message::Lack(Lack { number: 4, version, bases: vec![VersionId::new(0x55)], from: (6, 7) }),
+        Message::Supply(Facts {
+            origin: Origin::supply(origin.store, 4),
+            stamp: 0,
+            object: content.object,
+            facts: b"supplied".to_vec(),
+            contents: vec![content],
+        }),
+        Message::NoSupply(4),
     ]
 }
 

@@ -135,6 +135,8 @@ pub const PEER_PAGE: usize = 512;
 pub const PEER_STRETCHES: usize = 65_536;
 /// Grants that a peer may name.
 pub const PEER_GRANTS: usize = 1024;
+/// What rows of the index come to in one page for a peer, in bytes, about.
+pub const PEER_TOLD_BYTES: usize = 128 << 10;
 /// Batches of facts that are read from the log at once.
 pub const PEER_READ_BATCHES: usize = 64;
 /// Who has sent nothing for so long says that it is there, in nanoseconds.

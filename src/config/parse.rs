@@ -53,7 +53,15 @@ pub(super) fn parse_all(text: &str) -> Result<(Settings, Peering), Fault> {
                 for (name, item) in table.iter() {
                     match name {
                         "history_yields" => settings.history_yields = read.yes_or_no(item)?,
-                        _ => return Err(read.unknown(table, name, "[space]", &["history_yields"])),
+                        "for_peers" => settings.for_peers_bytes = read.bytes(item)?,
+                        _ => {
+                            return Err(read.unknown(
+                                table,
+                                name,
+                                "[space]",
+                                &["history_yields", "for_peers"],
+                            ));
+                        }
                     }
                 }
             }
@@ -86,6 +94,25 @@ impl Reader<'_> {
 
     pub(super) fn yes_or_no(&self, item: &Item) -> Result<bool, Fault> {
         item.as_bool().ok_or_else(|| self.fault(item.span(), "this must be true or false"))
+    }
+
+    /// A number of bytes.
+    fn bytes(&self, item: &Item) -> Result<u64, Fault> {
+        let parsed = item.as_str().and_then(|text| {
+            let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+            let unit = match &text[digits.len()..] {
+                "" => 1,
+                "K" => 1 << 10,
+                "M" => 1 << 20,
+                "G" => 1 << 30,
+                "T" => 1 << 40,
+                _ => return None,
+            };
+            digits.parse::<u64>().ok()?.checked_mul(unit)
+        });
+        parsed.ok_or_else(|| {
+            self.fault(item.span(), "this must be a number of bytes, such as \"500M\" or \"2G\"")
+        })
     }
 
     fn paths(&self, item: &Item, settings: &mut Settings) -> Result<(), Fault> {
@@ -267,6 +294,8 @@ mod tests {
         refuses("[path]\n'/a' = 3", 2, 8, "table");
         refuses("[space]\nhistory_yields = 'no'", 2, 18, "true or false");
         refuses("[space]\nyields = true", 2, 1, "history_yields");
+        refuses("[space]\nfor_peers = 5", 2, 13, "such as");
+        refuses("[space]\nfor_peers = '5 GB'", 2, 13, "such as");
         refuses("[path.'/'\n", 1, 10, "no TOML");
         refuses("[path.'/']\nkeep = 'all'\nkeep = 'all'", 3, 1, "no TOML");
     }

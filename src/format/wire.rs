@@ -9,7 +9,7 @@ use super::{
     Codec, Malformed, Origin,
     checksum::crc,
     code,
-    facts::{ExtentId, Range},
+    facts::{ExtentId, Range, Told, Version},
     hash::Hash,
 };
 use crate::base::{
@@ -63,7 +63,47 @@ pub enum Message {
     Pong(u64),
     /// The last message.
     Bye(Bye),
+    /// Rows of my index, for what my log holds no more: as [`Facts`], with an encoded [`Page`] in the place of the facts, and the number
+    /// of the page as its origin ([`Origin::page`]).
+    Told(Facts),
+    /// I have the facts of a version, and not its content.
+    Lack(Lack),
+    /// A page of that content: as [`Facts`], with an encoded [`Supplied`] in the place of the facts ([`Origin::supply`]).
+    Supply(Facts),
+    /// It can't be had.
+    NoSupply(u64),
 }
+
+/// Asks for the content of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Lack {
+    /// Number of the request; one at a time.
+    pub number: u64,
+    /// The version.
+    pub version: VersionId,
+    /// Versions of its object that are here, by one of which it may be described.
+    pub bases: Vec<VersionId>,
+    /// Where the last page said that it goes on; else zeros.
+    pub from: (u64, u64),
+}
+
+/// What is said of a version whose content comes.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Supplied {
+    /// Its fact.
+    pub version: Version,
+    /// The stamp of its record, ns since 1970.
+    pub stamp: u64,
+    /// The store that made it.
+    pub maker: StoreId,
+    /// Where it goes on.
+    pub next: Option<(u64, u64)>,
+}
+
+/// The most versions that a request names as bases.
+pub const BASES: usize = 64;
+/// Numbers of pages that are supplied have this bit.
+const SUPPLY: u64 = 1 << 63;
 
 /// How a connection begins: what it is, and which versions of the protocol are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -169,6 +209,47 @@ pub struct Want {
     pub version: VersionId,
     /// Which of the ranges that were sent for it, counted from 0.
     pub range: u32,
+    /// The page with which they were sent; 0: a batch.
+    pub page: u64,
+}
+
+/// What the rows of an index say: who takes all pages has what came into them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Page {
+    /// Values of registers, and versions.
+    pub told: Vec<Told>,
+    /// Versions that were removed there.
+    pub removed: Vec<(ObjectId, VersionId)>,
+    /// Batches that came into these rows, of those that the receiver lacks; with the last page all that it holds from then on.
+    pub known: Vec<Stretch>,
+    /// It is the last one, and holds nothing else.
+    pub last: bool,
+}
+
+impl Origin {
+    /// How a page is named, which no opening of a store made.
+    #[must_use]
+    pub fn page(store: StoreId, number: u64) -> Self {
+        Self { store, incarnation: Incarnation::new(0), seq: number }
+    }
+
+    /// How the answer to a request for content is named.
+    #[must_use]
+    pub fn supply(store: StoreId, number: u64) -> Self {
+        Self::page(store, number | SUPPLY)
+    }
+
+    /// The number of the request, if it is such an answer.
+    #[must_use]
+    pub fn supplies(&self) -> Option<u64> {
+        (self.is_page() && self.seq & SUPPLY != 0).then_some(self.seq & !SUPPLY)
+    }
+
+    /// Is this a page's name?
+    #[must_use]
+    pub fn is_page(&self) -> bool {
+        self.incarnation == Incarnation::new(0)
+    }
 }
 
 /// What an extent is, before its bytes.
@@ -211,6 +292,8 @@ pub enum Reason {
     Behind,
     /// No version of this connection shows it.
     NotOffered,
+    /// No version at the sender shows it any more.
+    Gone,
 }
 
 impl Reason {

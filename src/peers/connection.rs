@@ -254,11 +254,17 @@ impl Run<'_> {
                     let durable = self.hub.store.durable_lsn();
                     self.session.handle(Input::Durable(durable), now);
                 }
-                Effect::Read(_) => self.lanes[0].put((self.session.theirs().clone(), effect)),
+                Effect::Read(_) | Effect::Page(..) | Effect::Supply(_) | Effect::Lacking(_) => {
+                    self.lanes[0].put((self.session.theirs().clone(), effect))
+                }
                 Effect::Know | Effect::Ask(..) | Effect::Fetch(..) => {
                     self.lanes[0].put((Knowledge::default(), effect));
                 }
-                Effect::Look(_) | Effect::Keep(_) | Effect::Import(_) => {
+                Effect::Look(_)
+                | Effect::Keep(_)
+                | Effect::Import(..)
+                | Effect::Take(..)
+                | Effect::TakeSupply(..) => {
                     self.lanes[1].put((Knowledge::default(), effect));
                 }
             }
@@ -276,11 +282,7 @@ impl Run<'_> {
             Notice::NotTaken(_, reason) => {
                 seen.trouble = Some(format!("something could not be taken in here: {reason:?}"));
             }
-            Notice::NotInLog(missing) => {
-                let why = "what it lacks is not in the log here any more, and can't be sent yet";
-                seen.trouble = Some(format!("{why} ({} stretches)", missing.len()));
-            }
-            Notice::ClockOff(_) | Notice::WalksAgain => {}
+            Notice::ClockOff(_) | Notice::WalksAgain | Notice::NotInLog(_) | Notice::Told(_) => {}
         }
         drop(seen);
         self.hub.tell(self.link.peer, notice);

@@ -10,12 +10,15 @@ const PACE: Duration = Duration::from_millis(2);
 /// How long the log is waited for at once.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// How often the store is told what peers still need of its log, in nanoseconds.
+const NEEDED_NS: u64 = 1_000_000_000;
 /// Without connections there is nothing to do; a new one says that it is there.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Until the hub ends.
 pub(super) fn follow(hub: &Arc<Inner>) {
     let mut told = Lsn::default();
+    let mut said = 0;
     while !hub.is_over() {
         if !hub.has_links() {
             told = Lsn::default();
@@ -24,6 +27,10 @@ pub(super) fn follow(hub: &Arc<Inner>) {
         }
         let last = hub.store.wait_appended(told, PATIENCE);
         let began = SystemClock.monotonic_ns();
+        if began >= said {
+            hub.say_needed();
+            said = began + NEEDED_NS;
+        }
         if hub.store.sync(last).is_err() {
             hub.each_link(|link| link.stopped());
             hub.pause(PATIENCE);

@@ -264,6 +264,7 @@ impl Hub {
             (_, wanted) => Some(wanted.clone()),
         };
         drop(state);
+        inner.say_needed();
         inner.changed.notify_all();
         let Some(at) = listen else { return Ok(()) };
         // One that is bound anew may be at the same place.
@@ -329,6 +330,21 @@ fn stop_listening(at: SocketAddr, over: &AtomicBool) {
 impl Inner {
     pub(super) fn is_over(&self) -> bool {
         self.over.load(SeqCst)
+    }
+
+    /// Says to the store what of its log is still needed, and what every peer has.
+    pub(super) fn say_needed(&self) {
+        let state = self.state.lock();
+        let of = |peer: &Peer| {
+            let link = state.known.get(&peer.id).and_then(|k| k.link.as_ref());
+            let seen = link.map(|l| l.seen.lock().cursor).unwrap_or_default();
+            seen.max(state.cursors.get(&peer.id).copied().unwrap_or(Lsn::FIRST))
+        };
+        let least = state.plan.peers.iter().filter(|p| p.access.reads()).map(of).min();
+        drop(state);
+        self.store.set_needed(least);
+        let acknowledged = least.map_or(0, |lsn| lsn.get().saturating_sub(1));
+        self.store.set_acknowledged(Lsn::new(acknowledged));
     }
 
     pub(super) fn has_links(&self) -> bool {

@@ -8,12 +8,12 @@ use crate::{
         Origin, Prepared,
         facts::ExtentId,
         hash::Hash,
-        wire::{Bye, Epoch, ExtentHead, Identity, Reason, Stretch},
+        wire::{Bye, Epoch, ExtentHead, Identity, Lack, Reason, Stretch},
     },
-    store::{Knowledge, Parcel},
+    store::{CatchUp, Knowledge, Lacking, Parcel},
 };
 
-use super::Meeting;
+use super::{Meeting, Wanted};
 
 /// A batch of this store, with the content hash of each version in it.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Offered {
     pub hashes: Vec<(VersionId, Option<Hash>)>,
 }
 
-/// A batch of the other store, whole.
+/// A batch of the other store, whole; or a page of its index, with a [`Page`](crate::format::wire::Page) in the place of facts.
 #[derive(Debug)]
 pub struct Incoming {
     /// The batch.
@@ -71,8 +71,19 @@ pub enum Effect {
     Look(Arc<Incoming>),
     /// Check an extent and keep it. Answer: [`Input::Kept`].
     Keep(Box<Arrived>),
-    /// Check a batch and take it in. Answer: [`Input::Imported`].
-    Import(Arc<Incoming>),
+    /// Check a batch and take it in, without these extents, which the other side has no more. Answer: [`Input::Imported`].
+    Import(Arc<Incoming>, Vec<ExtentId>),
+    /// The page of this number of what the index says to whoever holds [`Session::theirs`](super::Session::theirs), and where it goes
+    /// on; from the beginning without. Answer: [`Input::Page`].
+    Page(u64, Option<Box<CatchUp>>),
+    /// The same for a page.
+    Take(Arc<Incoming>, Vec<ExtentId>),
+    /// A page of the content of a version that the other side lacks. Answer: [`Input::Supply`].
+    Supply(Lack),
+    /// The version behind this one whose content is lacking here. Answer: [`Input::Lacking`].
+    Lacking(Option<Lacking>),
+    /// Check a page of the content of a version and take it in, without these extents. Answer: [`Input::Supplied`].
+    TakeSupply(Arc<Incoming>, Vec<ExtentId>, Box<Wanted>),
     /// An extent that a batch of this store names, for this request. Answer: [`Input::Extent`].
     Fetch(u32, Arc<Offered>, ExtentId),
     /// Something waits for a commit. Answer: [`Input::Durable`], when there was one, whoever asked for it.
@@ -109,9 +120,19 @@ pub enum Input {
         unreadable: Vec<(Origin, Reason)>,
         /// Where to go on.
         next: Lsn,
+        /// Of what lay where reading began, the log holds something no more.
+        gap: bool,
     },
+    /// Answers [`Effect::Page`]: its number, where it goes on, and the page; without one, that was all.
+    Page(u64, Box<CatchUp>, Option<Offered>),
     /// Answers [`Effect::Ask`]: those that are held.
     Asked(Origin, Vec<Origin>),
+    /// Answers [`Effect::Supply`]: the number of the request, and the page, if it can be had.
+    Supply(u64, Option<Offered>),
+    /// Answers [`Effect::Lacking`].
+    Lacking(Option<Box<Wanted>>),
+    /// Answers [`Effect::TakeSupply`]: what became of it, where the version goes on, and whether it is here now.
+    Supplied(Origin, Taken, Option<Box<Wanted>>, bool),
     /// Answers [`Effect::Look`].
     Lacks(Origin, Vec<ExtentId>),
     /// Answers [`Effect::Keep`].
@@ -143,8 +164,10 @@ pub enum Notice {
     NotTaken(Origin, Reason),
     /// The other side lacks what lies before the cursor: the log is walked from its beginning.
     WalksAgain,
-    /// The other side lacks these, and the log has them no more.
+    /// The other side lacks these, and the log has them no more: the index is told.
     NotInLog(Vec<Stretch>),
+    /// All of the index was told, in so many pages.
+    Told(u64),
 }
 
 /// Why a connection has ended.

@@ -11,8 +11,10 @@ mod perform;
 mod receiving;
 mod sending;
 mod session;
+mod supply;
 
 pub use acquaintances::{Acquaintances, Meeting};
 pub use effects::{Arrived, Effect, End, Fetched, Incoming, Input, Notice, Offered, Taken};
 pub use perform::{answer, perform};
 pub use session::{Me, Session};
+pub use supply::Wanted;

@@ -157,7 +157,11 @@ impl Outbox {
             Message::Ranges(parcel.origin, content.version, page)
         } else {
             batch.begun = true;
-            Message::Facts(facts(offered))
+            match (parcel.origin.supplies(), parcel.origin.is_page()) {
+                (Some(_), _) => Message::Supply(facts(offered)),
+                (None, true) => Message::Told(facts(offered)),
+                (None, false) => Message::Facts(facts(offered)),
+            }
         };
         while let Some(content) = parcel.contents.get(batch.at.0)
             && batch.at.1 == content.ranges.len()

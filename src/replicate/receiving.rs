@@ -18,12 +18,14 @@ use crate::{
     format::{
         Codec, Origin, code,
         facts::{Changes, ExtentId, Fact, ObjectKind, Range, Source},
-        wire::{Bye, ExtentHead, Facts, Message, Reason, Stretch, Want},
+        wire::{Bye, ExtentHead, Facts, Message, Page, Reason, Stretch, Supplied, Want},
     },
     store::Parcel,
 };
 
-use super::{Arrived, Effect, Incoming, Notice, Taken, outbox::Outbox, sending::cost};
+use super::{
+    Arrived, Effect, Incoming, Notice, Taken, Wanted, outbox::Outbox, sending::cost, supply::Supplies,
+};
 
 /// A batch from its first message to its acknowledgement.
 struct Batch {
@@ -39,6 +41,8 @@ struct Batch {
     doubts: BTreeSet<Origin>,
     /// Objects whose versions it brings.
     versions: Vec<ObjectId>,
+    /// Extents of it that the other side has no more.
+    gone: Vec<ExtentId>,
     /// It makes a file whose first version may follow: the name is not published before that.
     held_back: bool,
 }
@@ -102,6 +106,9 @@ pub(super) struct Receiving {
     unsynced: BTreeMap<Lsn, Vec<Origin>>,
     durable: Lsn,
     committing: bool,
+    pub(super) supplies: Supplies,
+    /// What the page of content is of that is on its way.
+    wanted: Option<Box<Wanted>>,
 }
 
 /// What a message of the other side leads to.
@@ -110,11 +117,69 @@ pub(super) type Answer = Result<(), Bye>;
 impl Receiving {
     /// Is nothing under way?
     pub(super) fn is_idle(&self) -> bool {
-        self.batches.is_empty()
+        self.batches.is_empty() && (!self.granted || self.supplies.is_idle())
     }
 
     /// A batch begins.
     pub(super) fn facts(&mut self, f: Facts, out: &mut Outbox, effects: &mut VecDeque<Effect>) -> Answer {
+        if f.origin.is_page() {
+            return Err(Bye::Protocol);
+        }
+        let decoded = code::decode_within::<PEER_FACTS_DECODED_BYTES, Vec<Fact>>(&f.facts);
+        let refused = decoded.is_err().then_some(Reason::Refused);
+        self.begins(f, refused, decoded.as_deref().unwrap_or_default(), out, effects)
+    }
+
+    /// A page of the other store's index begins. Pages are taken in one after the other.
+    pub(super) fn told(&mut self, f: Facts, out: &mut Outbox, effects: &mut VecDeque<Effect>) -> Answer {
+        if !f.origin.is_page() || f.origin.supplies().is_some() {
+            return Err(Bye::Protocol);
+        }
+        let decoded = code::decode_within::<PEER_FACTS_DECODED_BYTES, Page>(&f.facts);
+        let refused = decoded.is_err().then_some(Reason::Refused);
+        self.begins(f, refused, &[], out, effects)
+    }
+
+    /// A page of the content of a version that was asked for begins.
+    pub(super) fn supply(&mut self, f: Facts, out: &mut Outbox, effects: &mut VecDeque<Effect>) -> Answer {
+        let origin = f.origin;
+        let wanted = origin.supplies().and_then(|n| self.supplies.comes(n)).ok_or(Bye::Protocol)?;
+        let decoded = code::decode_within::<PEER_FACTS_DECODED_BYTES, Supplied>(&f.facts);
+        let refused = decoded.is_err().then_some(Reason::Refused);
+        self.wanted = Some(wanted);
+        self.begins(f, refused, &[], out, effects)
+    }
+
+    /// The content of a version that was asked for can't be had.
+    pub(super) fn no_supply(&mut self, number: u64) -> Answer {
+        if self.supplies.none(number) { Ok(()) } else { Err(Bye::Protocol) }
+    }
+
+    /// What became of a page of the content of a version. Says whether something is here.
+    pub(super) fn supplied(
+        &mut self,
+        origin: Origin,
+        taken: &Taken,
+        (more, here): (Option<Box<Wanted>>, bool),
+        out: &mut Outbox,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        if let Taken::Lacking = taken {
+            self.wanted = more;
+        } else if let Taken::Here(_) = taken {
+            self.supplies.taken(more, here, out);
+        }
+        self.imported(origin, taken, out, effects);
+    }
+
+    fn begins(
+        &mut self,
+        f: Facts,
+        refused: Option<Reason>,
+        facts: &[Fact],
+        out: &mut Outbox,
+        effects: &mut VecDeque<Effect>,
+    ) -> Answer {
         let ranges: usize = f.contents.iter().map(|c| c.ranges as usize).sum();
         let cost = cost(f.facts.len(), ranges);
         let fits = f.facts.len() <= PEER_FACTS_BYTES
@@ -126,8 +191,6 @@ impl Receiving {
             return Err(Bye::Protocol);
         }
         let origin = f.origin;
-        let decoded = code::decode_within::<PEER_FACTS_DECODED_BYTES, Vec<Fact>>(&f.facts);
-        let facts = decoded.as_deref().unwrap_or_default();
         let objects: BTreeSet<ObjectId> =
             facts.iter().flat_map(named_by).filter(|o| *o != ObjectId::ROOT).collect();
         let versions: Vec<ObjectId> = facts.iter().filter_map(versioned).collect();
@@ -139,19 +202,25 @@ impl Receiving {
         let held_back = self.empty.len() > before;
         self.came += 1;
         let number = self.failed.get(&origin).copied().unwrap_or(self.came);
-        let (after, doubts) = self.builds_on(origin, number, &objects);
-        let state = arriving(f);
+        let (mut after, doubts) = self.builds_on(origin, number, &objects);
+        if origin.is_page() {
+            let taken = |b: &Batch| matches!(b.state, State::Here);
+            let of_index = |o: &Origin| o.is_page() && o.supplies().is_none();
+            if of_index(&origin) {
+                after.extend(self.batches.iter().filter(|(o, b)| of_index(o) && !taken(b)).map(|(o, _)| *o));
+            }
+        }
+        let (state, gone) = (arriving(f), Vec::new());
         let too_many = self.named + objects.len() > PEER_OBJECTS;
         self.window += cost;
         self.named += objects.len();
         let ask: Vec<Origin> = doubts.iter().copied().collect();
         self.batches
-            .insert(origin, Batch { number, cost, state, objects, after, doubts, versions, held_back });
-        let refused = match decoded {
-            _ if !self.granted => Some(Reason::NotGranted),
-            Err(_) => Some(Reason::Refused),
-            Ok(_) if too_many => Some(Reason::TooLarge),
-            Ok(_) => None,
+            .insert(origin, Batch { number, cost, state, objects, after, doubts, versions, gone, held_back });
+        let refused = match () {
+            () if !self.granted => Some(Reason::NotGranted),
+            () if too_many => Some(Reason::TooLarge),
+            () => refused,
         };
         match refused {
             // Pages of it may still come; they are dropped.
@@ -282,7 +351,7 @@ impl Receiving {
         let Some(batch) = self.batches.get_mut(&origin) else { return };
         let State::Looking(incoming) = &batch.state else { return };
         let incoming = Arc::clone(incoming);
-        let lacking: BTreeSet<&ExtentId> = ids.iter().collect();
+        let lacking: BTreeSet<&ExtentId> = ids.iter().filter(|id| !batch.gone.contains(id)).collect();
         let mut asked = BTreeSet::new();
         let mut fetching = Fetching::default();
         for content in &incoming.parcel.contents {
@@ -305,7 +374,14 @@ impl Receiving {
     }
 
     /// Asks for as much as may be under way: first what is complete soonest, and always with room for one more version.
-    pub(super) fn advance(&mut self, out: &mut Outbox, effects: &mut VecDeque<Effect>) {
+    pub(super) fn advance(&mut self, now: u64, out: &mut Outbox, effects: &mut VecDeque<Effect>) {
+        // Once everything else is here.
+        if self.granted
+            && self.batches.is_empty()
+            && let Some(after) = self.supplies.looks(now)
+        {
+            effects.push_back(Effect::Lacking(after));
+        }
         while self.requests.len() < PEER_REQUESTS {
             let spare = self.requests.len() < PEER_REQUESTS - PEER_REQUESTS_SPARE;
             let next = self.batches.iter_mut().filter_map(|(origin, batch)| match &mut batch.state {
@@ -326,7 +402,8 @@ impl Receiving {
             let request = self.next_request;
             self.next_request = request.wrapping_add(1);
             self.requests.insert(request, Request { of, id, head: None, stored: Vec::new(), idle: false });
-            out.say(&Message::Want(Want { request, version, range }));
+            let page = if of.is_page() { of.seq } else { 0 };
+            out.say(&Message::Want(Want { request, version, range, page }));
         }
         if !self.committing && !self.unsynced.is_empty() {
             self.committing = true;
@@ -382,8 +459,16 @@ impl Receiving {
         if request.head.is_some() {
             return Err(Bye::Protocol);
         }
-        if !request.idle {
-            self.fail(request.of, reason, out, effects);
+        if request.idle {
+            return Ok(());
+        }
+        match self.batches.get_mut(&request.of) {
+            // Nothing shows it any more there: what it was of is taken without.
+            Some(batch) if reason == Reason::Gone => {
+                batch.gone.push(request.id);
+                self.fetched(request.of, effects);
+            }
+            _ => self.fail(request.of, reason, out, effects),
         }
         Ok(())
     }
@@ -403,12 +488,17 @@ impl Receiving {
         if let Err(reason) = kept {
             return self.fail(request.of, reason, out, effects);
         }
-        let Some(batch) = self.batches.get_mut(&request.of) else { return };
+        self.fetched(request.of, effects);
+    }
+
+    /// One extent less is on its way.
+    fn fetched(&mut self, origin: Origin, effects: &mut VecDeque<Effect>) {
+        let Some(batch) = self.batches.get_mut(&origin) else { return };
         let State::Fetching(incoming, fetching) = &mut batch.state else { return };
         fetching.under_way -= 1;
         if fetching.under_way == 0 && fetching.wanted.is_empty() {
             batch.state = State::Whole(Arc::clone(incoming));
-            self.import_if_free(request.of, effects);
+            self.import_if_free(origin, effects);
         }
     }
 
@@ -430,7 +520,14 @@ impl Receiving {
         {
             let incoming = Arc::clone(incoming);
             batch.state = State::Importing(Arc::clone(&incoming));
-            effects.push_back(Effect::Import(incoming));
+            let supply = origin.supplies().and_then(|_| self.wanted.take());
+            effects.push_back(if let Some(wanted) = supply {
+                Effect::TakeSupply(incoming, batch.gone.clone(), wanted)
+            } else if origin.is_page() {
+                Effect::Take(incoming, batch.gone.clone())
+            } else {
+                Effect::Import(incoming, batch.gone.clone())
+            });
         }
     }
 
@@ -456,6 +553,9 @@ impl Receiving {
                 false
             }
             Taken::Here(lsn) => {
+                if origin.supplies().is_none() && (origin.is_page() || !batch.gone.is_empty()) {
+                    self.supplies.soon();
+                }
                 batch.state = State::Here;
                 let objects = std::mem::take(&mut batch.objects);
                 self.unname(origin, &objects);
@@ -555,6 +655,10 @@ impl Receiving {
                         self.publish(holder, effects);
                     }
                 }
+            }
+            if origin.supplies().is_some() {
+                self.wanted = None;
+                self.supplies.taken(None, false, out);
             }
             out.say(&Message::Failed(origin, reason));
             effects.push_back(Effect::Tell(Notice::NotTaken(origin, reason)));

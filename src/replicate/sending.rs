@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     base::{
-        Lsn, VersionId,
+        Lsn, ObjectId, VersionId,
         limits::{
             PEER_BATCH_BYTES, PEER_RANGE_BYTES, PEER_RANGES, PEER_REQUESTS, PEER_RETRY_MAX_NS, PEER_RETRY_NS,
             PEER_WINDOW_BATCHES, PEER_WINDOW_BYTES,
@@ -15,11 +15,11 @@ use crate::{
         planted::{Bug, planted},
     },
     format::{
-        Origin,
+        Origin, code,
         facts::{ExtentId, Source},
-        wire::{Bye, ExtentHead, Message, Reason, Stretch, Want},
+        wire::{BASES, Bye, ExtentHead, Lack, Message, Page, Reason, Stretch, Want},
     },
-    store::{Knowledge, Parcel},
+    store::{CatchUp, Knowledge, Parcel},
 };
 
 use super::{Effect, Fetched, Notice, Offered, outbox::Outbox};
@@ -71,7 +71,47 @@ pub(super) struct Sending {
     told: Option<Lsn>,
     /// Extents that were asked for, and the batch that names each.
     requests: BTreeMap<u32, (Origin, ExtentId)>,
+    telling: Option<Telling>,
+    /// Pages of the index so far: the number of the last one.
+    pages: u64,
+    /// All of the index was told, and nobody was told so yet.
+    told_all: bool,
+    /// Something was gone from the log where it was to be read: what this store holds is compared once more.
+    gap: bool,
+    supply: Supply,
 }
+
+/// The other side lacks the content of a version.
+#[derive(Default)]
+enum Supply {
+    #[default]
+    None,
+    /// A page is being read.
+    Asked,
+    /// It waits for room in the window.
+    Ready(Arc<Offered>),
+}
+
+/// The index is told, page after page.
+#[derive(Default)]
+struct Telling {
+    /// Its pages have higher numbers than this one.
+    after: u64,
+    /// How far it is; none while the next page is asked for.
+    at: Option<Box<CatchUp>>,
+    asked: bool,
+    /// Waits for room in the window.
+    ready: Option<Arc<Offered>>,
+    /// Sent, and not acknowledged.
+    under_way: usize,
+    /// There are no more pages.
+    over: bool,
+    /// The last one, which says so, is made.
+    ending: bool,
+}
+
+/// Pages on their way at once.
+const PAGES: usize = 2;
 
 impl Sending {
     pub(super) fn new(cursor: Lsn) -> Self {
@@ -97,6 +137,11 @@ impl Sending {
             claims: None,
             told: None,
             requests: BTreeMap::new(),
+            telling: None,
+            pages: 0,
+            told_all: false,
+            gap: false,
+            supply: Supply::None,
         }
     }
 
@@ -130,6 +175,7 @@ impl Sending {
             && self.at_end()
             && self.flying.is_empty()
             && self.claims.is_none()
+            && self.telling.is_none()
             && self.retry.is_none()
     }
 
@@ -152,6 +198,7 @@ impl Sending {
             // What failed may have come there by another way: nothing of it is sent, and what waits there for it is not to wait.
             self.unsaid = true;
         }
+        self.tell_on(effects);
         self.fill_window(out);
         if !self.reading && self.ready.is_empty() && self.next <= self.durable {
             self.reading = true;
@@ -161,13 +208,142 @@ impl Sending {
             out.so_far();
         }
         self.compare(effects);
+        self.tell_on(effects);
+        if self.claims.is_none() && std::mem::take(&mut self.gap) {
+            effects.push_back(Effect::Know);
+        }
+        if std::mem::take(&mut self.told_all) {
+            effects.push_back(Effect::Tell(Notice::Told(self.pages)));
+        }
         if self.is_idle() && self.told != Some(self.next) {
             self.told = Some(self.next);
             effects.push_back(Effect::Tell(Notice::CaughtUp(Lsn::new(self.next.get().saturating_sub(1)))));
         }
     }
 
+    /// Has the next page of the index read, if it is being told, or says that this was all.
+    fn tell_on(&mut self, effects: &mut VecDeque<Effect>) {
+        let Some(t) = &mut self.telling else { return };
+        if t.asked || t.ready.is_some() || t.under_way >= PAGES {
+            return;
+        }
+        if !t.over {
+            (t.asked, self.pages) = (true, self.pages + 1);
+            effects.push_back(Effect::Page(self.pages, t.at.take()));
+        } else if t.under_way == 0
+            && !t.ending
+            && let Some(at) = &t.at
+        {
+            self.pages += 1;
+            let known = at.known.minus(&self.theirs).stretches().collect();
+            let page = Page { known, last: true, ..Page::default() };
+            let parcel = Parcel {
+                origin: Origin::page(Default::default(), self.pages),
+                stamp: 0,
+                object: ObjectId::ROOT,
+                facts: code::encode(&page),
+                contents: Vec::new(),
+                sources: BTreeMap::new(),
+            };
+            (t.ending, t.ready) = (true, Some(Arc::new(Offered { parcel, hashes: Vec::new() })));
+        }
+    }
+
+    /// A page of the index was read; none: that was all.
+    pub(super) fn page(&mut self, number: u64, at: Box<CatchUp>, page: Option<Offered>) {
+        let Some(t) = self.telling.as_mut().filter(|_| number == self.pages) else { return };
+        (t.asked, t.at, t.over) = (false, Some(at), page.is_none());
+        t.ready = page.map(Arc::new);
+    }
+
+    /// A page is on its way no more; without a reason it was taken in.
+    fn page_landed(
+        &mut self,
+        origin: Origin,
+        reason: Option<Reason>,
+        now: u64,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        if origin.supplies().is_some() {
+            return;
+        }
+        // One of an earlier telling, which failed, says nothing of this one.
+        let Some(t) = self.telling.as_mut().filter(|t| origin.seq > t.after) else { return };
+        t.under_way -= 1;
+        let Some(reason) = reason else {
+            if t.ending && t.under_way == 0 {
+                // Whoever has all pages has what came into them.
+                t.at.iter().flat_map(|at| at.known.stretches()).for_each(|s| self.theirs.add_stretch(&s));
+                (self.telling, self.claims, self.told_all) = (None, None, true);
+            }
+            return;
+        };
+        self.telling = None;
+        effects.push_back(Effect::Tell(Notice::Aside(origin, reason)));
+        if !reason.passes() {
+            self.claims = None;
+        } else if self.retry.is_none() {
+            self.retry = Some(now.saturating_add(self.pause));
+            self.pause = (self.pause * 2).min(PEER_RETRY_MAX_NS);
+        }
+    }
+
+    /// The other side asks for the content of a version.
+    pub(super) fn lack(
+        &mut self,
+        lack: Lack,
+        may_read: bool,
+        out: &mut Outbox,
+        effects: &mut VecDeque<Effect>,
+    ) -> Result<(), Bye> {
+        if !matches!(self.supply, Supply::None) || lack.bases.len() > BASES {
+            return Err(Bye::Protocol);
+        }
+        if may_read && self.granted {
+            self.supply = Supply::Asked;
+            effects.push_back(Effect::Supply(lack));
+        } else {
+            out.say(&Message::NoSupply(lack.number));
+        }
+        Ok(())
+    }
+
+    /// It was read.
+    pub(super) fn supplied(&mut self, number: u64, page: Option<Offered>, out: &mut Outbox) {
+        match page {
+            Some(page) => self.supply = Supply::Ready(Arc::new(page)),
+            None => {
+                self.supply = Supply::None;
+                out.say(&Message::NoSupply(number));
+            }
+        }
+    }
+
+    fn send_page(&mut self, page: Arc<Offered>, out: &mut Outbox) {
+        self.window += cost_of(&page.parcel);
+        self.flying.insert(page.parcel.origin, Arc::clone(&page));
+        out.batch(page);
+    }
+
+    fn fits(&self, page: &Offered) -> bool {
+        self.window + cost_of(&page.parcel) <= PEER_WINDOW_BYTES && self.flying.len() < PEER_WINDOW_BATCHES
+    }
+
     fn fill_window(&mut self, out: &mut Outbox) {
+        if let Supply::Ready(page) = &self.supply
+            && self.fits(page)
+        {
+            let page = Arc::clone(page);
+            self.supply = Supply::None;
+            self.send_page(page, out);
+        }
+        let ready = self.telling.as_ref().and_then(|t| t.ready.clone());
+        if let Some(page) = ready.filter(|page| self.fits(page))
+            && let Some(t) = &mut self.telling
+        {
+            (t.ready, t.under_way) = (None, t.under_way + 1);
+            self.send_page(page, out);
+        }
         while let Some(offered) = self.ready.front() {
             let cost = cost_of(&offered.parcel);
             let full = self.window + cost > PEER_WINDOW_BYTES || self.flying.len() >= PEER_WINDOW_BATCHES;
@@ -194,6 +370,9 @@ impl Sending {
     /// (it was set back), or the log has it no more.
     fn compare(&mut self, effects: &mut VecDeque<Effect>) {
         let Some((mine, as_of)) = &self.claims else { return };
+        if self.telling.is_some() || self.retry.is_some() {
+            return;
+        }
         if self.reading || !self.ready.is_empty() || self.next <= *as_of {
             return;
         }
@@ -208,7 +387,7 @@ impl Sending {
             self.reading = true;
             effects.push_back(Effect::Read(self.next));
         } else {
-            self.claims = None;
+            self.telling = Some(Telling { after: self.pages, ..Telling::default() });
             effects.push_back(Effect::Tell(Notice::NotInLog(missing.stretches().collect())));
         }
     }
@@ -226,7 +405,7 @@ impl Sending {
         &mut self,
         offered: Vec<Offered>,
         unreadable: Vec<(Origin, Reason)>,
-        next: Lsn,
+        (next, gap): (Lsn, bool),
         now: u64,
         effects: &mut VecDeque<Effect>,
     ) {
@@ -234,6 +413,8 @@ impl Sending {
         if std::mem::take(&mut self.stale) {
             return;
         }
+        // Something went meanwhile, or never was in this log: it must not stay unnoticed.
+        self.gap |= gap;
         self.next = next;
         let mut open = BTreeSet::new();
         for (origin, reason) in unreadable {
@@ -274,17 +455,24 @@ impl Sending {
             }
             let done: Vec<Origin> = self.flying.range(at(s.first)..=at(s.last)).map(|(o, _)| *o).collect();
             for origin in done {
-                self.theirs.add(&origin);
+                if !origin.is_page() {
+                    self.theirs.add(&origin);
+                }
                 self.landed(&origin, out);
                 self.pause = PEER_RETRY_NS;
+                if origin.is_page() {
+                    self.page_landed(origin, None, 0, &mut VecDeque::new());
+                }
             }
         }
     }
 
     /// The other side has it: it sent it itself.
     pub(super) fn has(&mut self, origin: &Origin) {
-        self.theirs.add(origin);
-        self.settled(origin);
+        if !origin.is_page() {
+            self.theirs.add(origin);
+            self.settled(origin);
+        }
     }
 
     /// It can't be taken in there.
@@ -298,7 +486,11 @@ impl Sending {
     ) {
         if self.flying.contains_key(&origin) {
             self.landed(&origin, out);
-            self.set_aside(origin, reason, now, effects);
+            if origin.is_page() {
+                self.page_landed(origin, Some(reason), now, effects);
+            } else {
+                self.set_aside(origin, reason, now, effects);
+            }
         }
     }
 
@@ -321,7 +513,9 @@ impl Sending {
         if let Some(offered) = self.flying.remove(origin) {
             self.window -= cost_of(&offered.parcel);
             for content in &offered.parcel.contents {
-                self.versions.remove(&content.version);
+                if self.versions.get(&content.version) == Some(origin) {
+                    self.versions.remove(&content.version);
+                }
             }
         }
         if self.theirs.has(origin) {
@@ -360,7 +554,10 @@ impl Sending {
         if self.requests.len() >= PEER_REQUESTS || self.requests.contains_key(&want.request) {
             return Err(Bye::Protocol);
         }
-        let offered = self.versions.get(&want.version).and_then(|o| self.flying.get(o));
+        let offered = match want.page {
+            0 => self.versions.get(&want.version).and_then(|o| self.flying.get(o)),
+            n => self.flying.iter().find(|(o, _)| o.is_page() && o.seq == n).map(|(_, page)| page),
+        };
         let found = offered.and_then(|offered| {
             let content = offered.parcel.contents.iter().find(|c| c.version == want.version)?;
             match content.ranges.get(want.range as usize)?.source {

@@ -242,7 +242,7 @@ impl Session {
         }
         if self.end.is_none() && self.step == Step::Open && self.told_mine {
             self.sending.advance(self.now, &mut self.out, &mut self.effects);
-            self.receiving.advance(&mut self.out, &mut self.effects);
+            self.receiving.advance(self.now, &mut self.out, &mut self.effects);
         }
     }
 
@@ -354,6 +354,10 @@ impl Session {
         let (out, effects) = (&mut self.out, &mut self.effects);
         match message {
             Message::Facts(facts) => self.receiving.facts(facts, out, effects),
+            Message::Told(page) => self.receiving.told(page, out, effects),
+            Message::Lack(lack) => self.sending.lack(lack, self.may_read, out, effects),
+            Message::Supply(page) => self.receiving.supply(page, out, effects),
+            Message::NoSupply(number) => self.receiving.no_supply(number),
             Message::Ranges(origin, version, page) => self.receiving.ranges(&origin, version, page, effects),
             Message::Held(stretches) => {
                 self.sending.held(&stretches, out);
@@ -392,9 +396,16 @@ impl Session {
                     self.compare();
                 }
             }
-            Input::Batches { offered, unreadable, next } => {
-                self.sending.found(offered, unreadable, next, self.now, effects);
+            Input::Batches { offered, unreadable, next, gap } => {
+                self.sending.found(offered, unreadable, (next, gap), self.now, effects);
             }
+            Input::Supply(number, page) => self.sending.supplied(number, page, out),
+            Input::Lacking(wanted) => self.receiving.supplies.found(wanted, self.now, out),
+            Input::Supplied(origin, taken, more, here) => {
+                self.receiving.supplied(origin, &taken, (more, here), out, effects);
+                self.sooner(&taken);
+            }
+            Input::Page(number, at, page) => self.sending.page(number, at, page),
             Input::Asked(origin, held) => self.receiving.asked(origin, &held, out, effects),
             Input::Lacks(origin, ids) => self.receiving.lacks(origin, &ids, effects),
             Input::Kept(request, kept) => self.receiving.kept(request, kept, out, effects),
@@ -402,11 +413,7 @@ impl Session {
                 if self.receiving.imported(origin, &taken, out, effects) {
                     self.sending.has(&origin);
                 }
-                if let Taken::Here(lsn) = taken
-                    && lsn <= self.sending.durable_lsn()
-                {
-                    self.receiving.durable(self.sending.durable_lsn(), out);
-                }
+                self.sooner(&taken);
             }
             Input::Extent(request, fetched) => self.sending.fetched(request, fetched, out),
             Input::Durable(lsn) => {
@@ -415,6 +422,15 @@ impl Session {
             }
             Input::Stopped => self.say_bye(Bye::Stopped),
             Input::End(why) => self.say_bye(why),
+        }
+    }
+
+    /// What is durable already need not wait for the next commit.
+    fn sooner(&mut self, taken: &Taken) {
+        if let Taken::Here(lsn) = taken
+            && *lsn <= self.sending.durable_lsn()
+        {
+            self.receiving.durable(self.sending.durable_lsn(), &mut self.out);
         }
     }
 

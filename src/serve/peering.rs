@@ -429,7 +429,10 @@ impl Outside for Voice {
                     }
                     Notice::Aside(_, why) => format!("{name} did not take something: {why:?}"),
                     Notice::NotTaken(_, why) => format!("something of {name} was not taken: {why:?}"),
-                    Notice::NotInLog(_) => format!("{name} lacks what the log here has no more"),
+                    Notice::NotInLog(_) => {
+                        format!("{name} lacks what the log here has no more: it is told what the index says")
+                    }
+                    Notice::Told(pages) => format!("{name} was told what the index says, in {pages} pages"),
                     Notice::Met(_) | Notice::CaughtUp(_) | Notice::WalksAgain => return,
                 };
                 events.add("replication", &text, json!({"peer": name}));

@@ -84,6 +84,17 @@ pub struct ToldPage {
 }
 
 impl ToldPage {
+    /// A page as it came from another store.
+    #[must_use]
+    pub fn arrived(
+        told: Vec<Told>,
+        contents: Vec<Changes>,
+        removed: Vec<(ObjectId, VersionId)>,
+        known: Knowledge,
+    ) -> Self {
+        Self { told, contents, removed, known, sources: Sources::new(), bytes: 0 }
+    }
+
     fn is_empty(&self) -> bool {
         self.told.is_empty() && self.removed.is_empty()
     }

@@ -385,16 +385,26 @@ impl Store {
     ) -> Vec<SegmentInfo> {
         let last = look.segments.last().map(|s| s.id);
         let covered = |s: &SegmentInfo| s.last_lsn <= base.as_of || planted(Bug::RetireBeforeBase);
+        let needed = self.kept_for_peers(look, goal);
         let mut found: Vec<_> = look
             .segments
             .iter()
             .filter(|s| s.state != SegmentState::Active && Some(s.id) != last && covered(s))
             .filter(|s| !holding.contains_key(&s.id) && !cleaner.aside.contains(&s.id))
+            .filter(|s| needed.is_none_or(|from| s.last_lsn < from))
             .filter(|s| look.live_in(s.id) * 100 <= s.used_bytes * goal.live_percent)
             .map(|s| (benefit(look, s), s.clone()))
             .collect();
         found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.id.cmp(&b.1.id)));
         found.into_iter().map(|(_, s)| s).collect()
+    }
+
+    /// From where on the log stays for peers. Where that is too much, or the disk is short of space, none of it stays for them.
+    fn kept_for_peers(&self, look: &Look, goal: Goal) -> Option<Lsn> {
+        let from = (*self.needed.lock())?;
+        let is_short = goal.bytes != u64::MAX;
+        let behind: u64 = look.segments.iter().filter(|s| s.last_lsn >= from).map(|s| s.used_bytes).sum();
+        (!is_short && behind <= self.settings.read().for_peers_bytes).then_some(from)
     }
 
     /// Moves what lives in a segment elsewhere. False: something in it can't be read.

@@ -24,6 +24,20 @@ pub struct Onward {
     chunk: u64,
 }
 
+impl Onward {
+    /// As two numbers, which only mean something to the store that they come from.
+    #[must_use]
+    pub fn parts(self) -> (u64, u64) {
+        (self.at.get(), self.chunk)
+    }
+
+    /// Back from [`parts`](Self::parts).
+    #[must_use]
+    pub fn of(parts: (u64, u64)) -> Self {
+        Self { at: Lsn::new(parts.0), chunk: parts.1 }
+    }
+}
+
 /// How a version differs from another one of the same file, or from an empty file.
 pub(super) struct Differences {
     ino: Ino,

@@ -73,11 +73,17 @@ impl Store {
     /// # Errors
     /// What reading log and index says.
     pub fn parcels(&self, known: &Knowledge, from: Lsn, limit: usize) -> Result<(Vec<Parcel>, Lsn)> {
+        // A record can be durable before it is applied. The index would know nothing yet of the content of its versions.
+        let last = {
+            let _all_applied = self.apply.lock();
+            self.log.last_lsn()
+        };
         let mut found = Vec::new();
         let mut next = from;
         let mut heads = self.log.heads_from(from);
         while found.len() < limit
             && let Some(frame) = heads.try_next()?
+            && frame.envelope.lsn <= last
         {
             next = frame.envelope.lsn.next();
             let Some(head) = frame.head else { continue };
@@ -331,5 +337,30 @@ impl Store {
         }
         let ino = if object == ObjectId::ROOT { Ino::FIRST } else { object.parts().1 };
         Ok(self.object_row(ino, None)?.filter(|r| r.object == object).map(|_| ino))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // real threads
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use super::*;
+    use crate::store::Options;
+
+    #[test]
+    fn what_is_in_the_log_and_not_applied_yet_is_not_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(&dir.path().join("store"), Options::default()).unwrap();
+        let (send, told) = mpsc::channel();
+        std::thread::scope(|s| {
+            // As whoever has appended a record and has not applied it.
+            let applying = store.apply.lock();
+            s.spawn(|| send.send(store.parcels(&Knowledge::default(), Lsn::FIRST, 1).is_ok()).unwrap());
+            let early = told.recv_timeout(Duration::from_millis(200));
+            drop(applying);
+            assert_eq!(early, Err(mpsc::RecvTimeoutError::Timeout));
+        });
+        assert_eq!(told.recv(), Ok(true));
     }
 }

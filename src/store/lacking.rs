@@ -115,6 +115,25 @@ pub struct Lacking {
     pub version: VersionId,
 }
 
+/// How far the content of a version has been taken.
+#[derive(Debug, Clone)]
+pub struct Supplying {
+    bases: Vec<VersionId>,
+    at: Onward,
+    part: u32,
+    ranges: u64,
+    /// What the first page said.
+    told: Option<(Option<VersionId>, Version)>,
+}
+
+impl Supplying {
+    /// Versions by which it may be described, and where the next page begins ([`Onward::parts`]).
+    #[must_use]
+    pub fn asks(&self) -> (&[VersionId], (u64, u64)) {
+        (&self.bases, self.at.parts())
+    }
+}
+
 /// Whoever may have what is lacking here.
 pub trait Supplier {
     /// A page of the content of a version: as [`Store::supply`] says.
@@ -179,35 +198,57 @@ impl Store {
     /// # Errors
     /// [`Error::BadRequest`] if what comes is not what a store would send; those of the log and of the supplier.
     pub fn take_supply(&self, lacking: &Lacking, from: &mut dyn Supplier) -> Result<bool> {
-        let Lacking { ino, version: id, .. } = *lacking;
-        let mut bases = self.bases(ino)?;
-        let mut told: Option<Supply> = None;
-        let (mut part, mut at, mut ranges) = (0, Onward::default(), 0);
+        let mut taken = self.begin_supply(lacking)?;
         loop {
-            let Some(page) = from.page(id, &bases, at)? else { return Ok(false) };
-            self.check_supply(lacking, &page, &bases)?;
-            ranges += page.ranges.len() as u64 + 1;
-            let most = RANGES_PER_BLOCK * (page.version.size / limits::BLOCK_BYTES + 1);
-            if ranges > most.saturating_add(4096) {
-                return Err(Error::BadRequest(format!("version {id}: it has no end")));
-            }
-            if told.as_ref().is_some_and(|t| (t.base, &t.version.vector) != (page.base, &page.version.vector))
-            {
-                return Ok(false);
-            }
-            if !self.note_page(lacking, &page, &mut part, from)? {
-                return Ok(false);
-            }
-            bases = page.base.into_iter().collect();
-            let next = page.next;
-            told = Some(page);
-            match next {
-                Some(next) if next > at => at = next,
-                Some(_) => return Err(Error::BadRequest(format!("version {id}: it does not go on"))),
-                None => break,
+            let Some(page) = from.page(lacking.version, &taken.bases, taken.at)? else { return Ok(false) };
+            let fetch = &mut |page: &Supply, id: &ExtentId| from.extent(page, id);
+            if let Some(here) = self.take_supply_page(lacking, &mut taken, page, fetch)? {
+                return Ok(here);
             }
         }
-        told.map_or(Ok(false), |page| self.finish_supply(lacking, page))
+    }
+
+    /// Begins to take the content of a version that is lacking.
+    ///
+    /// # Errors
+    /// What reading the index says.
+    pub fn begin_supply(&self, lacking: &Lacking) -> Result<Supplying> {
+        let bases = self.bases(lacking.ino)?;
+        Ok(Supplying { bases, at: Onward::default(), part: 0, ranges: 0, told: None })
+    }
+
+    /// Takes a page of it. None: another one is needed; else as of [`take_supply`](Self::take_supply).
+    ///
+    /// # Errors
+    /// As of [`take_supply`](Self::take_supply).
+    pub fn take_supply_page(
+        &self,
+        lacking: &Lacking,
+        taken: &mut Supplying,
+        page: Supply,
+        fetch: &mut dyn FnMut(&Supply, &ExtentId) -> Result<Vec<u8>>,
+    ) -> Result<Option<bool>> {
+        let id = lacking.version;
+        self.check_supply(lacking, &page, &taken.bases)?;
+        taken.ranges += page.ranges.len() as u64 + 1;
+        let most = RANGES_PER_BLOCK * (page.version.size / limits::BLOCK_BYTES + 1);
+        if taken.ranges > most.saturating_add(4096) {
+            return Err(Error::BadRequest(format!("version {id}: it has no end")));
+        }
+        let first = taken.told.get_or_insert_with(|| (page.base, page.version.clone()));
+        if (first.0, &first.1.vector) != (page.base, &page.version.vector) {
+            return Ok(Some(false));
+        }
+        if !self.note_page(lacking, &page, &mut taken.part, fetch)? {
+            return Ok(Some(false));
+        }
+        taken.bases = page.base.into_iter().collect();
+        match page.next {
+            Some(next) if next > taken.at => taken.at = next,
+            Some(_) => return Err(Error::BadRequest(format!("version {id}: it does not go on"))),
+            None => return self.finish_supply(lacking, page).map(Some),
+        }
+        Ok(None)
     }
 
     /// Brings the extents of a page and notes what it says.
@@ -216,13 +257,13 @@ impl Store {
         lacking: &Lacking,
         page: &Supply,
         part: &mut u32,
-        from: &mut dyn Supplier,
+        fetch: &mut dyn FnMut(&Supply, &ExtentId) -> Result<Vec<u8>>,
     ) -> Result<bool> {
         let v = &page.version;
         let changes =
             Changes { object: v.object, version: v.id, base: page.base, ranges: page.ranges.clone() };
         for _ in 0..ROUNDS {
-            match self.bring_extents([&changes], &mut |id| from.extent(page, id)) {
+            match self.bring_extents([&changes], &mut |id| fetch(page, id)) {
                 Err(Error::Fs(FsError::NotFound)) => return Ok(false),
                 done => done?,
             }

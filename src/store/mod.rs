@@ -31,6 +31,7 @@ mod moves;
 mod names;
 mod open;
 mod ops;
+mod options;
 mod pace;
 mod parcels;
 mod paths;
@@ -77,7 +78,7 @@ use crate::{
         rows::{Stamp, key},
     },
     index::{Change, Index},
-    log::{Log, LogOptions, Record},
+    log::{Log, Record},
 };
 
 use activity::Activity;
@@ -91,13 +92,14 @@ pub use differences::Onward;
 pub use exchange::{Parcel, Sources, Supply};
 pub use import::Fetch;
 pub use knowledge::Knowledge;
-pub use lacking::{Lacking, Supplier};
+pub use lacking::{Lacking, Supplier, Supplying};
 pub use lineage::{Gone, History, Past, Paused};
 pub use locks::{LockMode, Protection};
 pub use missing::Missing;
 pub use moments::Tag;
 pub use open::{Parts, Recovered};
 pub use ops::{NewObject, Rename, SetAttributes, XattrChange};
+pub use options::Options;
 pub use purge::{Purge, Refused};
 pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
 pub use remove::Kept;
@@ -107,58 +109,6 @@ pub use settings::{ByPath, Making, Settings};
 use state::State;
 pub use touched::{Touched, Watcher};
 use txn::Txn;
-
-/// How a store works; none of it is written to disk but the segment size, at creation.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Size of segment files.
-    pub segment_bytes: u64,
-    /// May it start threads? Without, everything happens inside the calls (the simulator).
-    pub background: bool,
-    /// Bytes of index blocks kept in memory.
-    pub cache_bytes: u64,
-    /// Bytes of single rows (names and objects) kept in memory.
-    pub row_cache_bytes: u64,
-    /// Bytes of changed index rows kept in memory before they are written out.
-    pub memtable_bytes: u64,
-    /// Mint versions at opening for files that were open when the store stopped.
-    pub mint_interrupted: bool,
-    /// Change nothing in the store's directory, which may be read-only itself, and be open beside others who only read.
-    /// Every change is refused with [`FsError::ReadOnly`](crate::base::FsError::ReadOnly).
-    pub read_only: bool,
-    /// Moves of directories that came late from another store are done at once where, for each of them, no more newer ones than
-    /// this have to be done again; 0: never before [`Store::settle_moves`].
-    pub moves_redone: usize,
-    /// What a person sets, to begin with.
-    pub settings: Settings,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            segment_bytes: limits::SEGMENT_BYTES,
-            background: true,
-            cache_bytes: 80 << 20,
-            row_cache_bytes: 16 << 20,
-            memtable_bytes: 12 << 20,
-            mint_interrupted: true,
-            read_only: false,
-            moves_redone: limits::MOVES_REDONE,
-            settings: Settings::default(),
-        }
-    }
-}
-
-impl Options {
-    fn log(&self) -> LogOptions {
-        LogOptions {
-            segment_bytes: self.segment_bytes,
-            background: self.background,
-            read_only: self.read_only,
-            ..LogOptions::default()
-        }
-    }
-}
 
 /// Memtables that may wait while another one fills; whoever fills that then helps to write them out.
 const WAITING_MEMTABLES: usize = 1;
@@ -193,6 +143,8 @@ pub struct Store {
     base: Mutex<Option<base::Base>>,
     /// Up to where every two-way member has acknowledged the log.
     acknowledged: Mutex<Lsn>,
+    /// From where on peers have not had the log yet.
+    needed: Mutex<Option<Lsn>>,
     /// When it was made, ns since 1970.
     created_ns: u64,
     /// What the clock by which things expire goes by.

@@ -298,6 +298,7 @@ impl Store {
             settings: RwLock::new(Arc::new(options.settings.clone())),
             options,
             acknowledged: Mutex::default(),
+            needed: Mutex::default(),
             touched: Default::default(),
             yielded: std::sync::atomic::AtomicU64::new(0),
             yielding: Mutex::default(),

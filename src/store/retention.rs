@@ -234,6 +234,12 @@ impl Store {
         *self.acknowledged.lock() = upto;
     }
 
+    /// Says from which LSN on some peer has not had this store's log yet; none: there are no peers. The cleaner leaves it there, up to what
+    /// the settings say; past that, and where the disk gets short of space, the peer is told the index. Not written to disk.
+    pub fn set_needed(&self, from: Option<Lsn>) {
+        *self.needed.lock() = from;
+    }
+
     /// Which of these versions, of an object that has others here, would be kept; as if they came now.
     pub(super) fn wanted(
         &self,

@@ -70,11 +70,18 @@ pub struct Settings {
     pub retention: Retention,
     /// When the disk gets short of space, do the oldest versions go that nothing needs?
     pub history_yields: bool,
+    /// Log that peers have not had yet is kept, though it is dead, as long as it is no more than so many bytes.
+    pub for_peers_bytes: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { making: ByPath::default(), retention: Retention::default(), history_yields: true }
+        Self {
+            making: ByPath::default(),
+            retention: Retention::default(),
+            history_yields: true,
+            for_peers_bytes: 1 << 30,
+        }
     }
 }
 

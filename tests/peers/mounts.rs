@@ -12,19 +12,19 @@ use serde_json::Value;
 
 use crate::mount::{Mounted, segfs};
 
-fn json(done: &Output) -> Value {
+pub(super) fn json(done: &Output) -> Value {
     assert!(done.status.success(), "{done:?}");
     serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {done:?}"))
 }
 
 /// A command about the store of a mount.
-fn of(m: &Mounted, words: &[&str]) -> Output {
+pub(super) fn of(m: &Mounted, words: &[&str]) -> Output {
     let store = m.store();
     segfs(&[&["--json"], words, &["--store", store.to_str().unwrap()]].concat())
 }
 
 #[track_caller]
-fn within(seconds: u64, what: &str, mut done: impl FnMut() -> bool) -> Duration {
+pub(super) fn within(seconds: u64, what: &str, mut done: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !done() {
         assert!(began.elapsed() < Duration::from_secs(seconds), "not within {seconds} s: {what}");
@@ -34,7 +34,7 @@ fn within(seconds: u64, what: &str, mut done: impl FnMut() -> bool) -> Duration 
 }
 
 /// Pairs two mounts, of which the first listens, and adds a rule on the first.
-fn pair(a: &Mounted, b: &Mounted) -> (String, String) {
+pub(super) fn pair(a: &Mounted, b: &Mounted) -> (String, String) {
     let invite = json(&of(a, &["peer", "invite", "--grant", "/:two-way"]));
     let (code, at) = (invite["code"].as_str().unwrap(), invite["listens"].as_str().unwrap());
     let join = json(&of(b, &["peer", "join", at, code, "--grant", "/:two-way", "--as", "a"]));
@@ -47,14 +47,19 @@ fn pair(a: &Mounted, b: &Mounted) -> (String, String) {
 
 /// Everything of a tree: paths, kinds, modes, contents.
 fn tree(dir: &Path) -> Vec<(String, u32, Vec<u8>)> {
+    try_tree(dir).unwrap()
+}
+
+fn try_tree(dir: &Path) -> io::Result<Vec<(String, u32, Vec<u8>)>> {
     use std::os::unix::fs::MetadataExt as _;
     let mut all = Vec::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(at) = todo.pop() {
-        for e in fs::read_dir(&at).unwrap().map(Result::unwrap) {
-            let (path, meta) = (e.path(), e.metadata().unwrap());
+        for e in fs::read_dir(&at)? {
+            let e = e?;
+            let (path, meta) = (e.path(), e.metadata()?);
             let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
-            let bytes = if meta.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+            let bytes = if meta.is_file() { fs::read(&path)? } else { Vec::new() };
             if meta.is_dir() {
                 todo.push(path);
             }
@@ -62,7 +67,7 @@ fn tree(dir: &Path) -> Vec<(String, u32, Vec<u8>)> {
         }
     }
     all.sort();
-    all
+    Ok(all)
 }
 
 /// Ids and creation times of all versions of the files in a tree, by path.
@@ -83,9 +88,67 @@ fn versions(m: &Mounted) -> Vec<(String, String, u64)> {
     all
 }
 
+/// Everything of a mount, if nothing changed while it was looked at: the tree, and ids and creation times of all versions.
+type Look = (Vec<(String, u32, Vec<u8>)>, Vec<(String, String, u64)>);
+
+fn look(m: &Mounted) -> Option<Look> {
+    let before = try_tree(&m.dir()).ok()?;
+    let mut all = Vec::new();
+    for (name, mode, _) in &before {
+        if mode & 0o170_000 == 0o100_000 {
+            let done = segfs(&["--json", "log", m.path(name).to_str().unwrap()]);
+            let told: Value = serde_json::from_slice(&done.stdout).ok()?;
+            for v in told["versions"].as_array()? {
+                all.push((name.clone(), v["id"].as_str()?.to_owned(), v["creation_time_ns"].as_u64()?));
+            }
+        }
+    }
+    all.sort();
+    Some((before, all))
+}
+
+/// Waits until two mounts show the same, and stay so: trees, and ids and creation times of all versions.
+#[track_caller]
+pub(super) fn agree_both(a: &Mounted, b: &Mounted) {
+    let same = || {
+        let trees = [a, b].map(|m| try_tree(&m.dir()).ok());
+        trees[0].is_some() && trees[0] == trees[1] && {
+            let looks = [a, b].map(look);
+            looks[0].is_some() && looks[0] == looks[1]
+        }
+    };
+    let began = Instant::now();
+    while !(same() && {
+        std::thread::sleep(Duration::from_millis(300));
+        same()
+    }) {
+        if began.elapsed() > Duration::from_secs(60) {
+            let told =
+                [a, b].map(|m| (json(&of(m, &["peer", "list"])), json(&of(m, &["replicate", "status"]))));
+            panic!("not the same on both within 60 s: {}\n{told:#?}", differences(look(a), look(b)));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What only one of two looks has.
+fn differences(a: Option<Look>, b: Option<Look>) -> String {
+    let (Some(a), Some(b)) = (a, b) else { return "one of them still changes".into() };
+    let mut all = String::new();
+    for (side, this, other) in [("first", &a, &b), ("second", &b, &a)] {
+        for (name, mode, bytes) in this.0.iter().filter(|e| !other.0.contains(e)) {
+            all += &format!("\nonly the {side}: {name} {mode:o} with {} bytes", bytes.len());
+        }
+        for (name, id, ns) in this.1.iter().filter(|e| !other.1.contains(e)) {
+            all += &format!("\nonly the {side}: {name}, version {id} of {ns}");
+        }
+    }
+    all
+}
+
 /// Waits until nothing is under way, and compares everything.
 #[track_caller]
-fn agree(a: &Mounted, b: &Mounted) {
+pub(super) fn agree(a: &Mounted, b: &Mounted) {
     within(40, "up to date", || {
         let told = json(&of(a, &["replicate", "status"]));
         let rule = &told["rules"][0];

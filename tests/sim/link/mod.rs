@@ -2,6 +2,7 @@
 
 mod cases;
 mod cuts;
+mod gone;
 pub mod wire;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -50,7 +51,11 @@ struct Happened {
     failed: AtomicU64,
     stopped: AtomicU64,
     walked_again: AtomicU64,
+    told: AtomicU64,
 }
+
+/// Worlds from this one on clean their logs.
+const CLEANING: u64 = 1_000_000;
 
 static HAPPENED: Happened = Happened {
     connections: AtomicU64::new(0),
@@ -60,6 +65,7 @@ static HAPPENED: Happened = Happened {
     failed: AtomicU64::new(0),
     stopped: AtomicU64::new(0),
     walked_again: AtomicU64::new(0),
+    told: AtomicU64::new(0),
 };
 
 fn count(what: &AtomicU64, n: usize) {
@@ -157,6 +163,7 @@ impl Net {
             let of = |what: fn(&Notice) -> bool| side.notices.iter().filter(|n| what(n)).count();
             count(&HAPPENED.failed, of(|n| matches!(n, Notice::Aside(..))));
             count(&HAPPENED.walked_again, of(|n| matches!(n, Notice::WalksAgain)));
+            count(&HAPPENED.told, of(|n| matches!(n, Notice::Told(_))));
             count(&HAPPENED.stopped, usize::from(side.session.ended() == Some(End::Said(Bye::Stopped))));
         }
         for n in 0..2 {
@@ -297,6 +304,7 @@ impl Net {
             55 if healthy => self.fail_disk(i),
             56 if healthy => self.fill_disk(i),
             57 if self.full[i] => self.empty_disk(i),
+            57 | 69 if healthy && self.world.seed >= CLEANING => self.world.clean(i),
             58..66 => {
                 let (a, b) = PAIRS[i];
                 if !self.failing[a] && !self.failing[b] {
@@ -359,6 +367,9 @@ impl Net {
             self.empty_disk(host);
             self.world.finish_drafts(host);
             self.world.sync(host);
+            if self.world.seed >= CLEANING && self.world.rng.percent(50) {
+                self.world.clean(host);
+            }
         }
         // One connection of each pair is left: as a rule a new one, but what an old one could not send it must send again itself.
         for (a, b) in PAIRS {
@@ -403,6 +414,9 @@ impl Net {
             let held: Vec<_> = (0..3).map(|h| self.world.store(h).knowledge().unwrap()).collect();
             let idle = self.links.iter().all(|l| l.link.sides.iter().flatten().all(|s| s.session.is_idle()));
             if idle && held[0] == held[1] && held[1] == held[2] {
+                while !self.links.is_empty() {
+                    self.drop_link(0);
+                }
                 return;
             }
             self.world.truth.fetch_add(9_000_000_000, Relaxed);
@@ -442,19 +456,14 @@ pub fn live(seed: u64) -> Result<(), String> {
     })
 }
 
-#[test]
-fn peers_agree() {
-    if let Ok(seed) = std::env::var("SEGFS_LINK_SEED") {
-        return run(seed.parse().unwrap());
-    }
-    let seeds: u64 = std::env::var("SEGFS_LINK_SEEDS").map_or(300, |s| s.parse().unwrap());
-    let next = AtomicU64::new(0);
+fn run_all(seeds: std::ops::Range<u64>) {
+    let next = AtomicU64::new(seeds.start);
     std::thread::scope(|s| {
         for _ in 0..2 {
             s.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Relaxed);
-                    if seed >= seeds {
+                    if seed >= seeds.end {
                         return;
                     }
                     run(seed);
@@ -462,6 +471,25 @@ fn peers_agree() {
             });
         }
     });
+}
+
+/// The same where logs are cleaned, so that what a connection needs may be in the index only.
+#[test]
+fn peers_agree_whose_logs_are_cleaned() {
+    let worlds: u64 = std::env::var("SEGFS_LINK_SEEDS").map_or(150, |s| s.parse::<u64>().unwrap() / 2);
+    run_all(CLEANING..CLEANING + worlds);
+    let told = HAPPENED.told.load(Relaxed);
+    println!("{worlds} worlds: the index was told {told} times");
+    assert!(told >= worlds / 4, "too little is told in these worlds: {told}");
+}
+
+#[test]
+fn peers_agree() {
+    if let Ok(seed) = std::env::var("SEGFS_LINK_SEED") {
+        return run(seed.parse().unwrap());
+    }
+    let seeds: u64 = std::env::var("SEGFS_LINK_SEEDS").map_or(300, |s| s.parse().unwrap());
+    run_all(0..seeds);
     let h = &HAPPENED;
     let of = |n: &AtomicU64| n.load(Relaxed);
     println!(

@@ -31,6 +31,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "sqlite3", any_of: &["sqlite3"], needed_by: "mount tests (SQLite)" },
     Package { name: "e2fsprogs", any_of: &["mkfs.ext4"], needed_by: "comparison with ext4" },
     Package { name: "rsync", any_of: &["rsync"], needed_by: "mount tests (save by rename)" },
+    Package { name: "iproute2", any_of: &["ip"], needed_by: "peers in network namespaces" },
+    Package { name: "util-linux", any_of: &["nsenter"], needed_by: "peers in network namespaces" },
     Package { name: "libacl1-dev", any_of: &["/usr/include/sys/acl.h"], needed_by: "building pjdfstest" },
     Package {
         name: "stress-ng",
