@@ -103,6 +103,8 @@ type Job = (Knowledge, Effect);
 struct Lane {
     jobs: Option<Sender<Job>>,
     waiting: VecDeque<Job>,
+    /// Its thread has ended, by a panic: nothing is done any more.
+    dead: bool,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -120,7 +122,7 @@ impl Lane {
             }
         };
         let thread = std::thread::Builder::new().name(name.into()).spawn(run)?;
-        Ok(Self { jobs: Some(jobs), waiting: VecDeque::new(), thread: Some(thread) })
+        Ok(Self { jobs: Some(jobs), waiting: VecDeque::new(), dead: false, thread: Some(thread) })
     }
 
     fn put(&mut self, job: Job) {
@@ -131,9 +133,13 @@ impl Lane {
     fn feed(&mut self) {
         let Some(jobs) = &self.jobs else { return };
         while let Some(job) = self.waiting.pop_front() {
-            if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = jobs.try_send(job) {
-                self.waiting.push_front(job);
-                return;
+            match jobs.try_send(job) {
+                Ok(()) => {}
+                Err(TrySendError::Full(job)) => return self.waiting.push_front(job),
+                Err(TrySendError::Disconnected(_)) => {
+                    self.dead = true;
+                    return;
+                }
             }
         }
     }
@@ -226,7 +232,7 @@ impl Run<'_> {
             self.session.handle(input, now);
         }
         self.lanes.iter_mut().for_each(Lane::feed);
-        if self.link.stopped.load(SeqCst) {
+        if self.link.stopped.load(SeqCst) || self.lanes.iter().any(|l| l.dead) {
             self.session.handle(Input::Stopped, now);
         }
         if let Some(why) = self.link.end.lock().take() {
@@ -250,9 +256,12 @@ impl Run<'_> {
                     }
                 },
                 Effect::Commit => {
-                    // What was appended is followed anyway; what is durable already has to be said.
+                    // What was appended is made durable by the follower, which says so; until then there is nothing to say.
                     let durable = self.hub.store.durable_lsn();
-                    self.session.handle(Input::Durable(durable), now);
+                    if durable > self.durable {
+                        self.durable = durable;
+                        self.session.handle(Input::Durable(durable), now);
+                    }
                 }
                 Effect::Read(_) | Effect::Page(..) | Effect::Supply(_) | Effect::Lacking(_) => {
                     self.lanes[0].put((self.session.theirs().clone(), effect))

@@ -518,6 +518,10 @@ impl Inner {
         let link = Arc::new(Link::new(secured.who, dialed)?);
         let (me, name) = {
             let mut state = self.state.lock();
+            if self.is_over() {
+                // Those that are there have been told to end, and are waited for: there must be no new one.
+                return Ok(Used::Well);
+            }
             let Some(peer) = state.plan.peers.iter().find(|p| p.id == secured.who).cloned() else {
                 return Ok(Used::Unknown);
             };

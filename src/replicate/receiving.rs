@@ -78,6 +78,8 @@ struct Request {
     id: ExtentId,
     head: Option<ExtentHead>,
     stored: Vec<u8>,
+    /// All of it has come.
+    whole: bool,
     /// Its batch has failed meanwhile; what still comes is dropped.
     idle: bool,
 }
@@ -401,7 +403,10 @@ impl Receiving {
             }
             let request = self.next_request;
             self.next_request = request.wrapping_add(1);
-            self.requests.insert(request, Request { of, id, head: None, stored: Vec::new(), idle: false });
+            self.requests.insert(
+                request,
+                Request { of, id, head: None, stored: Vec::new(), whole: false, idle: false },
+            );
             let page = if of.is_page() { of.seq } else { 0 };
             out.say(&Message::Want(Want { request, version, range, page }));
         }
@@ -431,13 +436,14 @@ impl Receiving {
         let request = self.requests.get_mut(&number).ok_or(Bye::Protocol)?;
         let head = request.head.ok_or(Bye::Protocol)?;
         let left = head.stored_len as usize - request.stored.len();
-        if bytes.is_empty() || bytes.len() > left {
+        if request.whole || bytes.is_empty() || bytes.len() > left {
             return Err(Bye::Protocol);
         }
         request.stored.extend_from_slice(bytes);
         if bytes.len() < left {
             return Ok(());
         }
+        request.whole = true;
         if request.idle {
             self.requests.remove(&number);
             return Ok(());

@@ -3,7 +3,10 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
 use parking_lot::Mutex;
@@ -28,6 +31,8 @@ pub struct Peers {
     listen: Option<String>,
     events: Option<Arc<Events>>,
     hub: Mutex<Option<Arc<Hub>>>,
+    /// It has ended, and begins no more.
+    over: AtomicBool,
     /// The kernel collects writes.
     writeback: bool,
     /// Held while what the file says is changed or carried out.
@@ -220,6 +225,7 @@ impl Peers {
             listen,
             events: events.cloned(),
             hub: Mutex::default(),
+            over: AtomicBool::new(false),
             writeback,
             changing: Mutex::default(),
             me: me.clone(),
@@ -240,6 +246,10 @@ impl Peers {
         if let Some(there) = &*hub {
             return Ok(Arc::clone(there));
         }
+        if self.over.load(SeqCst) {
+            let why = "the store is about to be closed";
+            return Err(Failure::new(IN_USE, "peers can't be served", why, "mount it again, and try again"));
+        }
         let failed = |e| Failure::system("peers can't be served", &e);
         let disk = disk_of(&self.path).map_err(failed)?;
         let outside = Voice { peers: self.me.clone() };
@@ -249,7 +259,11 @@ impl Peers {
 
     /// All connections end, with their last words.
     pub fn stop(&self) {
-        let hub = self.hub.lock().take();
+        let hub = {
+            let mut hub = self.hub.lock();
+            self.over.store(true, SeqCst);
+            hub.take()
+        };
         drop(hub);
     }
 

@@ -179,6 +179,11 @@ impl Store {
             Ok(None) => return Ok(()),
             // Removed between two looks.
             Err(_) if place.is_some() && self.find_version(version.id)?.is_none() => return Ok(()),
+            // It is told without its content, which may be had elsewhere: one bad record must not hold up all others.
+            Err(Error::Damaged(d)) => {
+                tracing::error!("the content of version {} can't be sent: {d}", version.id);
+                return Ok(());
+            }
             Err(e) => return Err(e),
         };
         sources.extend(named);

@@ -228,6 +228,7 @@ impl Store {
         page: Supply,
         fetch: &mut dyn FnMut(&Supply, &ExtentId) -> Result<Vec<u8>>,
     ) -> Result<Option<bool>> {
+        self.wait_for_watcher();
         let id = lacking.version;
         self.check_supply(lacking, &page, &taken.bases)?;
         taken.ranges += page.ranges.len() as u64 + 1;

@@ -170,6 +170,7 @@ impl Store {
     /// [`Error::BadRequest`] if it is not what a store would send; those of the log and of `fetch`. What was taken in before an
     /// error does no harm, and the page may come again.
     pub fn take_told(&self, page: &ToldPage, fetch: Fetch<'_>) -> Result<Lsn> {
+        self.wait_for_watcher();
         self.check_usable()?;
         let now_ns = self.clock.wall_ns();
         let facts = check(page, now_ns)?;
@@ -204,6 +205,10 @@ impl Store {
     /// # Errors
     /// Those of the log.
     pub fn finish_told(&self, known: &Knowledge) -> Result<Lsn> {
+        self.wait_for_watcher();
+        if let Some(s) = known.stretches().find(|s| s.first == 0 || s.last >= limits::COUNTER) {
+            return Err(Error::BadRequest(format!("{s:?}: no store has made so many")));
+        }
         {
             let mut state = self.apply.lock();
             self.check_usable()?;
@@ -487,5 +492,29 @@ impl Told {
     /// Where a move of a directory stands that was said so.
     fn move_key(&self) -> Vec<u8> {
         key::moved_dir(self.hlc, self.store, self.incarnation, self.part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{base::Incarnation, store::Options};
+
+    #[test]
+    fn batches_that_no_store_can_have_made_do_not_count_as_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(&dir.path().join("store"), Options::default()).unwrap();
+        let of = |first, last| {
+            let mut known = Knowledge::default();
+            let (store, incarnation) = (StoreId::new(7), Incarnation::new(1));
+            known.add_stretch(&Stretch { store, incarnation, first, last });
+            known
+        };
+        for (first, last) in [(1, u64::MAX), (0, 5), (0, u64::MAX)] {
+            let done = store.finish_told(&of(first, last));
+            assert!(matches!(done, Err(Error::BadRequest(_))), "{first} to {last}: {done:?}");
+        }
+        store.finish_told(&of(1, 5)).unwrap();
+        assert!(of(1, 5).minus(&store.knowledge().unwrap()).stretches().next().is_none());
     }
 }
