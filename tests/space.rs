@@ -68,6 +68,18 @@ fn used(store: &Store) -> u64 {
     store.segments().iter().map(|s| s.used_bytes).sum()
 }
 
+/// Opens a closed store without its index, of which nothing may differ from what the log makes, nor be missing in the log.
+fn opened_from_the_log(path: &Path) -> Store {
+    let i = Inspection::open(path).unwrap();
+    let index = i.check_index(&|_, _| {}).unwrap();
+    assert_eq!(index.different, 0, "{index:?}");
+    let rows = i.rows(&|_, _| {}).unwrap().unwrap();
+    assert_eq!(i.census(Some(rows.index()), &|_, _| {}).unwrap().lost, 0);
+    drop((rows, i));
+    std::fs::remove_dir_all(path.join("index")).unwrap();
+    Store::open(path, options()).unwrap()
+}
+
 fn read(store: &Store, ino: Ino, v: &VersionInfo) -> Vec<u8> {
     let mut out = vec![0; v.size as usize];
     assert_eq!(store.read_version(ino, v.lsn, 0, &mut out).unwrap(), out.len());
@@ -123,14 +135,7 @@ fn what_retention_lets_go_is_given_back() {
     drop(store);
 
     // The log alone makes the same index, and nothing is missed.
-    let i = Inspection::open(&path).unwrap();
-    let index = i.check_index(&|_, _| {}).unwrap();
-    assert_eq!(index.different, 0, "{index:?}");
-    let rows = i.rows(&|_, _| {}).unwrap().unwrap();
-    assert_eq!(i.census(Some(rows.index()), &|_, _| {}).unwrap().lost, 0);
-    drop((rows, i));
-    std::fs::remove_dir_all(path.join("index")).unwrap();
-    let store = Store::open(&path, options()).unwrap();
+    let store = opened_from_the_log(&path);
     check(&store);
     store.close().unwrap();
 }
@@ -238,14 +243,7 @@ fn what_is_left_of_an_extent_is_written_again() {
     assert!(used(&store) < shown + shown / 8 + (1 << 20), "{} used of {shown}: {done:?}", used(&store));
     store.close().unwrap();
     drop(store);
-    let i = Inspection::open(&path).unwrap();
-    let index = i.check_index(&|_, _| {}).unwrap();
-    assert_eq!(index.different, 0, "{index:?}");
-    let rows = i.rows(&|_, _| {}).unwrap().unwrap();
-    assert_eq!(i.census(Some(rows.index()), &|_, _| {}).unwrap().lost, 0);
-    drop((rows, i));
-    std::fs::remove_dir_all(path.join("index")).unwrap();
-    let store = Store::open(&path, options()).unwrap();
+    let store = opened_from_the_log(&path);
     check(&store, "rebuilt");
     store.close().unwrap();
 }

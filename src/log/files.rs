@@ -413,12 +413,15 @@ impl Files {
         Ok(())
     }
 
+    /// Does a new file of a segment leave to others what is kept for them?
+    fn leaves_apart(&self, capacity: u64) -> Result<()> {
+        let apart = *self.apart.lock();
+        if apart == Apart::default() { Ok(()) } else { self.leaves(capacity + apart.owed + apart.free) }
+    }
+
     /// The file of a new segment, if enough stays free behind it.
     fn fresh_apart(&self, id: SegmentId, capacity: u64) -> Result<Arc<dyn DiskFile>> {
-        let apart = *self.apart.lock();
-        if apart != Apart::default() {
-            self.leaves(capacity + apart.owed + apart.free)?;
-        }
+        self.leaves_apart(capacity)?;
         self.fresh_and_long(&segment::path(id), capacity)
     }
 
@@ -448,10 +451,7 @@ impl Files {
     /// Makes a spare file, written once, so that later syncs into it are quick.
     pub(super) fn make_spare(&self, name: &str, capacity: u64, stop: &dyn Fn() -> bool) -> Result<()> {
         let path = spare_path(name);
-        let apart = *self.apart.lock();
-        if apart != Apart::default() {
-            self.leaves(capacity + apart.owed + apart.free)?;
-        }
+        self.leaves_apart(capacity)?;
         let file = self.fresh(&path, capacity)?;
         let zeros = vec![0; 1 << 20];
         let mut at = 0;
