@@ -126,6 +126,31 @@ fn a_mount_that_writes_all_the_while_is_found_equal_at_one_moment() {
     store.close().unwrap();
 }
 
+/// The batch that says that the last moves out of a segment are durable has not come yet, but the segment has gone.
+#[test]
+fn what_was_moved_last_is_found_though_nobody_tells_how_far_the_log_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = Store::create(&path, options()).unwrap();
+    store.set_retention(Retention::everywhere(Policy::Never));
+    file(&store, "stays", &noise(1, 50_000));
+    let ino = file(&store, "f", &noise(2, 50_000));
+    let mut rounds = 0;
+    while store.cleaned().segments == 0 {
+        rounds += 1;
+        assert!(rounds < 1000, "nothing was given back");
+        store.write(ino, 0, &noise(rounds, 50_000)).unwrap();
+        store.commit_version(ino).unwrap();
+        store.clean(Goal::ALL).unwrap();
+    }
+    for words in
+        [&["verify", "STORE", "--deep"][..], &["verify", "STORE"], &["stat", "STORE"], &["segments", "STORE"]]
+    {
+        segtool(&path, words).ends_with(0);
+    }
+    store.close().unwrap();
+}
+
 /// What the cleaner gives back while segtool looks is no damage, and, where the mount is asked, stays until it has looked.
 #[test]
 fn what_is_given_back_all_the_while_is_no_damage() {
