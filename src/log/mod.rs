@@ -207,6 +207,7 @@ struct Inner {
     work: Condvar,
     files: Files,
     counters: Counters,
+    places: subscribe::Places,
 }
 
 /// An open log.
@@ -279,6 +280,7 @@ impl Log {
             work: Condvar::new(),
             files,
             counters: Counters::default(),
+            places: subscribe::Places::default(),
         });
         Ok((Self { inner, worker: Mutex::new(None) }, recovery))
     }
