@@ -8,6 +8,11 @@
 //! waiting behind a large transfer (the kernel reads ahead), or once a request has been under way for a [`TICK`]: whatever that
 //! waits for, even if it is another request, somebody takes it.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the edge: it waits for the kernel, and for threads that it does not start"
+)]
+
 use std::{
     cell::RefCell,
     os::fd::OwnedFd,

@@ -761,7 +761,8 @@ mod tests {
             });
             let mut at: Vec<u64> = (0..THERE).collect();
             let mut dice = 1_u64;
-            for lsn in 2..3000 {
+            // As long as it takes on a busy machine until walks have gone around something.
+            for lsn in (2..1_000_000).take_while(|lsn| *lsn < 3000 || around.load(Acquire) <= 10) {
                 let mut changes = Vec::new();
                 dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 let first = (dice >> 33) % THERE;
