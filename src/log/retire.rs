@@ -3,8 +3,6 @@
 //! A segment without a footer (a crash cut it) ends where its successor says. So its file leaves the log before its
 //! successor's does, durably, and behind every segment that is given back another one holds durable records.
 
-use std::sync::Arc;
-
 use super::{
     Inner, Log, OwnedRecord, SegmentState,
     append::Room,
@@ -158,7 +156,7 @@ impl Inner {
 }
 
 /// Does this segment say by itself where it ends?
-pub(super) fn has_footer(file: &dyn DiskFile, s: &Arc<Segment>) -> bool {
+pub(super) fn has_footer(file: &dyn DiskFile, s: &Segment) -> bool {
     let now = *s.now.lock();
     if now.state == SegmentState::Active {
         return false;
