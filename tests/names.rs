@@ -9,7 +9,7 @@ use segfs::{
         facts::{Fact, Owner, Version},
     },
     log::Next,
-    store::{NewObject, Options, Rename, Store},
+    store::{NewObject, Options, Rename, SetAttributes, Store},
 };
 
 use crate::{
@@ -301,6 +301,38 @@ fn late_moves_cost_what_there_are_and_not_that_times_what_is_newer() {
     assert!(rows < most(300, 1200), "{rows} rows");
     let (_, one_by_one) = late_moves(50, 300, 1200, usize::MAX);
     assert!(one_by_one > 300 * 1200, "{one_by_one} rows");
+}
+
+#[test]
+fn what_becomes_known_costs_what_was_noted_of_it_and_not_all_moves() {
+    let dir = tempfile::tempdir().unwrap();
+    let a =
+        Store::create(&dir.path().join("a"), Options { background: false, ..Options::default() }).unwrap();
+    let (b, index) = Counted::with(dir.path(), "b", crate::exchange::options());
+    let dirs: Vec<String> = (0..20).map(|n| format!("d{n}")).collect();
+    for d in &dirs {
+        directory(&a, ROOT, d);
+    }
+    wander(&a, &dirs, 1000, &mut Rng::new(7));
+    meet(&a, &b);
+    const FILES: u64 = 50;
+    for n in 0..FILES {
+        let file = NewObject::file(0o644, Owner::default());
+        let ino = a.create_object(ROOT, format!("f{n}").as_bytes(), &file).unwrap().1.ino;
+        a.rename((ROOT, format!("f{n}").as_bytes()), (ROOT, format!("g{n}").as_bytes()), Rename::Replace)
+            .unwrap();
+        a.set_attributes(ino, &SetAttributes { mode: Some(0o600), ..Default::default() }).unwrap();
+    }
+    // What is said of the files comes before the files.
+    let mut parcels = crate::exchange::parcels(&a, &b);
+    parcels.reverse();
+    let ((), rows) = index.count(|| crate::exchange::take(&a, &b, &parcels));
+    assert!(rows < FILES * 300, "{rows} rows");
+    for n in 0..FILES {
+        let there = b.view().lookup(ROOT, format!("g{n}").as_bytes()).unwrap();
+        assert_eq!(there.mode & 0o777, 0o600);
+        assert!(b.view().lookup(ROOT, format!("f{n}").as_bytes()).is_err());
+    }
 }
 
 #[test]

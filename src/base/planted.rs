@@ -118,6 +118,16 @@ bugs! {
     ClosedLsnIgnored,
     /// Moves of directories that came late never take their places.
     LateMovesLost,
+    /// A segment is begun behind a footer that may not be on the medium.
+    SoftFooterFollowed,
+    /// A spare file that is a segment of the log too is used as a spare one.
+    SecondNamesStay,
+    /// New segments take what is kept apart for others.
+    NothingLeftApart,
+    /// What a reader finds gone is damage at the first look.
+    NoSecondLook,
+    /// Facts are told that are in the log and not in the index yet.
+    ToldBeforeApplied,
     /// A peer's facts are acknowledged before they are durable.
     PeerAcknowledgesEarly,
     /// What a peer lacks is not compared with what is here: the cursor of an earlier connection is believed.

@@ -98,6 +98,8 @@ pub mod kind {
     pub const BASE: u8 = 0x33;
     /// [`super::LateMovesRow`]: moves of directories that wait to be done.
     pub const LATE_MOVES: u8 = 0x34;
+    /// inode, key of a [`MOVE`] row without its first byte -> nothing: links that were noted of an object whose creation has not arrived.
+    pub const NOTED_MOVE: u8 = 0x35;
     /// lineage -> [`super::LineageRow`], of those that a link continues.
     pub const LINEAGE: u8 = 0x2e;
     /// inode, number, version id -> LSN of the version, of objects whose versions did not come in the order of their numbers.
@@ -411,6 +413,16 @@ pub mod key {
     #[must_use]
     pub fn late_moves() -> Vec<u8> {
         vec![kind::LATE_MOVES]
+    }
+    /// A move that was noted of this object, by the key of its row; an empty one gives the prefix of all.
+    #[must_use]
+    pub fn noted_move(ino: Ino, row: &[u8]) -> Vec<u8> {
+        Key::new(kind::NOTED_MOVE).u64(ino.get()).name(row.get(1..).unwrap_or_default()).done()
+    }
+    /// The key of the row that a key of [`noted_move`] names.
+    #[must_use]
+    pub fn move_noted(key: &[u8]) -> Vec<u8> {
+        [&[kind::MOVE], key.get(9..).unwrap_or_default()].concat()
     }
     /// The extent in a key of [`extent`].
     #[must_use]

@@ -157,7 +157,7 @@ impl Files {
     /// become so, and must not be written to as a spare one. It goes on under its name among the segments alone, and of two
     /// names in spare/ under one.
     fn drop_second_names(&self, names: &mut Vec<String>) -> std::io::Result<()> {
-        if names.is_empty() {
+        if names.is_empty() || planted(Bug::SecondNamesStay) {
             return Ok(());
         }
         let mut seen = BTreeSet::new();
@@ -416,7 +416,11 @@ impl Files {
     /// Does a new file of a segment leave to others what is kept for them?
     fn leaves_apart(&self, capacity: u64) -> Result<()> {
         let apart = *self.apart.lock();
-        if apart == Apart::default() { Ok(()) } else { self.leaves(capacity + apart.owed + apart.free) }
+        if apart == Apart::default() || planted(Bug::NothingLeftApart) {
+            Ok(())
+        } else {
+            self.leaves(capacity + apart.owed + apart.free)
+        }
     }
 
     /// The file of a new segment, if enough stays free behind it.
@@ -552,11 +556,29 @@ impl Files {
             if free.is_empty() {
                 return Ok(());
             }
-            for s in &free {
-                self.give_back(s.id()).map_err(|e| Error::io(format!("recycling segment {}", s.id()), e))?;
+            for (n, s) in free.iter().enumerate() {
+                if let Err(e) = self.disown(s).and_then(|()| self.give_back(s.id())) {
+                    // It is still there: what comes behind it waits for it.
+                    self.retired.lock().extend(free[n..].iter().cloned());
+                    return Err(Error::io(format!("recycling segment {}", s.id()), e));
+                }
             }
             self.sync_directories(true)?;
         }
+    }
+
+    /// A segment that does not say by itself where it ends loses its header before it leaves: a directory that can't be synced may bring it
+    /// back after a power cut, when its successor, which knew, is gone. What lies behind its end would look like damage.
+    fn disown(&self, s: &Segment) -> std::io::Result<()> {
+        let file = match self.disk.open(&segment::path(s.id()), true) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
+        if has_footer(&*file, s) {
+            return Ok(());
+        }
+        file.write_at(&[&segment_header::recycled(s.id())], 0)?;
+        file.sync()
     }
 
     /// From now on, what is retired stays where it is.

@@ -270,12 +270,15 @@ fn block_headless(id: SegmentId, why: Malformed, mark: Lsn, r: &mut Recovery) {
 }
 
 /// Is this the file of a later segment, which is there under its own name too? A directory that could not be synced when the file was
-/// recycled leaves the old name; nobody reads or writes through it.
+/// recycled leaves the old name; nobody reads or writes through it. A copy of that segment, put here by somebody, is another file.
 pub(super) fn has_two_names(disk: &dyn Disk, file: &dyn DiskFile, id: SegmentId) -> Result<bool> {
     let Some(h) = read_any_header(file, id)?.filter(|h| h.segment > id) else { return Ok(false) };
-    let Ok(other) = disk.open(&segment::path(h.segment), false) else { return Ok(false) };
-    Ok(read_any_header(&*other, h.segment)?
-        .is_some_and(|o| (o.store, o.segment, o.salt) == (h.store, h.segment, h.salt)))
+    let number = |id: SegmentId| match disk.number(&segment::path(id)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map_err(|e| Error::io(format!("looking for segment {id}"), e)),
+    };
+    let this = number(id)?;
+    Ok(this.is_some() && this == number(h.segment)?)
 }
 
 /// Somebody put a file of another log, or a segment under another name, among ours: it stays as it is.

@@ -3,8 +3,6 @@
 //! A segment without a footer (a crash cut it) ends where its successor says. So its file leaves the log before its
 //! successor's does, durably, and behind every segment that is given back another one holds durable records.
 
-use std::sync::Arc;
-
 use super::{
     Inner, Log, OwnedRecord, SegmentState,
     append::Room,
@@ -92,12 +90,14 @@ impl Log {
     }
 
     /// Does beforehand what an append of so many bytes and records by the cleaner would have to do first: writing out, or
-    /// beginning a segment. So the append itself takes no longer than a copy, as a rule.
+    /// beginning a segment. So the append itself takes no longer than a copy, as a rule. At most one segment is begun: what does not go
+    /// into an empty one, no room can be made for.
     ///
     /// # Errors
     /// As of [`append_cleaning`](Self::append_cleaning).
     pub fn make_room(&self, bytes: u64, records: usize) -> Result<()> {
         let mut t = self.inner.tail.lock();
+        let mut begun = false;
         loop {
             t.check()?;
             if t.ending {
@@ -112,7 +112,8 @@ impl Log {
                         return Ok(());
                     }
                 }
-                Room::NewSegment => _ = self.inner.lead(&mut t, |s, t| s.rotate(t, Purse::Cleaner))?,
+                Room::NewSegment if begun => return Ok(()),
+                Room::NewSegment => begun = self.inner.lead(&mut t, |s, t| s.rotate(t, Purse::Cleaner))?,
             }
         }
     }
@@ -158,7 +159,7 @@ impl Inner {
 }
 
 /// Does this segment say by itself where it ends?
-pub(super) fn has_footer(file: &dyn DiskFile, s: &Arc<Segment>) -> bool {
+pub(super) fn has_footer(file: &dyn DiskFile, s: &Segment) -> bool {
     let now = *s.now.lock();
     if now.state == SegmentState::Active {
         return false;

@@ -279,7 +279,9 @@ impl Survey {
                     self.other_header(&mut s, h, old_name);
                     return Ok(Some(s));
                 }
-                if self.links.iter().any(|l| l.header.predecessor == Some(id)) {
+                // One that is on its way out of the log has lost its header.
+                let given_back = segment::read_recycled(&*file, id)?.is_some();
+                if !given_back && self.links.iter().any(|l| l.header.predecessor == Some(id)) {
                     s.standing = Standing::Damaged;
                 }
                 s.wrong = Some(why.0.into());

@@ -208,6 +208,15 @@ impl MemDisk {
         *file.durable.lock() = data;
     }
 
+    /// Gives a file a second name, as a crash between two directories can.
+    pub(super) fn link(&self, from: &Path, to: &Path) {
+        for names in [&self.names, &self.durable_names] {
+            let mut names = names.lock();
+            let file = Arc::clone(&names[from]);
+            names.insert(to.into(), file);
+        }
+    }
+
     pub(super) fn bytes(&self, path: &Path) -> Vec<u8> {
         self.names.lock()[path].data.lock().clone()
     }
@@ -256,6 +265,12 @@ impl Disk for MemDisk {
         Ok(())
     }
 
+    fn number(&self, path: &Path) -> io::Result<Option<u64>> {
+        let names = self.names.lock();
+        let file = names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Some(Arc::as_ptr(file) as u64))
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let names = self.names.lock();
         let mut durable = self.durable_names.lock();
@@ -271,7 +286,7 @@ impl Disk for MemDisk {
     }
 
     fn space(&self) -> io::Result<Space> {
-        Ok(Space::default())
+        Ok(Space { total_bytes: u64::MAX, free_bytes: self.shared.room.load(Relaxed) })
     }
 
     fn engine(&self) -> &'static str {

@@ -4,7 +4,10 @@
 //! (something was overwritten, removed, or written again by the cleaner), and what it led to may go, the extent back to the disk. So
 //! what is not there is damage only if a second look, from the rows on, comes to the same end.
 
-use crate::base::{Error, Result};
+use crate::base::{
+    Error, Result,
+    planted::{Bug, planted},
+};
 
 /// Looks at what goes on changing under the reader, after which a damage is believed.
 const LOOKS: usize = 16;
@@ -17,7 +20,11 @@ pub(super) fn look_again<T>(look: &mut dyn FnMut() -> Result<T>) -> Result<T> {
     let mut before = None;
     for _ in 1..LOOKS {
         match look() {
-            Err(Error::Damaged(damage)) if before.as_ref() != Some(&damage) => before = Some(damage),
+            Err(Error::Damaged(damage))
+                if before.as_ref() != Some(&damage) && !planted(Bug::NoSecondLook) =>
+            {
+                before = Some(damage);
+            }
             done => return done,
         }
     }
@@ -420,5 +427,14 @@ mod tests {
             s.store.content_hash(s.ino, s.newest().lsn).map(drop),
         ];
         assert!(damaged.iter().all(|d| matches!(d, Err(Error::Damaged(_)))), "{damaged:?}");
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    #[test]
+    fn a_planted_bug_is_noticed() {
+        crate::base::planted::plant(Some(Bug::NoSecondLook));
+        let noticed = std::panic::catch_unwind(a_reader_is_given_what_shows_by_now).is_err();
+        crate::base::planted::plant(None);
+        assert!(noticed);
     }
 }

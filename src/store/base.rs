@@ -317,7 +317,11 @@ pub(super) fn replayed(txn: &mut Txn<'_>, payload: &[u8], location: Location) ->
 /// # Errors
 /// What reading the log says, or [`crate::base::Error::Damaged`] for a base that does not decode.
 pub(super) fn load(parts: &Parts, id: StoreId, options: LogOptions, memtable_bytes: u64) -> Result<()> {
-    fill(&*parts.index, Lsn::MAX, memtable_bytes, &|visit| each_record(parts, id, options, visit))
+    let (disk, clock, random) =
+        (Arc::clone(&parts.disk), Arc::clone(&parts.clock), Arc::clone(&parts.random));
+    // Nothing is replayed yet.
+    let (log, _) = Log::open(disk, id, options, clock, random, Lsn::MAX, &mut |_| Ok(()))?;
+    fill(&*parts.index, Lsn::MAX, memtable_bytes, &log)
 }
 
 /// Does this index hold rows and cover nothing? Then the filling of it was begun and not ended, over what a new store begins with
@@ -326,8 +330,47 @@ pub(super) fn is_half_filled(index: &dyn Index) -> bool {
     index.flushed_lsn() == Lsn::new(0) && index.stats().disk_rows > 0
 }
 
-/// Goes through all records of bases in a log.
-type EachRecord<'a> = &'a dyn Fn(&mut dyn FnMut(Lsn, BaseRecord) -> Result<()>) -> Result<()>;
+/// A log in which bases are looked for.
+pub(super) trait Bases {
+    /// Goes once through all records of bases that can be read, in their order.
+    ///
+    /// # Errors
+    /// What the disk or `visit` says.
+    fn each(&self, visit: &mut dyn FnMut(Lsn, &segment::Location, BaseRecord) -> Result<()>) -> Result<()>;
+
+    /// One of them once more.
+    ///
+    /// # Errors
+    /// As of [`each`](Self::each).
+    fn again(&self, at: &segment::Location) -> Result<BaseRecord>;
+}
+
+impl Bases for Log {
+    fn each(&self, visit: &mut dyn FnMut(Lsn, &segment::Location, BaseRecord) -> Result<()>) -> Result<()> {
+        for s in self.segments() {
+            for entry in self.listing(s.id)?.entries.iter().filter(|e| e.kind == Kind::Base) {
+                match self.read_entry(s.id, entry) {
+                    Ok(found) => {
+                        visit(found.lsn, &found.location, decoded(&found.location, &found.payload)?)?
+                    }
+                    // Its base is not whole then.
+                    Err(Error::Damaged(_)) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn again(&self, at: &segment::Location) -> Result<BaseRecord> {
+        decoded(at, &self.read_record(at)?.payload)
+    }
+}
+
+/// What the payload of a record of a base says.
+pub(super) fn decoded(at: &segment::Location, payload: &[u8]) -> Result<BaseRecord> {
+    code::decode(payload).map_err(|e| Damage::segment(at.segment, at.offset, None, e.0).into())
+}
 
 /// The list of a base as it is read.
 #[derive(Default)]
@@ -354,17 +397,12 @@ pub(super) fn clear(index: &dyn Index) -> Result<()> {
 ///
 /// # Errors
 /// As of [`load`].
-pub(super) fn fill(
-    index: &dyn Index,
-    upto: Lsn,
-    memtable_bytes: u64,
-    each_record: EachRecord<'_>,
-) -> Result<()> {
+pub(super) fn fill(index: &dyn Index, upto: Lsn, memtable_bytes: u64, log: &dyn Bases) -> Result<()> {
     let mut bases: BTreeMap<Lsn, Listed> = BTreeMap::new();
-    let mut there = HashSet::new();
-    each_record(&mut |lsn, record| {
+    let mut there = HashMap::new();
+    log.each(&mut |lsn, at, record| {
         match record {
-            BaseRecord::Rows(_) => _ = there.insert(lsn),
+            BaseRecord::Rows(_) => _ = there.insert(lsn, *at),
             BaseRecord::List(list) => {
                 let listed = bases.entry(list.as_of).or_default();
                 // A base that was begun again at the same LSN counts if the parts of its list follow each other once.
@@ -380,17 +418,13 @@ pub(super) fn fill(
         }
         Ok(())
     })?;
-    let is_whole = |l: &Listed| l.whole && l.pieces.iter().all(|p| there.contains(p));
+    let is_whole = |l: &Listed| l.whole && l.pieces.iter().all(|p| there.contains_key(p));
     let newest = bases.into_iter().rev().find(|(at, listed)| *at <= upto && is_whole(listed));
     let Some((newest, listed)) = newest else { return Ok(()) };
-    let wanted: HashSet<Lsn> = listed.pieces.into_iter().collect();
     let meta_key = key::meta();
     let mut meta = None;
-    each_record(&mut |lsn, record| {
-        let BaseRecord::Rows(found) = record else { return Ok(()) };
-        if !wanted.contains(&lsn) {
-            return Ok(());
-        }
+    for at in listed.pieces.iter().filter_map(|p| there.get(p)) {
+        let BaseRecord::Rows(found) = log.again(at)? else { continue };
         let mut rows = Vec::with_capacity(found.len());
         for (k, row) in found {
             let change = Change::put(k, row);
@@ -401,41 +435,10 @@ pub(super) fn fill(
             index.rotate(Lsn::new(0))?;
             index.flush()?;
         }
-        Ok(())
-    })?;
+    }
     index.apply(newest, meta.as_slice())?;
     index.rotate(newest)?;
     index.flush()
-}
-
-fn each_record(
-    parts: &Parts,
-    id: StoreId,
-    options: LogOptions,
-    visit: &mut dyn FnMut(Lsn, BaseRecord) -> Result<()>,
-) -> Result<()> {
-    Log::open(
-        Arc::clone(&parts.disk),
-        id,
-        options,
-        Arc::clone(&parts.clock),
-        Arc::clone(&parts.random),
-        Lsn::new(0),
-        &mut |record| {
-            if record.kind != Kind::Base {
-                return Ok(());
-            }
-            if record.wrong.is_some() {
-                // Its base is not whole then.
-                return Ok(());
-            }
-            let l = &record.location;
-            let found = code::decode(record.payload)
-                .map_err(|e| Damage::segment(l.segment, l.offset, Some(record.lsn), e.0))?;
-            visit(record.lsn, found)
-        },
-    )?;
-    Ok(())
 }
 
 /// Is a base looked for? Only when the index is empty and the log is not.

@@ -24,7 +24,7 @@ use super::{Store, exchange::Sources, knowledge::Knowledge, txn::row};
 /// that does; a version goes from waiting or lacking to being here, and from there to being removed, never back; directories
 /// come before their moves, so that few of those have to be done twice.
 const STAGES: [u8; 13] = [
-    kind::MOVE,
+    kind::NOTED_MOVE,
     kind::WAITING,
     kind::LACKING,
     kind::OBJECT,
@@ -38,8 +38,6 @@ const STAGES: [u8; 13] = [
     kind::MARKER,
     kind::LINEAGE,
 ];
-/// The stage in which of the moves only those are told that were noted of objects not known yet.
-const NOTED: usize = 0;
 /// Rows read at once.
 const ROWS: usize = 256;
 /// What a range counts for.
@@ -156,9 +154,7 @@ impl Store {
             let rows = self.index.scan(&start, &after_prefix(&[*kind]), ROWS)?;
             let mut read = 0_usize;
             for (k, row) in &rows {
-                if from.at.stage != NOTED || self.is_noted(k, row)? {
-                    self.tell(k, row, from.after, &mut page)?;
-                }
+                self.tell(k, row, from.after, &mut page)?;
                 read += 1;
                 if page.bytes >= bytes {
                     break;
@@ -186,13 +182,6 @@ impl Store {
         Ok(Some(page))
     }
 
-    /// Is this move one of an object whose creation has not arrived?
-    fn is_noted(&self, k: &[u8], bytes: &[u8]) -> Result<bool> {
-        let m: MoveRow = row(k, bytes)?;
-        let object = self.object_row(m.dir, None)?;
-        Ok(object.is_some_and(|o| o.attributes.kind == ObjectKind::Unknown))
-    }
-
     fn tell(&self, k: &[u8], bytes: &[u8], after: Lsn, page: &mut ToldPage) -> Result<()> {
         match k.first().copied().unwrap_or_default() {
             kind::OBJECT => {
@@ -215,18 +204,17 @@ impl Store {
                 self.tell_link(LinkId::new(link), &l, self.said(l.stamp), page)?;
             }
             kind::MOVE => self.tell_move(k, &row(k, bytes)?, page)?,
+            kind::NOTED_MOVE => {
+                let k = key::move_noted(k);
+                if let Some(bytes) = self.index.get(&k)? {
+                    self.tell_move(&k, &row(&k, &bytes)?, page)?;
+                }
+            }
             kind::WAITING => {
                 let w: WaitingRow = row(k, bytes)?;
                 page.add(self.said(w.stamp), &Fact::Version(w.version));
             }
-            kind::LACKING => {
-                let l: LackingRow = row(k, bytes)?;
-                match (l.version, key::lacking_version(k)) {
-                    (Some(w), _) => page.add(self.said(w.stamp), &Fact::Version(w.version)),
-                    (None, Some(id)) => self.tell_removed(key::ino_of(k).unwrap_or_default(), id, page)?,
-                    (None, None) => {}
-                }
-            }
+            kind::LACKING => self.tell_lacking(k, row(k, bytes)?, page)?,
             kind::VERSION => {
                 let v: VersionRow = row(k, bytes)?;
                 let (ino, at) = (key::ino_of(k).unwrap_or_default(), key::last_number(k).unwrap_or(0));
@@ -255,6 +243,15 @@ impl Store {
             }
             kind::MARKER => self.tell_marker(k, &row(k, bytes)?, after, page)?,
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn tell_lacking(&self, k: &[u8], l: LackingRow, page: &mut ToldPage) -> Result<()> {
+        match (l.version, key::lacking_version(k)) {
+            (Some(w), _) => page.add(self.said(w.stamp), &Fact::Version(w.version)),
+            (None, Some(id)) => self.tell_removed(key::ino_of(k).unwrap_or_default(), id, page)?,
+            (None, None) => {}
         }
         Ok(())
     }

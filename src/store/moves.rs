@@ -96,13 +96,17 @@ impl Store {
         self.index.get(&k)?.map(|bytes| row(&k, &bytes)).transpose()
     }
 
-    /// Of a store that never met another, the moves that only a copy of it could still ask about, after so long that one counts
-    /// as absent for too long.
-    pub(super) fn forget_lonely_moves(&self, now_ns: u64) -> Result<()> {
-        if self.apply.lock().meta.foreign {
+    /// Moves go that are so old that a store which could still send an older one counts as absent for too long; but none that a peer which
+    /// this store still waits for has not acknowledged ([`set_needed`](Self::set_needed)).
+    pub(super) fn forget_old_moves(&self, now_ns: u64) -> Result<()> {
+        let before_ns = now_ns.saturating_sub(limits::ABSENT_NS);
+        let needed = *self.needed.lock();
+        if let Some(needed) = needed
+            && self.lsn_at(before_ns)?.is_some_and(|upto| needed <= upto)
+        {
             return Ok(());
         }
-        self.forget_moves_before(now_ns.saturating_sub(limits::ABSENT_NS)).map(drop)
+        self.forget_moves_before(before_ns).map(drop)
     }
 }
 
@@ -132,6 +136,7 @@ impl Apply<'_, '_> {
     pub(super) fn note_move(&mut self, dir: Ino, register: LinkRegister) -> Result<()> {
         let note = MoveRow { dir, ask: MoveAsk::Hang(Box::new(register)), before: None, done: false };
         let k = self.move_key();
+        self.txn.put(key::noted_move(dir, &k), &(), Keep::Amend)?;
         self.txn.put(k, &note, Keep::Amend)
     }
 
@@ -181,8 +186,11 @@ impl Apply<'_, '_> {
             return Ok(());
         }
         let mut noted = Vec::new();
-        for (k, m) in self.moves_from(&[kind::MOVE])? {
-            if m.dir == ino {
+        let prefix = key::noted_move(ino, &[]);
+        for (note, _) in self.txn.scan(&prefix, &prefix, usize::MAX)? {
+            let k = key::move_noted(&note);
+            self.txn.delete(note, Keep::Amend)?;
+            if let Some(m) = self.txn.get::<MoveRow>(&k)? {
                 noted.push((k, m));
             }
         }
@@ -514,5 +522,58 @@ impl Tree {
             }
         }
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::Lsn,
+        format::facts::Owner,
+        store::{Knowledge, NewObject, Options, Rename},
+    };
+
+    fn store(dir: &tempfile::TempDir, name: &str) -> Store {
+        let options = Options { background: false, ..Options::default() };
+        Store::create(&dir.path().join(name), options).unwrap()
+    }
+
+    fn moves(s: &Store) -> usize {
+        s.index.scan(&[kind::MOVE], &after_prefix(&[kind::MOVE]), usize::MAX).unwrap().len()
+    }
+
+    #[test]
+    fn old_moves_are_kept_for_a_peer_that_may_not_have_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|n| store(&dir, n));
+        let made = NewObject::directory(0o755, Owner::default());
+        a.create_object(Ino::FIRST, b"d0", &made).unwrap();
+        for n in 0..5 {
+            let [from, to] = [n, n + 1].map(|n| format!("d{n}").into_bytes());
+            a.rename((Ino::FIRST, &from), (Ino::FIRST, &to), Rename::NoReplace).unwrap();
+        }
+        a.sync_all().unwrap();
+        for p in a.parcels(&Knowledge::default(), Lsn::FIRST, usize::MAX).unwrap().0 {
+            b.import(&p, &mut |_| unreachable!()).unwrap();
+        }
+        let now = a.clock.wall_ns();
+        let later = now + limits::ABSENT_NS + 1_000_000_000;
+        for s in [&a, &b] {
+            assert_eq!(moves(s), 5);
+            s.forget_old_moves(now).unwrap();
+            assert_eq!(moves(s), 5, "they are young");
+            s.set_needed(Some(s.last_lsn()));
+            s.forget_old_moves(later).unwrap();
+            assert_eq!(moves(s), 5, "a peer lacks the last record");
+            s.set_needed(Some(s.last_lsn().next()));
+            s.forget_old_moves(later).unwrap();
+            assert_eq!(moves(s), 0);
+            assert!(s.view().lookup(Ino::FIRST, b"d5").is_ok());
+        }
+        a.rename((Ino::FIRST, b"d5"), (Ino::FIRST, b"d6"), Rename::NoReplace).unwrap();
+        a.set_needed(None);
+        a.forget_old_moves(a.clock.wall_ns() + limits::ABSENT_NS + 1_000_000_000).unwrap();
+        assert_eq!(moves(&a), 0, "there is no peer");
     }
 }

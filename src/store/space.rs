@@ -277,7 +277,7 @@ impl Store {
         }
         let (gone, next) = self.expire(keeper.sweep.unwrap_or(Ino::FIRST), now.time_ns)?;
         if next.is_none() {
-            self.forget_lonely_moves(now.time_ns)?;
+            self.forget_old_moves(now.time_ns)?;
             keeper.next_sweep_ns = Some(mono + EXPIRY_NS);
         }
         keeper.sweep = next;

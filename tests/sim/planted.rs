@@ -11,7 +11,8 @@ use super::{agree, link, store::live};
 
 /// Worlds that a bug may go unnoticed in.
 const SEEDS: u64 = 4000;
-/// Bugs that no world has come across; the tests of the log (`src/log/tests.rs`) catch them: which, and what it takes.
+/// Bugs that no world has come across, or that the worlds, in which a store has one thread, can't come across; the tests of the log
+/// (`src/log/tests`), of `store::again` and `store::exchange` catch them: which, and what it takes.
 const ELSEWHERE: &[(Bug, &str)] = &[
     (Bug::TrustLengthBeforeChecksum, "an envelope whose length alone is wrong"),
     (Bug::AcceptStaleFrame, "a frame of an earlier life just where a new one would be"),
@@ -24,6 +25,12 @@ const ELSEWHERE: &[(Bug, &str)] = &[
         "rot in the last batch of a store that was opened and closed with nothing to write",
     ),
     (Bug::TreatRotAsTornTail, "rot that no later check of the store notices"),
+    (Bug::RetireBeforePredecessor, "a segment without a footer that stays when the one behind it goes"),
+    (Bug::SoftFooterFollowed, "a process that dies while it closes a log, and a power cut much later"),
+    (Bug::SecondNamesStay, "a segment that has a name in spare/ too, and a use of that"),
+    (Bug::NothingLeftApart, "a disk on which just what is kept apart is free"),
+    (Bug::NoSecondLook, "an extent that goes between the row and the read"),
+    (Bug::ToldBeforeApplied, "two threads"),
 ];
 
 /// Bugs of the protocol between peers; the worlds with links between them catch those.

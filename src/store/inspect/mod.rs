@@ -19,7 +19,7 @@ pub use check::{Difference, HashCheck, IndexCheck, Unlike};
 pub use held::{Digest, KindDigest};
 
 use super::{
-    base::fill,
+    base::{Bases, decoded, fill},
     open::{INDEX, LOCK, SUPERBLOCK, load_state, replay, take_lock},
     superblock,
 };
@@ -28,7 +28,7 @@ use crate::{
     disk::{Disk, Engine, RealDisk},
     format::{
         Kind, Superblock, flags,
-        rows::{key, kind},
+        rows::{BaseRecord, key, kind},
     },
     index::{Change, Index, IndexView, MemoryIndex, SortedIndex},
     log::{Reach, Survey},
@@ -186,22 +186,16 @@ impl Inspection {
 
     /// Fills an empty index from the newest base; for a log whose first records were retired.
     fn fill(&self, index: &dyn Index, upto: Lsn, memtable_bytes: u64, full: &mut bool) -> Result<()> {
-        let full = std::cell::Cell::from_mut(full);
-        fill(index, upto, memtable_bytes, &|visit| {
-            let mut too_much = false;
-            let replayed = self.log.replay(Lsn::new(0), self.log.last_lsn(), &mut |record| {
-                if record.kind != Kind::Base || record.wrong.is_some() {
-                    return Ok(());
-                }
-                check_room(index, memtable_bytes, &mut too_much)?;
-                let l = &record.location;
-                let found = crate::format::code::decode(record.payload)
-                    .map_err(|e| Damage::segment(l.segment, l.offset, Some(record.lsn), e.0))?;
-                visit(record.lsn, found)
-            });
-            full.set(too_much);
-            replayed.map(drop)
-        })
+        let too_much = std::cell::Cell::new(false);
+        let room = || {
+            let mut full = false;
+            let checked = check_room(index, memtable_bytes, &mut full);
+            too_much.set(full);
+            checked
+        };
+        let filled = fill(index, upto, memtable_bytes, &Looked { log: &self.log, room: &room });
+        *full = too_much.get();
+        filled
     }
 
     /// Replays the log into an index, from where that ends up to `upto`. Sets `full` and fails if it may not write
@@ -328,5 +322,31 @@ impl Inspection {
             true
         })?;
         Ok(Rebuilt { covers, rows, damages })
+    }
+}
+
+/// A log that is looked at from outside, and whether there is room for what it says.
+struct Looked<'a> {
+    log: &'a Survey,
+    room: &'a dyn Fn() -> Result<()>,
+}
+
+impl Bases for Looked<'_> {
+    fn each(
+        &self,
+        visit: &mut dyn FnMut(Lsn, &crate::segment::Location, BaseRecord) -> Result<()>,
+    ) -> Result<()> {
+        let replayed = self.log.replay(Lsn::new(0), self.log.last_lsn(), &mut |record| {
+            if record.kind != Kind::Base || record.wrong.is_some() {
+                return Ok(());
+            }
+            visit(record.lsn, &record.location, decoded(&record.location, record.payload)?)
+        });
+        replayed.map(drop)
+    }
+
+    fn again(&self, at: &crate::segment::Location) -> Result<BaseRecord> {
+        (self.room)()?;
+        decoded(at, &self.log.read_record(at)?.payload)
     }
 }

@@ -111,6 +111,7 @@ const STRIKES: &[&str] = &[
     "a name that was deleted",
     "a history of several objects",
     "moves that waited",
+    "moves that were forgotten",
 ];
 
 fn options() -> Options {
@@ -319,6 +320,20 @@ impl World {
             .unwrap_or_else(|e| panic!("seed {}: host {to} refuses facts of host {from}: {e}", self.seed));
     }
 
+    /// All hosts have all facts, so that what anybody says from now on is newer: none needs the moves before that. A disk that was
+    /// copied away before is gone.
+    fn forget_moves(&mut self) {
+        self.settle();
+        for i in 0..3 {
+            self.sync(i);
+            self.hosts[i].backup = None;
+            if self.store(i).forget_moves_before(u64::MAX).unwrap() > 0 {
+                self.strike("moves that were forgotten");
+            }
+            self.sync(i);
+        }
+    }
+
     fn settle(&mut self) {
         for _ in 0..10 {
             let before: Vec<_> = (0..3).map(|i| self.store(i).knowledge().unwrap()).collect();
@@ -352,7 +367,10 @@ fn run(seed: u64, steps: u64) -> Struck {
     let mut world = World::new(seed);
     world.keeping = Keeping::new(seed);
     (0..3).for_each(|i| world.set_policy(i));
-    for _ in 0..steps {
+    for n in 0..steps {
+        if seed % 4 == 1 && n == steps / 2 {
+            world.forget_moves();
+        }
         world.step();
     }
     for i in 0..3 {

@@ -144,6 +144,12 @@ impl Disk for MemDisk {
         file.map(drop).ok_or(io::ErrorKind::NotFound.into())
     }
 
+    fn number(&self, path: &Path) -> io::Result<Option<u64>> {
+        let files = self.0.lock().unwrap();
+        let file = files.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Some(Arc::as_ptr(file) as u64))
+    }
+
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
