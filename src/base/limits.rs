@@ -139,6 +139,10 @@ pub const PEER_GRANTS: usize = 1024;
 pub const PEER_TOLD_BYTES: usize = 128 << 10;
 /// Batches of facts that are read from the log at once.
 pub const PEER_READ_BATCHES: usize = 64;
+/// Extents that came before the facts which name them and are kept from the cleaner, all together.
+pub const EXPECTED_EXTENTS: usize = 262_144;
+/// Batches to which such extents belong.
+pub const EXPECTED_BATCHES: usize = 8192;
 /// Who has sent nothing for so long says that it is there, in nanoseconds.
 pub const PEER_IDLE_NS: u64 = 10_000_000_000;
 /// A peer that has said nothing for so long is lost, in nanoseconds.

@@ -41,7 +41,7 @@ pub use files::{Apart, Hold};
 pub use recover::{Recovery, ReplayRecord};
 pub use retire::Listing;
 pub use subscribe::{Heads, Next, Subscription};
-pub use survey::{Standing, Survey, Surveyed};
+pub use survey::{Reach, Standing, Survey, Surveyed};
 
 use crate::{
     base::{
@@ -207,6 +207,7 @@ struct Inner {
     work: Condvar,
     files: Files,
     counters: Counters,
+    places: subscribe::Places,
 }
 
 /// An open log.
@@ -279,6 +280,7 @@ impl Log {
             work: Condvar::new(),
             files,
             counters: Counters::default(),
+            places: subscribe::Places::default(),
         });
         Ok((Self { inner, worker: Mutex::new(None) }, recovery))
     }

@@ -2,9 +2,11 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
+
 use super::{Inner, OwnedRecord, SegmentState, files::Segment};
 use crate::{
-    base::{Lsn, Result, limits::BLOCK_BYTES},
+    base::{Lsn, Result, SegmentId, limits::BLOCK_BYTES},
     format::flags,
     segment::{Found, Scan, ScannedFrame, read_record},
 };
@@ -34,10 +36,48 @@ pub struct Subscription {
     payloads: bool,
 }
 
+/// Places that are remembered at most.
+const PLACES: usize = 32;
+
+/// Where readers have stopped: whoever goes on from there need not go through the segment from its beginning.
+#[derive(Default)]
+pub(super) struct Places(Mutex<VecDeque<Place>>);
+
+/// In this segment, every record before this offset, at which a batch begins, has a lower number than this (moved ones aside). That
+/// stays so: a segment only grows, and its id is never given to another.
+#[derive(Clone, Copy)]
+struct Place {
+    segment: SegmentId,
+    next: Lsn,
+    offset: u64,
+}
+
+impl Places {
+    /// The last remembered place of a segment from which a reader that wants `next` may begin.
+    fn before(&self, segment: SegmentId, next: Lsn) -> Option<u64> {
+        let places = self.0.lock();
+        let fit = places.iter().filter(|p| p.segment == segment && p.next <= next);
+        fit.max_by_key(|p| p.next).map(|p| p.offset)
+    }
+
+    /// A reader that began behind `from` has come to this place.
+    fn remember(&self, from: Lsn, place: Place) {
+        let mut places = self.0.lock();
+        // It takes the place of the one from which it came.
+        places.retain(|p| p.segment != place.segment || p.next > place.next || p.next < from);
+        if places.len() >= PLACES {
+            places.pop_front();
+        }
+        places.push_back(place);
+    }
+}
+
 struct Reading {
     segment: Arc<Segment>,
     scan: Scan,
     frames: VecDeque<ScannedFrame>,
+    /// The batch of these frames begins there, and records before it have lower numbers than this.
+    batch: (Lsn, u64),
     /// Where the scan was told to stop.
     limit: u64,
 }
@@ -148,7 +188,10 @@ impl Subscription {
 
     fn start(&mut self) -> Result<bool> {
         match self.inner.files.covering(self.next) {
-            Some(s) => self.enter(s, BLOCK_BYTES).map(|()| true),
+            Some(s) => {
+                let from = self.inner.places.before(s.id(), self.next).unwrap_or(BLOCK_BYTES);
+                self.enter(s, from).map(|()| true)
+            }
             None => Ok(false),
         }
     }
@@ -158,7 +201,8 @@ impl Subscription {
         let file = self.inner.files.file(segment.id())?;
         let begin = if self.payloads { Scan::new } else { Scan::heads };
         let scan = begin(file, &segment.header, from, limit);
-        self.reading = Some(Reading { segment, scan, frames: VecDeque::new(), limit });
+        let batch = (self.next, scan.end());
+        self.reading = Some(Reading { segment, scan, frames: VecDeque::new(), batch, limit });
         Ok(())
     }
 
@@ -171,6 +215,7 @@ impl Subscription {
             }
             match r.scan.next_found() {
                 Some(Found::Batch(b)) => {
+                    r.batch = (self.next, b.begin);
                     r.frames = b.frames.into();
                     continue;
                 }
@@ -197,16 +242,25 @@ impl Subscription {
 /// The records of the durable log one after the other, without their payloads.
 pub struct Heads {
     log: Subscription,
-    /// The last record to yield.
+    /// The first one asked for, and the last record to yield.
+    from: Lsn,
     until: Lsn,
     frame: Option<ScannedFrame>,
+}
+
+impl Drop for Heads {
+    fn drop(&mut self) {
+        let Some(r) = &self.log.reading else { return };
+        let (next, offset) = if r.frames.is_empty() { (self.log.next, r.scan.end()) } else { r.batch };
+        self.log.inner.places.remember(self.from, Place { segment: r.segment.id(), next, offset });
+    }
 }
 
 impl Heads {
     pub(super) fn new(inner: Arc<Inner>, from: Lsn) -> Self {
         let until = inner.tail.lock().durable_lsn;
         let log = Subscription { payloads: false, ..Subscription::new(inner, from) };
-        Self { log, until, frame: None }
+        Self { log, from, until, frame: None }
     }
 
     /// The next record; `None` behind the last one that was durable when this began. What is not in the log any more, or

@@ -25,6 +25,7 @@ struct Shared {
     fail_sync_in: AtomicU64,
     fail_write_in: AtomicU64,
     syncs: AtomicU64,
+    read_bytes: AtomicU64,
     sync_ms: AtomicU64,
 }
 
@@ -44,6 +45,7 @@ impl DiskFile for MemFile {
         let from = (offset as usize).min(data.len());
         let n = buffer.len().min(data.len() - from);
         buffer[..n].copy_from_slice(&data[from..from + n]);
+        self.shared.read_bytes.fetch_add(n as u64, Relaxed);
         Ok(n)
     }
 
@@ -109,6 +111,11 @@ pub(super) struct MemDisk {
 }
 
 impl MemDisk {
+    /// Bytes that were read of all files.
+    pub(super) fn read_bytes(&self) -> u64 {
+        self.shared.read_bytes.load(Relaxed)
+    }
+
     pub(super) fn new() -> Arc<Self> {
         let shared = Shared { room: AtomicU64::new(u64::MAX), ..Shared::default() };
         Arc::new(Self { names: Mutex::default(), durable_names: Mutex::default(), shared: Arc::new(shared) })

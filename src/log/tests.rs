@@ -854,3 +854,38 @@ fn planted_bugs_are_noticed() {
         assert!(noticed, "{bug:?}");
     }
 }
+
+#[test]
+fn who_goes_on_where_another_stopped_finds_all_and_reads_what_is_new() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    let heads = |from: u64, most: usize| {
+        let mut heads = log.heads_from(Lsn::new(from));
+        let mut found = Vec::new();
+        while found.len() < most
+            && let Some(frame) = heads.try_next().unwrap()
+        {
+            found.push(frame.envelope.lsn.get());
+        }
+        found
+    };
+    let mut cost = 0;
+    for n in 0..400 {
+        for _ in 0..3 {
+            put(&log, &"x".repeat(1000));
+        }
+        log.commit().unwrap();
+        let before = disk.read_bytes();
+        assert_eq!(heads(3 * n + 1, 9), [3 * n + 1, 3 * n + 2, 3 * n + 3]);
+        cost += disk.read_bytes() - before;
+    }
+    assert!(log.segments().len() > 3);
+    assert!(cost < 400 * (40 << 10), "{cost} bytes read, to follow a log of {} KiB", 1200);
+    // Whatever is remembered, and wherever in a batch a reader stopped, the next one finds what follows.
+    for (from, most) in
+        [(1, 2), (500, 1), (2, 1), (1199, 9), (1, 2000), (499, 3), (1200, 1), (3, 1198), (700, 0)]
+    {
+        let whole: Vec<u64> = (from..=1200).take(most).collect();
+        assert_eq!(heads(from, most), whole, "{most} from {from}");
+    }
+}

@@ -156,6 +156,8 @@ struct Run<'a> {
     answers: Receiver<Input>,
     durable: Lsn,
     closed: bool,
+    /// What is taken from the socket passes through here.
+    part: Vec<u8>,
 }
 
 /// Drives a session until it ends. Says why it did.
@@ -167,7 +169,8 @@ pub(super) fn run(hub: &Arc<Inner>, link: &Arc<Link>, secured: Secured, me: Me) 
     drop(send);
     let session = Session::new(me, SystemClock.monotonic_ns());
     let durable = Lsn::default();
-    let mut run = Run { hub, link, secured, session, lanes, answers, durable, closed: false };
+    let part = vec![0; PART];
+    let mut run = Run { hub, link, secured, session, lanes, answers, durable, closed: false, part };
     let done = run.go();
     run.show();
     let end = run.session.ended();
@@ -339,14 +342,13 @@ impl Run<'_> {
             Err(e) => return Err(e),
         }
         tls.process_new_packets().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        let mut part = vec![0; PART];
         loop {
-            match self.secured.tls.reader().read(&mut part) {
+            match self.secured.tls.reader().read(&mut self.part) {
                 Ok(0) => {
                     self.closed = true;
                     return Ok(false);
                 }
-                Ok(n) => self.session.receive(&part[..n], SystemClock.monotonic_ns()),
+                Ok(n) => self.session.receive(&self.part[..n], SystemClock.monotonic_ns()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(!blocked && !self.closed),
                 Err(e) => return if self.closed { Ok(false) } else { Err(e) },
             }

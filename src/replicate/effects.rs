@@ -36,6 +36,8 @@ pub struct Incoming {
 /// An extent of the other store, whole, and not checked yet.
 #[derive(Debug)]
 pub struct Arrived {
+    /// The batch for which it was asked.
+    pub of: Origin,
     /// What was said of it.
     pub head: ExtentHead,
     /// Its payload as stored there.

@@ -46,14 +46,14 @@ pub fn answer(store: &Store, theirs: &Knowledge, effect: Effect) -> std::result:
         }
         Effect::Keep(arrived) => {
             let head = arrived.head;
-            let kept = store.keep_extent(&head.id, arrived.stored, &head);
+            let kept = store.keep_extent(arrived.of, &head.id, arrived.stored, &head);
             outcome(kept).map(|kept| Input::Kept(head.request, kept))
         }
         Effect::Import(incoming, gone) => {
-            import(store, &incoming, &gone).map(|t| Input::Imported(incoming.parcel.origin, t))
+            import(store, &incoming, &gone).map(|t| imported(store, incoming.parcel.origin, t))
         }
         Effect::Take(incoming, gone) => {
-            take(store, &incoming, &gone).map(|t| Input::Imported(incoming.parcel.origin, t))
+            take(store, &incoming, &gone).map(|t| imported(store, incoming.parcel.origin, t))
         }
         Effect::Supply(lack) => supply(store, &lack),
         Effect::Lacking(after) => lacking_behind(store, after.as_ref()),
@@ -74,6 +74,13 @@ pub fn answer(store: &Store, theirs: &Knowledge, effect: Effect) -> std::result:
         tracing::error!("a peer's connection ends: {e}");
         Input::Stopped
     }))
+}
+
+fn imported(store: &Store, origin: Origin, taken: Taken) -> Input {
+    if !matches!(taken, Taken::Lacking) {
+        store.arrived(&origin);
+    }
+    Input::Imported(origin, taken)
 }
 
 fn know(store: &Store) -> Result<Input> {
@@ -223,6 +230,9 @@ fn take_supply(
     let before = wanted.clone();
     let (what, taken) = &mut *wanted;
     let done = store.take_supply_page(what, taken, page, &mut |_, id| Err(lacking(id, gone)));
+    if !matches!(done, Err(Error::Fs(FsError::Stale | FsError::Busy))) {
+        store.arrived(&parcel.origin);
+    }
     Ok(match done {
         Ok(None) => Input::Supplied(parcel.origin, Taken::Here(store.last_lsn()), Some(wanted), false),
         Ok(Some(here)) => Input::Supplied(parcel.origin, Taken::Here(store.last_lsn()), None, here),

@@ -448,8 +448,8 @@ impl Receiving {
             self.requests.remove(&number);
             return Ok(());
         }
-        let stored = std::mem::take(&mut request.stored);
-        effects.push_back(Effect::Keep(Box::new(Arrived { head, stored })));
+        let (of, stored) = (request.of, std::mem::take(&mut request.stored));
+        effects.push_back(Effect::Keep(Box::new(Arrived { of, head, stored })));
         Ok(())
     }
 

@@ -324,8 +324,30 @@ mod tests {
                 raw_crc: payload.raw_crc(),
                 hash,
             };
-            to.keep_extent(named, payload.stored().to_vec(), &head).unwrap();
+            to.keep_extent(p.origin, named, payload.stored().to_vec(), &head).unwrap();
         }
+    }
+
+    #[test]
+    fn what_came_before_its_facts_stays_while_more_is_expected() {
+        let (a, dir) = (scene(), tempfile::tempdir().unwrap());
+        let b = new(&dir.path().join("b"));
+        let all = parcels(&a.store);
+        let p = all.iter().max_by_key(|p| p.sources.len()).unwrap();
+        keep_extents(&a.store, p, &b);
+        // Enough behind it for the segments to be sealed, and something else to clean.
+        let file = NewObject::file(0o644, Owner::default());
+        let ino = b.create_object(Ino::FIRST, b"other", &file).unwrap().1.ino;
+        for n in 0..6 {
+            b.write(ino, 0, &vec![n; 1 << 20]).unwrap();
+        }
+        clean(&b);
+        assert_eq!(b.lacking_extents(p).unwrap(), [], "nothing of it is to be fetched again");
+        // Nobody waits for it any more.
+        b.arrived(&p.origin);
+        clean(&b);
+        let named: std::collections::BTreeSet<_> = p.sources.keys().copied().collect();
+        assert_eq!(b.lacking_extents(p).unwrap().len(), named.len());
     }
 
     #[test]

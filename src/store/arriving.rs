@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     base::{Error, FsError, Incarnation, Result, VersionId, limits, limits::CHUNK_BYTES},
     format::{
-        Prepared, compress,
+        Origin, Prepared, compress,
         facts::{Changes, ExtentId, Fact, Range, Source},
         hash::{self, Hash, LEAF_BYTES},
+        hash_tree::{self, Group},
         rows::{ExtentRow, Piece, VersionRow, key},
         wire::ExtentHead,
     },
@@ -30,33 +31,45 @@ impl Store {
         self.log.incarnation()
     }
 
-    /// The extents that a parcel names and that are not in this log.
+    /// The extents that a parcel names and that are not in this log. Those that are stay, until [`arrived`](Self::arrived).
     ///
     /// # Errors
     /// What reading the index says.
     pub fn lacking_extents(&self, parcel: &Parcel) -> Result<Vec<ExtentId>> {
-        let mut lacking = Vec::new();
+        let (mut lacking, mut here) = (Vec::new(), Vec::new());
         for id in extents_in(&parcel.contents) {
-            if self.index.get(&key::extent(id))?.is_none() {
-                lacking.push(*id);
+            let k = key::extent(id);
+            match self.index.get(&k)? {
+                Some(bytes) => here.push(row::<ExtentRow>(&k, &bytes)?.extent),
+                None => lacking.push(*id),
             }
+        }
+        if !here.is_empty() {
+            self.expected.add(parcel.origin, here, self.clock.monotonic_ns());
         }
         Ok(lacking)
     }
 
+    /// A batch is here, or does not come: extents that came for it are not waited for any more.
+    pub fn arrived(&self, batch: &Origin) {
+        self.expected.done(batch);
+    }
+
     /// Puts an extent of a peer into this log before the facts that name it come: so what a connection has brought is not
-    /// asked for again by the next one. Until facts name it the cleaner may take it.
+    /// asked for again by the next one. It is of this batch: if that gets no further for long, the cleaner may take it.
     ///
     /// # Errors
     /// [`Error::BadRequest`] if the bytes are not what is said of them; and those of the log.
-    pub fn keep_extent(&self, id: &ExtentId, stored: Vec<u8>, said: &ExtentHead) -> Result<()> {
+    pub fn keep_extent(&self, of: Origin, id: &ExtentId, stored: Vec<u8>, said: &ExtentHead) -> Result<()> {
         let bad = |what: &str| Error::BadRequest(format!("{id:?}: {what}"));
         let payload =
             Prepared::stored_extent(said.codec, stored, said.raw_len, said.raw_crc).map_err(|e| bad(e.0))?;
         if raw_hash(&payload).map_err(|e| bad(e.0))? != said.hash {
             return Err(bad("the bytes are not those of the hash"));
         }
-        self.bring_extent(id, &payload)
+        let extent = self.bring_extent(id, &payload)?;
+        self.expected.add(of, [extent], self.clock.monotonic_ns());
+        Ok(())
     }
 
     /// An extent that a parcel of this store names, as it lies in the log, and the BLAKE3 of its raw bytes.
@@ -77,9 +90,18 @@ impl Store {
         let Some((ino, at)) = self.find_version(id)? else { return Ok(None) };
         let k = key::version(ino, at);
         let v: Option<VersionRow> = self.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
-        match v.and_then(|v| v.hash) {
-            Some(hash) => Ok(Some(hash)),
-            None => match self.content_hash(ino, at) {
+        let Some(v) = v else { return Ok(None) };
+        if v.hash.is_some() {
+            return Ok(v.hash);
+        }
+        // Of what changed alone, where the rest is known, and noted for others.
+        self.hash_version(ino, at, &v)?;
+        let v: Option<VersionRow> = self.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
+        match v {
+            None => Ok(None),
+            Some(v) if v.hash.is_some() => Ok(v.hash),
+            // It can't be read: that is said.
+            Some(_) => match self.content_hash(ino, at) {
                 // Removed between two looks.
                 Err(Error::Fs(FsError::NotFound)) => Ok(None),
                 hash => hash.map(Some),
@@ -141,6 +163,11 @@ impl Store {
 
     fn hash_over(&self, base: Option<&BranchView>, changes: &Changes, size: u64) -> Result<Hash> {
         let over = Over::new(self, base, changes)?;
+        if let Some(base) = base
+            && let Some(hash) = self.hash_of_changed(base, &over, size)?
+        {
+            return Ok(hash);
+        }
         let last = size.saturating_sub(1) / CHUNK_BYTES;
         let mut chunks: BTreeSet<u64> = over.touched.keys().copied().filter(|c| *c <= last).collect();
         if let Some(base) = base {
@@ -158,12 +185,38 @@ impl Store {
                 _ => data.push((first, end)),
             }
         }
-        hash::content(size, &data, &mut |leaf, out| {
-            let (chunk, start) = (leaf * LEAF_BYTES / CHUNK_BYTES, (leaf * LEAF_BYTES % CHUNK_BYTES) as u32);
-            look_again(&mut || {
-                fill(&over.chunk(chunk)?, start, out, &mut |p, from, part| self.read_piece(p, from, part))
-            })
-        })
+        hash::content(size, &data, &mut |leaf, out| over.read_leaf(leaf, out))
+    }
+
+    /// The same out of the hash of the base, if that is kept in parts here: what changed is read, and nothing else.
+    fn hash_of_changed(&self, base: &BranchView, over: &Over<'_>, size: u64) -> Result<Option<Hash>> {
+        let Some(leaves) = over.changed_leaves() else { return Ok(None) };
+        let Some(before) = self.kept_hash(base)? else { return Ok(None) };
+        let mut source = ArrivingLeaves { over, base };
+        Ok(hash_tree::update(Some(before), size, &leaves, &mut source)?.map(|made| made.hash))
+    }
+}
+
+/// Leaves of what a version will show, and the groups of the tree that is kept of its base.
+struct ArrivingLeaves<'a> {
+    over: &'a Over<'a>,
+    base: &'a BranchView,
+}
+
+impl hash_tree::Source for ArrivingLeaves<'_> {
+    type Error = Error;
+
+    fn read(&mut self, leaf: u64, out: &mut [u8]) -> Result<()> {
+        self.over.read_leaf(leaf, out)
+    }
+
+    fn group(&mut self, height: u32, index: u64) -> Result<Option<Group>> {
+        self.over.store.kept_group(self.base, height, index)
+    }
+
+    fn keep(&mut self, _: u32, _: u64, _: &Group) -> Result<()> {
+        // It is not known yet on which branch it will be.
+        Ok(())
     }
 }
 
@@ -200,6 +253,37 @@ impl<'a> Over<'a> {
             }
         }
         Ok(Self { store, base, touched, holes })
+    }
+
+    /// Reads a leaf of what the version will show.
+    fn read_leaf(&self, leaf: u64, out: &mut [u8]) -> Result<()> {
+        let (chunk, start) = (leaf * LEAF_BYTES / CHUNK_BYTES, (leaf * LEAF_BYTES % CHUNK_BYTES) as u32);
+        look_again(&mut || {
+            let store = self.store;
+            fill(&self.chunk(chunk)?, start, out, &mut |p, from, part| store.read_piece(p, from, part))
+        })
+    }
+
+    /// Leaves that may differ from the base's, ascending: first and one past the last. None: so many that all may as well be read.
+    fn changed_leaves(&self) -> Option<Vec<(u64, u64)>> {
+        const MANY: u64 = 1 << 16;
+        let ranges = self
+            .touched
+            .values()
+            .flatten()
+            .chain(&self.holes)
+            .map(|(_, r)| (r.offset / LEAF_BYTES, (r.offset + r.len).div_ceil(LEAF_BYTES)));
+        let mut leaves: Vec<(u64, u64)> = ranges.collect();
+        leaves.sort_unstable();
+        leaves.dedup_by(|next, last| {
+            let meets = next.0 <= last.1;
+            if meets {
+                last.1 = last.1.max(next.1);
+            }
+            meets
+        });
+        let count = leaves.iter().fold(0, |sum: u64, (first, end)| sum.saturating_add(end - first));
+        (count < MANY).then_some(leaves)
     }
 
     fn chunk(&self, chunk: u64) -> Result<Vec<Piece>> {

@@ -308,9 +308,13 @@ impl Store {
         Ok((!stopped).then_some(look))
     }
 
-    /// Extents that only a name keeps lose it, and stay until the next look: then nobody can have come for them.
+    /// Extents that only a name keeps lose it, and stay until the next look: then nobody can have come for them. Those of which more is
+    /// expected to come are alive, where there is room.
     fn take_names(&self, look: &mut Look) -> Result<()> {
         let mut names = Vec::new();
+        let room = self.room()?;
+        let expected =
+            if room.left < room.low { BTreeSet::new() } else { self.expected.all(self.clock.monotonic_ns()) };
         let mut failed = Ok(());
         self.index.walk(
             &[kind::EXTENT],
@@ -322,7 +326,12 @@ impl Store {
                         && let Some(id) = key::extent_of(k)
                     {
                         look.alive.insert(named.extent);
-                        names.push(id);
+                        if expected.contains(&named.extent) {
+                            let bytes = segment::Location::of_extent(&named.location).frame_len();
+                            *look.live.entry(named.location.segment).or_default() += bytes;
+                        } else {
+                            names.push(id);
+                        }
                     }
                 });
                 failed.is_ok()

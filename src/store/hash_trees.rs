@@ -121,6 +121,24 @@ impl Store {
         Ok(kept.then_some((Before { size: older.size, hash, top: tree.top, cut }, changed)))
     }
 
+    /// The content hash of a version, if the tree that is kept of its branch is of this very version.
+    pub(super) fn kept_hash(&self, view: &BranchView) -> Result<Option<Before>> {
+        let k = key::hash_tree(view.ino, view.branch);
+        let kept: Option<HashTreeRow> = self.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
+        let Some(tree) = kept.filter(|tree| tree.at == view.at) else { return Ok(None) };
+        let k = key::version(view.ino, view.at);
+        let version: Option<VersionRow> = self.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
+        let known = version.and_then(|v| Some((v.size, v.hash?)));
+        Ok(known.map(|(size, hash)| Before { size, hash, top: tree.top, cut: u64::MAX }))
+    }
+
+    /// A group of the tree that is kept of a branch.
+    pub(super) fn kept_group(&self, view: &BranchView, height: u32, index: u64) -> Result<Option<Group>> {
+        let k = key::hash_group(view.ino, view.branch, height, index);
+        let found: Option<HashGroupRow> = self.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
+        Ok(found.map(|f| f.nodes))
+    }
+
     /// Writes rows that only spare work.
     fn spare(&self, changes: &[Change]) -> Result<()> {
         let state = self.apply.lock();
@@ -209,9 +227,7 @@ impl hash_tree::Source for Parts<'_> {
     }
 
     fn group(&mut self, height: u32, index: u64) -> Result<Option<Group>> {
-        let k = key::hash_group(self.view.ino, self.view.branch, height, index);
-        let found: Option<HashGroupRow> = self.store.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
-        Ok(found.map(|f| f.nodes))
+        self.store.kept_group(self.view, height, index)
     }
 
     fn keep(&mut self, height: u32, index: u64, group: &[Option<hash::Hash>; FANOUT]) -> Result<()> {

@@ -244,16 +244,16 @@ impl Store {
         Ok(())
     }
 
-    /// Appends an extent of another store, if nobody has meanwhile.
-    pub(super) fn bring_extent(&self, id: &ExtentId, payload: &Prepared) -> Result<()> {
+    /// Appends an extent of another store, if nobody has meanwhile. Says which one it is here.
+    pub(super) fn bring_extent(&self, id: &ExtentId, payload: &Prepared) -> Result<Lsn> {
         let k = key::extent(id);
         let mut record = Record::new(Kind::Extent, payload);
         record.flags = flags::DETACHED | flags::FOREIGN;
         record.origin = Some(Origin { store: id.store, incarnation: id.incarnation, seq: id.sequence });
         let mut state = self.apply.lock();
         self.check_usable()?;
-        if self.index.get(&k)?.is_some() {
-            return Ok(()); // Another parcel brought it.
+        if let Some(bytes) = self.index.get(&k)? {
+            return Ok(row::<ExtentRow>(&k, &bytes)?.extent); // Another parcel brought it.
         }
         let apart = self.until_applied();
         let (lsn, location) = self.log.append(&[record])?[0];
@@ -263,7 +263,7 @@ impl Store {
         let next = state.clone();
         self.land(&mut state, next, lsn, &txn.finish()?)?;
         apart.done();
-        Ok(())
+        Ok(lsn)
     }
 
     /// The contents of a parcel that are to be taken, in extents of this log; none if one of those is not here. Under the lock,

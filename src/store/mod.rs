@@ -17,6 +17,7 @@ mod collect;
 mod content;
 mod differences;
 mod exchange;
+mod expected;
 mod hash_trees;
 mod hashes;
 mod import;
@@ -175,6 +176,10 @@ pub struct Store {
     removals: AtomicU64,
     /// Where the look for hash trees of versions that are gone goes on.
     trees: Mutex<Option<Vec<u8>>>,
+    /// Held while a version that is not small is hashed.
+    hashing: Mutex<()>,
+    /// Extents that came before the facts that name them.
+    expected: expected::Expected,
     /// What goes on beside answering.
     activity: Activity,
     /// Is told of what changed without having been asked for here.

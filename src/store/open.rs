@@ -305,6 +305,8 @@ impl Store {
             keeper: Mutex::default(),
             removals: std::sync::atomic::AtomicU64::default(),
             trees: Mutex::default(),
+            hashing: Mutex::default(),
+            expected: Default::default(),
             rounds: (Mutex::new(0), Condvar::new()),
             space_wanted: Condvar::new(),
             keeping: AtomicBool::new(false),

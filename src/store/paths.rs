@@ -35,6 +35,18 @@ impl Store {
         Ok(paths)
     }
 
+    /// The directories in which names show an object.
+    ///
+    /// # Errors
+    /// What reading the index says.
+    pub fn directories_of(&self, ino: Ino) -> Result<Vec<Ino>> {
+        let Some(object) = self.object_row(ino, None)? else { return Ok(Vec::new()) };
+        let mut dirs: Vec<Ino> = self.links_of(ino, &object)?.iter().filter_map(|l| l.placed).collect();
+        dirs.sort_unstable();
+        dirs.dedup();
+        Ok(dirs)
+    }
+
     /// Where an object lay at an LSN, with this stamp. Its first name is known as it was; further ones (hard links) have no history:
     /// those that it has now count at all times, and that it had more is said.
     pub(super) fn paths_at(&self, ino: Ino, at: Lsn, stamp_ns: u64) -> Result<Lay> {

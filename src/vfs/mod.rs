@@ -131,6 +131,14 @@ impl Vfs {
         self.store.on_touched(watcher);
     }
 
+    /// The directories in which an object has names.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn directories_of(&self, ino: Ino) -> Result<Vec<Ino>> {
+        self.store.directories_of(ino)
+    }
+
     /// Sets who is asked for the further groups of a thread; once. That is seldom needed.
     pub fn ask_groups(&self, groups_of: impl Fn(u32) -> Vec<u32> + Send + Sync + 'static) {
         let _ = self.groups_of.set(Box::new(groups_of));

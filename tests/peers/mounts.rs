@@ -195,6 +195,26 @@ fn two_mounts_show_each_others_changes_at_once() {
     agree(&a, &b);
 }
 
+/// Somebody who waits for a file asks for it while it comes: what the kernel is told then must not outlive the change.
+#[test]
+fn each_of_many_small_files_shows_to_somebody_who_waits_for_it() {
+    let a = Mounted::with(&["--listen", "127.0.0.1:0"]);
+    let b = Mounted::new();
+    fs::create_dir(a.path("d")).unwrap();
+    pair(&a, &b);
+    within(20, "the directory", || b.path("d").exists());
+    let mut all = Vec::new();
+    for n in 0..1000 {
+        let (name, bytes) = (format!("d/f{n}"), [n as u8; 4096]);
+        fs::write(a.path(&name), bytes).unwrap();
+        let there = b.path(&name);
+        all.push(within(10, &name, || fs::read(&there).is_ok_and(|s| s == bytes)));
+    }
+    all.sort();
+    println!("median {:?}, most {:?}", all[500], all[999]);
+    agree(&a, &b);
+}
+
 #[test]
 fn what_both_change_while_apart_is_kept_on_both() {
     let a = Mounted::with(&["--listen", "127.0.0.1:0"]);
