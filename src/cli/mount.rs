@@ -66,12 +66,7 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
         let _ = rustix::process::setsid();
     }
     // Before any thread starts, so that they all leave signals to the one that waits for them.
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals
-        .thread_block()
-        .map_err(|e| Failure::system("signals can't be waited for", &io::Error::from(e)))?;
+    let signals = blocked_signals()?;
 
     let made_dir = place::prepare(&args.mountpoint, &args.store, &options, &|line| note(json, line))?;
     let opened = open_store(&args.store, options.read_only, json).and_then(|(store, made)| {
@@ -111,6 +106,16 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
     waited.map_err(|e| Failure::system("the mount ended", &e))?;
     note(json, &format!("unmounted; everything is in {}", args.store.display()));
     Ok(())
+}
+
+/// The signals that end a mount, from now on kept for who waits for them.
+fn blocked_signals() -> Outcome<SigSet> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    let blocked = signals.thread_block();
+    blocked.map_err(|e| Failure::system("signals can't be waited for", &io::Error::from(e)))?;
+    Ok(signals)
 }
 
 /// How a mount ends that had stopped writing.

@@ -722,15 +722,17 @@ mod tests {
         assert!(read <= 8 && there > 1000, "{read} of {there}");
     }
 
-    /// Rows move from one place to another, many at a time and from one end of what was emptied to the other, while others walk: each
-    /// walk sees all of them.
+    /// Rows move from one place to another, many at a time, into what was emptied before and out of it, while others walk: each walk
+    /// sees all of them.
     #[test]
     fn no_walk_misses_a_row_because_of_a_hole() {
-        const ROWS: u64 = 4000;
-        const THERE: u64 = 100;
+        const PLACES: u64 = 200;
+        const BLOCKS: u64 = 5;
+        const ROWS: u64 = 20;
         let dir = tempfile::tempdir().unwrap();
         let index = SortedIndex::open_with_tables_of(&dir.path().join("index"), 1 << 20, 4096).unwrap();
-        let all: Vec<_> = (0..THERE).map(|n| Change::put(key(n), n.to_le_bytes())).collect();
+        let rows = |place: u64| (place * ROWS..(place + 1) * ROWS).map(key);
+        let all: Vec<_> = (0..BLOCKS).flat_map(rows).map(|k| Change::put(k, "x")).collect();
         index.apply(Lsn::new(1), &all).unwrap();
         let over = AtomicBool::new(false);
         let around = AtomicU64::new(0);
@@ -739,45 +741,46 @@ mod tests {
                 let (index, over, around) = (&index, &over, &around);
                 s.spawn(move || {
                     while !over.load(Acquire) {
-                        let mut seen = 0;
-                        let mut number = 0;
-                        index
-                            .walk_around(b"d/", b"d0", order, &mut number, &mut |_, _| {
-                                seen += 1;
-                                true
-                            })
-                            .unwrap();
-                        assert_eq!(seen, THERE);
+                        let (mut seen, mut number) = (0, 0);
+                        let mut count = |_: &[u8], _: &Value| {
+                            seen += 1;
+                            true
+                        };
+                        index.walk_around(b"d/", b"d0", order, &mut number, &mut count).unwrap();
+                        assert_eq!(seen, BLOCKS * ROWS);
                         let parts = index.holes.around(b"d/", b"d0", number);
-                        around.fetch_add(u64::from(parts.len() > 1), Release);
+                        around.fetch_add(u64::from(parts.len() > 1), std::sync::atomic::Ordering::Relaxed);
                     }
                 });
             }
             s.spawn(|| {
                 while !over.load(Acquire) {
                     index.flush().unwrap();
-                    index.compact().unwrap();
+                    while index.compact().unwrap() {}
                 }
             });
-            let mut at: Vec<u64> = (0..THERE).collect();
+            let mut at: Vec<u64> = (0..BLOCKS).collect();
             let mut dice = 1_u64;
-            // As long as it takes on a busy machine until walks have gone around something.
-            for lsn in (2..1_000_000).take_while(|lsn| *lsn < 3000 || around.load(Acquire) <= 10) {
-                let mut changes = Vec::new();
+            let mut lsn = 2;
+            while lsn < 3000 || around.load(Acquire) < 100 {
+                assert!(lsn < 1_000_000, "no walk went around anything");
                 dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let first = (dice >> 33) % THERE;
-                for n in first..(first + 20).min(THERE) {
-                    changes.push(Change::remove(key(at[n as usize])));
-                    at[n as usize] = n + THERE * ((dice >> 40) % (ROWS / THERE));
-                    changes.push(Change::put(key(at[n as usize]), "x"));
+                let to = (dice >> 40) % PLACES;
+                if !at.contains(&to) {
+                    let from = std::mem::replace(&mut at[((dice >> 33) % BLOCKS) as usize], to);
+                    let gone = rows(from).map(Change::remove);
+                    let moved: Vec<_> = gone.chain(rows(to).map(|k| Change::put(k, "x"))).collect();
+                    index.apply(Lsn::new(lsn), &moved).unwrap();
                 }
-                index.apply(Lsn::new(lsn), &changes).unwrap();
                 if lsn.is_multiple_of(20) {
                     index.rotate(Lsn::new(lsn)).unwrap();
+                }
+                lsn += 1;
+                while index.waiting_memtables() > 2 {
+                    std::thread::yield_now();
                 }
             }
             over.store(true, Release);
         });
-        assert!(around.load(Acquire) > 10, "no walk went around anything");
     }
 }

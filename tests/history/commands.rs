@@ -335,3 +335,51 @@ fn a_moment_is_mounted_beside_the_present_or_instead() {
     m.mount(&[]);
     assert_eq!(fs::read_to_string(m.path("d/f")).unwrap(), "now\n");
 }
+
+#[test]
+fn every_command_takes_names_of_any_bytes() {
+    use std::ffi::{OsStr, OsString};
+    let m = Mounted::new();
+    let long = [b'l'; 255];
+    let names: [&[u8]; 8] =
+        [b"a@3", b"@", b"new\nline", b"\xff\xfe", &long, b" ", b"00000001.2026-11-23T02.45.05Z", b"tag:x"];
+    let with = |words: &[&str], name: &[u8], version: &str| -> Output {
+        let mut arg = OsString::from("./");
+        arg.push(OsStr::from_bytes(name));
+        arg.push(version);
+        Command::new(SEGFS).args(words).arg(arg).current_dir(m.dir()).output().unwrap()
+    };
+    for name in names {
+        let shown = name.escape_ascii();
+        let does = |words: &[&str], version: &str| -> Vec<u8> {
+            let done = with(words, name, version);
+            assert!(done.status.success(), "{shown} {words:?}: {done:?}");
+            done.stdout
+        };
+        let path = m.dir().join(OsStr::from_bytes(name));
+        write(&path, "one\n");
+        write(&path, "two\n");
+        let log: Value = serde_json::from_slice(&does(&["--json", "log"], "")).unwrap();
+        assert_eq!(log["versions"].as_array().unwrap().len(), 2, "{shown}");
+        assert_eq!(does(&["cat"], "@1"), b"one\n", "{shown}");
+        assert_eq!(does(&["cat"], "@-1"), b"one\n", "{shown}");
+        let mut old = does(&["path"], "@1");
+        assert_eq!(old.pop(), Some(b'\n'));
+        assert_eq!(fs::read(OsStr::from_bytes(&old)).unwrap(), b"one\n", "{shown}");
+        assert!(does(&["diff"], "@1").windows(5).any(|w| w == b"\n+two"), "{shown}");
+        does(&["restore"], "@1");
+        assert_eq!(fs::read(&path).unwrap(), b"one\n", "{shown}");
+        does(&["hold", "add"], "@2");
+        let refused = with(&["purge"], name, "");
+        assert_eq!(refused.status.code(), Some(1), "{shown}: {refused:?}");
+        does(&["hold", "rm"], "@2");
+        fs::remove_file(&path).unwrap();
+        does(&["undelete"], "");
+        assert_eq!(fs::read(&path).unwrap(), b"one\n", "{shown}");
+        does(&["retain", "show"], "");
+        does(&["purge"], "@2");
+        does(&["purge"], "");
+        assert!(!path.exists(), "{shown}");
+    }
+    assert_eq!(fs::read_dir(m.dir()).unwrap().count(), 0, "nothing is left beside");
+}

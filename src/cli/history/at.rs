@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{
     super::failure::{FAILED, Failure, NOT_FOUND, Outcome, mounts::Mounted},
+    list::path_text,
     name::Name,
     place::{moment_name, now_ns},
 };
@@ -98,7 +99,7 @@ pub fn mount_beside(live: &Mounted, moment: &str, dir: &Path, json: bool) -> Out
     })?;
     let mut out = Output::new(json);
     if json {
-        out.value(&json!({"mountpoint": dir, "store": live.store, "moment": name}))?;
+        out.value(&json!({"mountpoint": path_text(dir), "store": path_text(&live.store), "moment": name}))?;
     } else {
         out.line(&format!("mounted on  {} (read-only, as of {name})", dir.display()))?;
         out.line(&format!("stop it     segfs umount {}", dir.display()))?;

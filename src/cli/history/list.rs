@@ -83,7 +83,7 @@ fn one(out: &mut Output, place: &Place) -> Outcome<()> {
         Ok(true)
     })?;
     if json {
-        return out.value(&json!({"path": place.shown, "versions": values}));
+        return out.value(&json!({"path": path_text(&place.shown), "versions": values}));
     }
     if rows.is_empty() {
         return out.line(
@@ -186,7 +186,7 @@ fn all(out: &mut Output, base: &Base, shown: &Path) -> Outcome<()> {
         }
         out.line("")?;
     }
-    if out.json { out.value(&json!({"path": shown, "files": files})) } else { Ok(()) }
+    if out.json { out.value(&json!({"path": path_text(shown), "files": files})) } else { Ok(()) }
 }
 
 fn deleted(out: &mut Output, base: &Base, shown: &Path) -> Outcome<()> {
@@ -212,12 +212,17 @@ fn deleted(out: &mut Output, base: &Base, shown: &Path) -> Outcome<()> {
         ]);
     }
     if out.json {
-        return out.value(&json!({"path": shown, "deleted": values}));
+        return out.value(&json!({"path": path_text(shown), "deleted": values}));
     }
     if rows.is_empty() {
         return out.line("nothing was deleted here that is not there again");
     }
     out.table(&["VERSIONS", "SIZE", "LAST VERSION", "NAME"], &[true, true, false, false], &rows)
+}
+
+/// A path as programs are told it: as it is, if it is text.
+pub fn path_text(path: &Path) -> String {
+    path.to_str().map_or_else(|| text(path.as_os_str()), str::to_owned)
 }
 
 /// A name as text: what is no text or would reach the terminal raw is escaped.

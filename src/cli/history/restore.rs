@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{
     super::failure::{Failure, IN_USE, NOT_FOUND, Outcome},
     StoreArg,
-    list::text,
+    list::{path_text, text},
     place::{Base, Place, attribute, now_ns},
     show::resolve,
     tree::{Copier, beside, discard, entries, exchange, rename_new, replace, unchanged},
@@ -149,7 +149,7 @@ impl Target {
         let mut out = Output::new(json);
         if json {
             out.value(&json!({
-                "restored": self.shown, "from": found.label, "objects": copier.objects,
+                "restored": path_text(&self.shown), "from": found.label, "objects": copier.objects,
                 "unchanged": copier.kept, "owners_not_set": copier.owners, "undo": undo,
             }))?;
         } else {
@@ -211,10 +211,12 @@ impl Target {
         let mut out = Output::new(json);
         if json {
             let value = |(how, path, size): &(&str, PathBuf, u64)| -> Value {
-                json!({"change": how, "path": self.shown.join(path), "size": size})
+                json!({"change": how, "path": path_text(&self.shown.join(path)), "size": size})
             };
             let all: Vec<Value> = changes.iter().map(value).collect();
-            out.value(&json!({"would_restore": self.shown, "from": found.label, "changes": all}))?;
+            out.value(
+                &json!({"would_restore": path_text(&self.shown), "from": found.label, "changes": all}),
+            )?;
         } else {
             out.line(&format!("would restore {} ({})", text(self.shown.as_os_str()), found.label))?;
             for (how, path, bytes) in &changes {

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{
     super::failure::{Failure, NOT_FOUND, Outcome, mounts},
+    list::path_text,
     place::{Base, Place},
     versions::{Found, find, split},
 };
@@ -79,7 +80,7 @@ pub fn path(base: &Base, arg: &Path, version: Option<&str>, json: bool) -> Outco
     );
     if json {
         let mut out = Output::new(true);
-        out.value(&json!({"path": path}))?;
+        out.value(&json!({"path": path_text(&path)}))?;
         return out.finish();
     }
     let mut out = io::stdout().lock();
