@@ -133,6 +133,8 @@ pub const PEER_CHUNK_BYTES: usize = 32 << 10;
 pub const PEER_PAGE: usize = 512;
 /// Stretches of knowledge that a peer may name when it connects.
 pub const PEER_STRETCHES: usize = 65_536;
+/// Epochs by which a peer may be ahead.
+pub const PEER_EPOCHS: u64 = 1 << 20;
 /// Grants that a peer may name.
 pub const PEER_GRANTS: usize = 1024;
 /// What rows of the index come to in one page for a peer, in bytes, about.

@@ -29,6 +29,8 @@ const STEP_NS: u64 = 1_000_000_000;
 const PART: usize = 64 << 10;
 /// Effects that wait in a lane; more wait with the session's thread.
 const LANE: usize = 64;
+/// Where so many wait with it, nothing more is taken from the socket.
+const WAITING: usize = 1024;
 /// Turns of a connection in a row before it looks at everything else.
 const TURNS: usize = 64;
 
@@ -40,6 +42,8 @@ pub(super) struct Link {
     waker: OwnedFd,
     durable: AtomicU64,
     stopped: AtomicBool,
+    /// Facts cross: what is appended to the log matters to the other side, or is to be acknowledged to it.
+    pub(super) exchanges: AtomicBool,
     end: Mutex<Option<Bye>>,
     pub(super) seen: Mutex<Seen>,
 }
@@ -51,10 +55,14 @@ pub(super) struct Seen {
     pub(super) hello: Option<Hello>,
     pub(super) identity: Option<Identity>,
     pub(super) cursor: Lsn,
+    /// Is it to be sent what is here? None before both have said what is granted.
+    pub(super) sends: Option<bool>,
     /// What the other side holds; none before it said so.
     pub(super) theirs: Option<Knowledge>,
     pub(super) idle: bool,
     pub(super) trouble: Option<String>,
+    /// Why it is not the store that it says.
+    pub(super) mismatch: Option<String>,
 }
 
 impl Link {
@@ -66,6 +74,7 @@ impl Link {
             waker: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             durable: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
+            exchanges: AtomicBool::new(false),
             end: Mutex::default(),
             seen: Mutex::default(),
         })
@@ -198,6 +207,10 @@ impl Run<'_> {
                 self.show();
             }
             self.effects(now);
+            if self.session.exchanges() && !self.link.exchanges.swap(true, SeqCst) {
+                self.show();
+                self.hub.exchanges();
+            }
             let blocked = !self.send()?;
             let ended = self.session.ended().is_some();
             if ended && (!blocked || self.closed) && !self.secured.tls.wants_write() {
@@ -209,7 +222,8 @@ impl Run<'_> {
             if self.closed {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let reads = !ended && self.session.wants_input();
+            let busy = self.lanes.iter().any(|l| l.waiting.len() >= WAITING);
+            let reads = !ended && !busy && self.session.wants_input();
             let more = reads && self.receive()?;
             if !more && !self.session.has_effects() && self.answers.is_empty() {
                 self.wait(tick, reads, blocked)?;
@@ -248,7 +262,7 @@ impl Run<'_> {
             match effect {
                 Effect::Tell(notice) => self.tell(notice),
                 Effect::Meet(who, alive) => {
-                    let met = self.hub.met.lock().meet(&who, alive);
+                    let met = self.hub.meet(self.link, &who, alive);
                     self.session.handle(Input::Met(met), now);
                 }
                 Effect::Fence(epoch) => match self.hub.fence(epoch) {
@@ -305,6 +319,7 @@ impl Run<'_> {
         let mut seen = self.link.seen.lock();
         seen.hello = self.session.hello();
         seen.cursor = self.session.cursor();
+        seen.sends = self.session.is_open().then(|| self.session.sends());
         seen.theirs = seen.identity.map(|_| self.session.theirs().clone());
         seen.idle = self.session.is_idle();
     }
