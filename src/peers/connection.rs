@@ -1,4 +1,4 @@
-//! One connection that stands: a thread that owns socket, TLS and session, and two that do what the session asks of the store.
+//! One connection that stands: a thread that owns socket, TLS and session, and a few that do what the session asks of the store.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ use super::{hub::Inner, tls::Secured};
 use crate::{
     base::{Clock as _, KeyId, Lsn, SystemClock},
     format::wire::{Bye, Hello, Identity},
-    replicate::{Effect, End, Input, Me, Notice, Session, answer},
+    replicate::{Effect, End, Incoming, Input, Me, Notice, Session, answer},
     store::{Knowledge, Store},
 };
 
@@ -105,6 +105,36 @@ impl Link {
     }
 }
 
+/// Content from so many bytes on is hashed for long: it is taken in beside everything else.
+const LARGE_BYTES: u64 = 64 << 20;
+
+/// The lanes of a connection. What may take long, as hashing a large file does, is apart from what others wait for.
+#[derive(Clone, Copy)]
+enum Way {
+    /// What is said: reads log and index, and hashes what has no hash yet.
+    Read,
+    /// Extents that were asked for.
+    Fetch,
+    /// What comes.
+    Take,
+    /// Large files, once all of them is here.
+    TakeLarge,
+}
+
+const WAYS: [(Way, &str); 4] = [
+    (Way::Read, "segfs-peer-read"),
+    (Way::Fetch, "segfs-peer-fetch"),
+    (Way::Take, "segfs-peer-take"),
+    (Way::TakeLarge, "segfs-peer-large"),
+];
+
+/// Does it take long to hash what comes?
+fn is_large(incoming: &Incoming) -> bool {
+    let ends =
+        incoming.parcel.contents.iter().flat_map(|c| &c.ranges).map(|r| r.offset.saturating_add(r.len));
+    ends.max().is_some_and(|end| end >= LARGE_BYTES)
+}
+
 /// Something to be done for a session, with what the other side holds if that is needed.
 type Job = (Knowledge, Effect);
 
@@ -160,8 +190,8 @@ struct Run<'a> {
     link: &'a Arc<Link>,
     secured: Secured,
     session: Session,
-    /// What reads the store, and what writes to it.
-    lanes: [Lane; 2],
+    /// By [`Way`].
+    lanes: [Lane; WAYS.len()],
     answers: Receiver<Input>,
     durable: Lsn,
     closed: bool,
@@ -173,8 +203,8 @@ struct Run<'a> {
 pub(super) fn run(hub: &Arc<Inner>, link: &Arc<Link>, secured: Secured, me: Me) -> io::Result<Option<End>> {
     secured.socket.set_nonblocking(true)?;
     let (send, answers) = bounded(4 * LANE);
-    let lane = |name| Lane::new(name, &hub.store, link, &send);
-    let lanes = [lane("segfs-peer-read")?, lane("segfs-peer-take")?];
+    let lane = |way: Way| Lane::new(WAYS[way as usize].1, &hub.store, link, &send);
+    let lanes = [lane(Way::Read)?, lane(Way::Fetch)?, lane(Way::Take)?, lane(Way::TakeLarge)?];
     drop(send);
     let session = Session::new(me, SystemClock.monotonic_ns());
     let durable = Lsn::default();
@@ -281,20 +311,25 @@ impl Run<'_> {
                     }
                 }
                 Effect::Read(_) | Effect::Page(..) | Effect::Supply(_) | Effect::Lacking(_) => {
-                    self.lanes[0].put((self.session.theirs().clone(), effect))
+                    let theirs = self.session.theirs().clone();
+                    self.put(Way::Read, theirs, effect);
                 }
-                Effect::Know | Effect::Ask(..) | Effect::Fetch(..) => {
-                    self.lanes[0].put((Knowledge::default(), effect));
+                Effect::Know | Effect::Ask(..) => self.put(Way::Read, Knowledge::default(), effect),
+                Effect::Fetch(..) => self.put(Way::Fetch, Knowledge::default(), effect),
+                Effect::Import(ref incoming, _) if is_large(incoming) => {
+                    self.put(Way::TakeLarge, Knowledge::default(), effect);
                 }
                 Effect::Look(_)
                 | Effect::Keep(_)
                 | Effect::Import(..)
                 | Effect::Take(..)
-                | Effect::TakeSupply(..) => {
-                    self.lanes[1].put((Knowledge::default(), effect));
-                }
+                | Effect::TakeSupply(..) => self.put(Way::Take, Knowledge::default(), effect),
             }
         }
+    }
+
+    fn put(&mut self, way: Way, theirs: Knowledge, effect: Effect) {
+        self.lanes[way as usize].put((theirs, effect));
     }
 
     fn tell(&mut self, notice: Notice) {
