@@ -171,6 +171,7 @@ fn the_page_has_every_field_of_segfs() {
     let (store, dir) = (store.to_str().unwrap(), dir.to_str().unwrap());
     std::fs::write(m.path("f"), "x").unwrap();
     let segfs = Path::new(SEGFS);
+    assert!(run(segfs, &["scrub", dir]).status.success());
     let status = run(segfs, &["status", "--json", dir]);
     let all = run(segfs, &["status", "--json"]);
     assert!(String::from_utf8_lossy(&all.stdout).starts_with('['), "{all:?}");

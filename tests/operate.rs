@@ -101,6 +101,21 @@ fn a_collection_says_before_what_it_does() {
     assert_eq!(ask(&["gc"], m.root.path()).0, 2, "neither a mount nor a store");
 }
 
+#[test]
+fn a_collection_of_an_unmounted_store_keeps_to_its_config() {
+    let mut m = Mounted::new();
+    for round in 0..4 {
+        fs::write(m.path("f"), content(round, 50_000)).unwrap();
+    }
+    m.unmount();
+    let config = m.store().join("config.toml");
+    fs::write(&config, "[path.'/']\nkeep = 'everything'\n").unwrap();
+    assert_eq!(ask(&["gc"], &m.store()).0, 2, "nobody knows what it is to keep");
+    fs::write(&config, "[path.'/']\nkeep = { last = 2 }\n").unwrap();
+    let (code, done) = ask(&["gc"], &m.store());
+    assert_eq!((code, number(&done, "versions")), (0, 2), "what a mount would let go: {done:#}");
+}
+
 /// Turns over a byte in what a file holds; where.
 fn rot(store: &Path, needle: &[u8]) -> u64 {
     for entry in fs::read_dir(store.join("segments")).unwrap() {
@@ -160,6 +175,108 @@ fn reading_everything_finds_rot_and_says_whose_it_is() {
     assert!(number(&rest, "bytes") < number(&sound, "bytes"), "{rest:#}");
     let (_, all) = ask(&["scrub", "--anew"], &m.store());
     assert_eq!(all["resumed_behind"], Value::Null);
+}
+
+/// Has a mount that is to read everything by itself do so, at this rate, with no pause worth the name.
+fn scrubs_by_itself(store: &Path, rate: &str) {
+    let config = store.join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let (before, _) = text.split_once("[scrub]").unwrap();
+    fs::write(&config, format!("{before}[scrub]\nevery = \"1s\"\nrate = \"{rate}\"\n")).unwrap();
+}
+
+/// Asks for the status until what it says of reading everything is like this.
+#[track_caller]
+fn comes_to(at: &Path, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let mut scrub = Value::Null;
+    for _ in 0..300 {
+        scrub = ask(&["status"], at).1["scrub"].clone();
+        if is_so(&scrub) {
+            return scrub;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("{what}: {scrub:#}");
+}
+
+#[test]
+fn a_mount_reads_everything_by_itself_and_the_next_one_goes_on_with_it() {
+    let mut m = Mounted::new();
+    let scrub = comes_to(&m.dir(), "a new mount waits", |s| s["next_ns"].is_u64());
+    let month = 30 * 24 * 3600;
+    assert_eq!((&scrub["every_seconds"], &scrub["rate_bytes"]), (&month.into(), &(20 << 20).into()));
+    assert_eq!((&scrub["last"], &scrub["under_way"]), (&Value::Null, &Value::Null), "{scrub:#}");
+    // Each mount begins a segment.
+    for round in 0..4 {
+        fs::write(m.path("old"), content(round, 100_000)).unwrap();
+        m.unmount();
+        if round < 3 {
+            m.mount(&[]);
+        }
+    }
+    let at = rot(&m.store(), &content(0, 100_000)[40_000..41_000]);
+    scrubs_by_itself(&m.store(), "64K");
+    m.mount(&[]);
+    // What is in the first segment is known at once; the mount ends long before all of it is read.
+    let begun = comes_to(&m.dir(), "it begins", |s| s["under_way"]["segments"].as_u64() >= Some(1));
+    assert_eq!(begun["under_way"]["damages"], 1, "{begun:#}");
+    let (_, status) = ask(&["status"], &m.dir());
+    assert_eq!(status["event"]["event"], "damage", "{status:#}");
+    m.unmount();
+    let closed = ask(&["status"], &m.store()).1["scrub"].clone();
+    assert_eq!(closed["last"], Value::Null, "it is not at its end: {closed:#}");
+    assert_eq!(closed["under_way"]["files"], serde_json::json!(["/old"]), "{closed:#}");
+    scrubs_by_itself(&m.store(), "100M");
+    m.mount(&[]);
+    let ended = comes_to(&m.dir(), "it ends", |s| !s["last"].is_null())["last"].clone();
+    m.unmount();
+    assert_eq!((&ended["damages"], &ended["files"]), (&1.into(), &serde_json::json!(["/old"])), "{ended:#}");
+    assert!(number(&ended, "segments") >= 4 && number(&ended, "bytes") > 400_000, "{ended:#}");
+    let shown = segfs(&["status", m.store().to_str().unwrap()]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("scrub       ended 20") && shown.contains("1 damages, /old"), "{shown}");
+    let journal = fs::read_to_string(m.store().join("scrub.journal")).unwrap();
+    let lines: Vec<Value> = journal.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let begun: Vec<bool> =
+        lines.iter().filter(|l| l["scrub"] == "begun").map(|l| l["behind_segment"].is_u64()).collect();
+    assert_eq!(begun[..2], [false, true], "the second one went on: {journal}");
+    let until = lines.iter().position(|l| l["scrub"] == "done").unwrap();
+    let read: Vec<u64> =
+        lines[..until].iter().filter(|l| l["scrub"] == "position").map(|l| number(l, "segment")).collect();
+    assert!(read.is_sorted_by(|a, b| a < b), "no segment twice: {read:?}");
+    let found = lines.iter().find(|l| l.get("damage").is_some()).unwrap();
+    assert!(at.abs_diff(number(found, "offset")) < 100_000 + 4096, "{found:#}");
+}
+
+#[test]
+fn who_reads_everything_by_hand_goes_first_and_never_means_never() {
+    let mut m = Mounted::new();
+    for round in 0..3 {
+        fs::write(m.path("f"), content(round, 200_000)).unwrap();
+        m.unmount();
+        scrubs_by_itself(&m.store(), "64K");
+        m.mount(&[]);
+    }
+    comes_to(&m.dir(), "it begins", |s| s["under_way"]["segments"].as_u64() >= Some(1));
+    let (_, status) = ask(&["status"], &m.dir());
+    let by_itself = number(&status["scrub"]["under_way"], "segments");
+    let began = std::time::Instant::now();
+    let (code, done) = ask(&["scrub"], &m.dir());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(done["complete"] == true && done["resumed_behind"].is_u64(), "{done:#}");
+    let last = comes_to(&m.dir(), "that was the end of it", |s| !s["last"].is_null())["last"].clone();
+    assert_eq!(number(&last, "segments"), by_itself + number(&done, "segments"), "{status:#} {done:#}");
+    assert_eq!((code, &last["damages"]), (0, &0.into()), "{last:#}");
+    m.unmount();
+    let config = m.store().join("config.toml");
+    let text = fs::read_to_string(&config).unwrap().replace("every = \"1s\"", "every = \"never\"");
+    fs::write(&config, text).unwrap();
+    fs::remove_file(m.store().join("scrub.journal")).unwrap();
+    m.mount(&[]);
+    std::thread::sleep(Duration::from_secs(3));
+    let (_, status) = ask(&["status"], &m.dir());
+    assert_eq!((&status["scrub"]["every_seconds"], &status["scrub"]["next"]), (&Value::Null, &Value::Null));
+    assert!(!m.store().join("scrub.journal").exists(), "it was told never to");
 }
 
 /// Is this anywhere in the log, or in what was the log? A file that is renamed meanwhile could be missed: then it is looked
@@ -236,4 +353,103 @@ fn what_is_purged_is_gone_from_the_disk() {
     for n in 10..13 {
         assert!(!is_on_disk(&m.store(), &secret(n)), "{n}");
     }
+}
+
+fn purge(at: &Path, more: &[&str]) -> (i32, String) {
+    let done = segfs(&[&["purge", at.to_str().unwrap()], more].concat());
+    (done.status.code().unwrap(), String::from_utf8_lossy(&done.stderr).into_owned())
+}
+
+/// Numbers of the versions that a name has.
+fn versions(m: &Mounted, name: &str) -> Vec<u64> {
+    let log = ask(&["log"], &m.path(name)).1;
+    log["versions"].as_array().into_iter().flatten().map(|v| number(v, "ordinal")).collect()
+}
+
+#[test]
+fn a_version_is_purged_by_every_name_that_it_has() {
+    let mut m = Mounted::new();
+    for round in 0..4 {
+        fs::write(m.path("f"), content(round, 20_000)).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(1100));
+    let then = fs::read_link(m.path(".segfs/at/now")).unwrap().to_str().unwrap().to_owned();
+    for round in 4..10 {
+        fs::write(m.path("f"), content(round, 20_000)).unwrap();
+    }
+    let log = ask(&["log"], &m.path("f")).1;
+    let field = |n: usize, field: &str| log["versions"][n - 1][field].clone();
+    let f = |version: &str| m.path(&format!("f@{version}"));
+    // The fourth by a moment, the fifth by its LSN, the sixth by the beginning of its id, the seventh by all of it.
+    assert_eq!(purge(&f(&then), &[]), (0, String::new()));
+    assert_eq!(purge(&f(&format!("LSN:{}", field(5, "lsn"))), &[]).0, 0);
+    let id = |n: usize| field(n, "id").as_str().unwrap().to_owned();
+    let shared = id(6).bytes().zip(id(7).bytes()).take_while(|(a, b)| a == b).count();
+    if shared > 8 {
+        let (code, said) = purge(&f(&id(6)[..shared]), &[]);
+        assert!(code == 2 && said.contains("both begin so"), "{said}");
+    }
+    assert_eq!(purge(&f(&id(6)[..35]), &[]).0, 0);
+    assert_eq!(purge(&f(&format!("id:{}", id(7))), &[]).0, 0);
+    assert_eq!(versions(&m, "f"), [1, 2, 3, 8, 9, 10]);
+    // Counted back over those that are left; and apart from the file, which really has that name.
+    assert_eq!(purge(&f("-2"), &[]).0, 0);
+    fs::write(m.path("f@3"), "really").unwrap();
+    assert_eq!(purge(&m.path("f"), &["--version", "3"]).0, 0);
+    assert_eq!(versions(&m, "f"), [1, 2, 9, 10]);
+    assert!(m.path("f@3").exists());
+    // What names none takes none, and never the file.
+    for (version, code, says) in [
+        ("7", 3, "no such version"),
+        ("2999-01-01", 2, "yet to come"),
+        ("1999-01-01", 3, "no such version"),
+        ("rubbish", 2, "not how a version is named"),
+        ("tag:none", 3, "no such version"),
+        ("0s", 2, "it is what the file shows"),
+    ] {
+        let (ended, said) = purge(&f(version), &[]);
+        assert!(ended == code && said.contains(says), "{version}: {said}");
+    }
+    // Before the moment at which the third is gone, the second is what shows; a tag keeps what it shows.
+    assert!(segfs(&["tag", "add", "t", m.dir().to_str().unwrap()]).status.success());
+    fs::write(m.path("f"), content(11, 20_000)).unwrap();
+    let (code, said) = purge(&f("tag:t"), &[]);
+    assert!(code == 1 && said.contains("a tag shows"), "{said}");
+    assert_eq!(versions(&m, "f"), [1, 2, 9, 10, 11]);
+    m.unmount();
+    let store = m.store().to_str().unwrap().to_owned();
+    let done = segfs(&["purge", "--store", &store, "./f@-3"]);
+    assert!(done.status.success(), "{done:?}");
+    assert!(segfs(&["tag", "rm", "t", "--store", &store]).status.success());
+    let done = segfs(&["purge", "--store", &store, "f@3"]);
+    assert!(done.status.success(), "a file that is really called so: {done:?}");
+    m.mount(&[]);
+    assert_eq!(versions(&m, "f"), [1, 9, 10, 11]);
+    assert!(!m.path("f@3").exists());
+}
+
+/// What a symlink leads to, and what is called alike, are not meant.
+#[test]
+fn a_purge_takes_the_name_itself_whatever_it_is() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+    let m = Mounted::new();
+    for round in 0..3 {
+        fs::write(m.path("target"), content(round, 20_000)).unwrap();
+    }
+    std::os::unix::fs::symlink("target", m.path("link")).unwrap();
+    assert_eq!(purge(&m.path("link"), &[]).0, 0);
+    assert!(!m.path("link").is_symlink());
+    assert_eq!(versions(&m, "target"), [1, 2, 3], "what it led to has all its history");
+    // Bytes that are no text, beside the text that they would be shown as.
+    let (odd, shown) = (OsStr::from_bytes(b"odd\xff"), "odd\u{fffd}");
+    for name in [odd, OsStr::new(shown)] {
+        for round in 0..2 {
+            fs::write(m.dir().join(name), content(round, 1000)).unwrap();
+        }
+    }
+    let mut command = std::process::Command::new(crate::mount::SEGFS);
+    let done = command.arg("purge").arg(m.dir().join(odd)).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    assert!(!m.dir().join(odd).exists() && m.path(shown).exists());
+    assert_eq!(versions(&m, shown), [1, 2]);
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use segfs::{
     console::{Outcome, Output, size},
-    serve::space,
+    serve::{space, version::path_value},
 };
 use serde_json::json;
 
@@ -13,12 +13,9 @@ use super::target::Target;
 /// Says what takes space at and below a path.
 pub fn run(path: &Path, out: &mut Output) -> Outcome<()> {
     let target = Target::find(path, &format!("the space of {} can't be told", path.display()))?;
-    let inside = match &target {
-        Target::Mounted { path, .. } => path.clone(),
-        Target::Closed(_) => "/".to_owned(),
-    };
-    let request = json!({"request": "du", "path": inside});
-    let found = target.run("counting", out.json, &request, |store, told| space::du(store, &inside, told))?;
+    let inside = target.path();
+    let request = json!({"request": "du", "path": path_value(inside)});
+    let found = target.run("counting", out.json, &request, |store, told| space::du(store, inside, told))?;
     if out.json {
         return out.value(&found);
     }

@@ -123,9 +123,13 @@ enum Command {
         after_help = "Examples:\n  segfs purge --wait secrets.txt\n  segfs purge --json --store /srv/store docs/report.txt@3"
     )]
     Purge {
-        /// The file, with @N for one version: its number, -1 for the one before the present, or @id:ID.
+        /// The file, with @V for one version: @3, @-1, @2h, @2026-11-23T02:45, @tag:NAME, @LSN:n, @ID. A file that is really
+        /// called so wins.
         #[arg(value_name = "PATH[@V]")]
         path: PathBuf,
+        /// The version, where PATH is to be taken as it is.
+        #[arg(long, value_name = "V", allow_hyphen_values = true)]
+        version: Option<String>,
         /// Wait until the bytes are overwritten on the disk.
         #[arg(long)]
         wait: bool,
@@ -241,7 +245,9 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Outcome<()> {
         Command::Doctor { store } => doctor::run(store.as_deref(), out),
         Command::Gc { at, dry_run } => gc::run(at, *dry_run, out),
         Command::Du { path, versions: _ } => du::run(path, out),
-        Command::Purge { path, wait, store } => purge::run(path, *wait, store.as_deref(), out),
+        Command::Purge { path, version, wait, store } => {
+            purge::run(path, version.as_deref(), *wait, store.as_deref(), out)
+        }
         Command::Scrub { at, rate, anew } => scrub::run(at, rate.unwrap_or(0), *anew, out),
         Command::Status { at } => status::run(at.as_deref(), out),
     }

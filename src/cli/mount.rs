@@ -12,7 +12,10 @@ use nix::sys::signal::{SigSet, Signal};
 use segfs::{
     base::{Damage, Error},
     config, fuse,
-    serve::{self, Beat, Control, Events, Peers, Prepared, SOCKET, Served},
+    serve::{
+        self, Beat, Control, Events, Peers, Prepared, SOCKET, Served,
+        scrub::{Scrubber, Scrubbing},
+    },
     store::{Options, Recovered, Store},
     vfs::Vfs,
 };
@@ -79,12 +82,14 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
     let (store, made_store, prepared, vfs, mount) = opened.inspect_err(|_| made_dir.undo())?;
     let events = events(&store, args);
     let peers = prepared.and_then(|prepared| peers(&store, prepared, events.as_ref()));
-    let control = control(&store, &vfs, &mount, (events.as_ref(), peers.as_ref()), args);
+    let (scrubber, scrubbing) = scrubber(&store, events.as_ref()).unzip();
+    let others = (events.as_ref(), peers.as_ref());
+    let control = control(&store, &vfs, &mount, others, scrubber.as_ref(), args);
     let beat = Beat::start(&vfs, &store, events.as_ref())
         .inspect_err(|e| eprintln!("segfs: no versions are made while files are open: {e}"));
     announce(args, &store, made_store.0.is_some(), made_dir.any(), json);
     let waited = wait(mount, signals, &mounts::absolute(&args.mountpoint), json);
-    drop(beat);
+    drop((beat, scrubbing));
     vfs.release_all();
     if let Some(peers) = &peers {
         peers.stop();
@@ -256,6 +261,16 @@ fn events(store: &Store, args: &MountArgs) -> Option<Arc<Events>> {
         .ok()
 }
 
+/// Begins to read everything again, when it is due. Where that can't be, the mount works all the same.
+fn scrubber(store: &Arc<Store>, events: Option<&Arc<Events>>) -> Option<(Arc<Scrubber>, Scrubbing)> {
+    if store.is_read_only() {
+        return None;
+    }
+    let scrubber = Scrubber::new(store.path(), events).map(Arc::new);
+    let begun = scrubber.and_then(|s| Scrubbing::start(store, &s).map(|scrubbing| (s, scrubbing)));
+    begun.inspect_err(|e| eprintln!("segfs: nothing is scrubbed: {e}")).ok()
+}
+
 /// Settles what is to be done for peers, while nothing is mounted yet. A store that is only looked at has none.
 fn prepare_peers(store: &Store, args: &MountArgs, options: &fuse::Options) -> Outcome<Option<Prepared>> {
     let path = mounts::absolute(&args.store);
@@ -282,6 +297,7 @@ fn control(
     vfs: &Arc<Vfs>,
     mount: &fuse::Mount,
     (events, peers): (Option<&Arc<Events>>, Option<&Arc<Peers>>),
+    scrubber: Option<&Arc<Scrubber>>,
     args: &MountArgs,
 ) -> Option<Control> {
     if store.is_read_only() {
@@ -289,7 +305,8 @@ fn control(
         return None;
     }
     let served = Served::new(Arc::clone(store), Arc::clone(vfs), mount.requests(), &args.mountpoint);
-    Control::start(served.with_events(events.cloned()).with_peers(peers.cloned()))
+    let served = served.with_events(events.cloned()).with_peers(peers.cloned());
+    Control::start(served.with_scrubber(scrubber.cloned()))
         .inspect_err(|e| {
             let place = args.store.join(SOCKET);
             eprintln!(

@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-pub use segfs::console::mounts::{Mounted, absolute, all, around, is_mountpoint, of_store, on};
+pub use segfs::console::mounts::{
+    Mounted, absolute, absolute_name, all, around, is_mountpoint, of_store, on,
+};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 

@@ -1,71 +1,120 @@
 //! `segfs purge`. The name goes through the mount, so that the kernel's permissions decide; the versions and the bytes
 //! through its control socket, for its owner and root.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use segfs::{
     console::{Failure, Outcome, Output, PARTLY},
-    serve::space::{self, Purging},
+    serve::{
+        space::{self, Purging},
+        version::path_value,
+    },
+    store::Store,
 };
 use serde_json::{Value, json};
 
-use super::target::Target;
-
-/// The path, and the version that stands behind it, unless a file is really called so.
-fn parts(path: &Path, is_there: bool) -> (PathBuf, Option<String>) {
-    let text = path.to_string_lossy();
-    match text.rsplit_once('@') {
-        Some((file, version)) if !is_there && !file.is_empty() => (file.into(), Some(version.to_owned())),
-        _ => (path.to_owned(), None),
-    }
-}
+use super::{
+    history::{Base, named, split, split_by},
+    target::Target,
+};
 
 /// Removes a file, or a version.
-pub fn run(path: &Path, wait: bool, store: Option<&Path>, out: &mut Output) -> Outcome<()> {
-    let is_there = store.is_none() && path.symlink_metadata().is_ok();
-    let (file, version) = parts(path, is_there);
-    let what = format!("{} can't be purged", path.display());
-    let (target, inside) = match store {
-        Some(store) => (Target::find(store, &what)?, format!("/{}", file.display())),
-        None => match Target::find(&file, &what)? {
-            Target::Mounted { store, path } => (Target::Mounted { store, path: path.clone() }, path),
-            Target::Closed(_) => {
-                let why = "it is a store";
-                return Err(Failure::usage(what, why, "segfs purge --store STORE PATH"));
-            }
-        },
-    };
-    let purging = Purging { path: inside.clone(), version: version.clone() };
-    let done = match &target {
-        Target::Mounted { .. } => mounted(&target, &purging, &file, wait, out.json)?,
-        Target::Closed(_) => target.run("purging", out.json, &Value::Null, |store, told| {
-            let mut done = json!({"path": inside, "version": version});
-            let step = if purging.version.is_some() {
-                space::purge_version(store, &purging)?
-            } else {
-                let plan = space::plan_purge(store, &purging)?;
-                if plan["present"] == true {
-                    space::unlink(store, &purging)?;
-                }
-                let gone = space::purge_objects(store, &numbers(&plan["objects"]))?;
-                merge(plan, gone)
+pub fn run(
+    path: &Path,
+    version: Option<&str>,
+    wait: bool,
+    store: Option<&Path>,
+    out: &mut Output,
+) -> Outcome<()> {
+    let shown = path.display().to_string();
+    let what = format!("{shown} can't be purged");
+    let done = match store {
+        None => {
+            let (file, version) = match version {
+                Some(v) => (path.to_owned(), Some(v.to_owned())),
+                None => split(&Base::new(None)?, path),
             };
-            done = merge(done, step);
-            if wait {
-                done = merge(done.clone(), space::erase(store, &purging, &numbers(&done["objects"]), told)?);
-            }
-            Ok(done)
-        })?,
+            let target = Target::name(&file, &what)?;
+            let purging = purging(target.path().to_vec(), &file, version.as_deref(), shown)?;
+            mounted(&target, &purging, &file, wait, out.json)?
+        }
+        Some(store) => {
+            Target::store(store, &what)?.run("purging", out.json, &Value::Null, |store, told| {
+                let (file, version) = match version {
+                    Some(v) => (path.to_owned(), Some(v.to_owned())),
+                    None => split_in(store, path),
+                };
+                let purging =
+                    purging(from_the_root(&file, &what)?, &file, version.as_deref(), shown.clone())?;
+                closed(store, &purging, wait, told)
+            })?
+        }
     };
     tell(&done, wait, out)
 }
 
+fn purging(path: Vec<u8>, file: &Path, version: Option<&str>, shown: String) -> Outcome<Purging> {
+    let version = version.map(|v| named(file, v)).transpose()?;
+    Ok(Purging { path, version: version.map(|name| name.value()), shown })
+}
+
+/// A path in a store that nobody has mounted, from its root.
+fn from_the_root(path: &Path, what: &str) -> Outcome<Vec<u8>> {
+    if path.components().any(|c| c == Component::ParentDir) {
+        let next = "name the path from the root of the store";
+        return Err(Failure::usage(what, ".. stands for nothing in a store that is not mounted", next));
+    }
+    let below: PathBuf = path.components().filter(|c| matches!(c, Component::Normal(_))).collect();
+    Ok(Path::new("/").join(below).into_os_string().into_encoded_bytes())
+}
+
+/// Splits `PATH@V` in a store that nobody has mounted.
+fn split_in(store: &Store, path: &Path) -> (PathBuf, Option<String>) {
+    let is_there = |path: &Path| from_the_root(path, "").is_ok_and(|p| store.find_path(&p).is_ok());
+    let has_history = |path: &Path| {
+        let name = path.file_name().map(|n| n.as_encoded_bytes().to_vec()).unwrap_or_default();
+        let dir = from_the_root(path.parent().unwrap_or(Path::new("")), "");
+        let dir = dir.ok().and_then(|dir| store.find_path(&dir).ok());
+        dir.is_some_and(|dir| matches!(store.view().history(dir, &name), Ok(Some(_))))
+    };
+    split_by(path, &is_there, &has_history)
+}
+
+/// What a purge is told of, with what was asked for.
+fn asked(purging: &Purging) -> Value {
+    json!({"path": String::from_utf8_lossy(&purging.path), "version": purging.version})
+}
+
+fn closed(
+    store: &Store,
+    purging: &Purging,
+    wait: bool,
+    told: segfs::store::inspect::Progress<'_>,
+) -> Outcome<Value> {
+    let step = if purging.version.is_some() {
+        space::purge_version(store, purging)?
+    } else {
+        let plan = space::plan_purge(store, purging)?;
+        if plan["present"] == true {
+            space::unlink(store, purging)?;
+        }
+        let gone = space::purge_objects(store, &numbers(&plan["objects"]))?;
+        merge(plan, gone)
+    };
+    let mut done = merge(asked(purging), step);
+    if wait {
+        done = merge(done.clone(), space::erase(store, purging, &numbers(&done["objects"]), told)?);
+    }
+    Ok(done)
+}
+
 fn mounted(target: &Target, purging: &Purging, file: &Path, wait: bool, json: bool) -> Outcome<Value> {
     let ask = |more: Value| {
-        let request = merge(json!({"request": "purge", "path": purging.path}), more);
+        let path = path_value(&purging.path);
+        let request = merge(json!({"request": "purge", "path": path, "shown": purging.shown}), more);
         target.run("purging", json, &request, |_, _| Ok(Value::Null))
     };
-    let mut done = json!({"path": purging.path, "version": purging.version});
+    let mut done = asked(purging);
     if let Some(version) = &purging.version {
         done = merge(done, ask(json!({ "version": version }))?);
     } else {
@@ -101,7 +150,7 @@ fn tell(done: &Value, wait: bool, out: &mut Output) -> Outcome<()> {
     if out.json {
         let shown = json!({
             "path": done["path"],
-            "version": done["version"],
+            "version": done["id"],
             "versions": n("versions"),
             "left": n("left"),
             "named_elsewhere": n("named_elsewhere"),

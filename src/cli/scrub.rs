@@ -4,7 +4,7 @@ use std::path::Path;
 
 use segfs::{
     console::{DAMAGE, Failure, Outcome, Output, size},
-    serve::space::{self, Scrub},
+    serve::scrub::{Scrub, Scrubber},
 };
 use serde_json::{Value, json};
 
@@ -30,7 +30,11 @@ pub fn run(at: &Path, rate: u64, anew: bool, out: &mut Output) -> Outcome<()> {
     let target = Target::find(at, "there is nothing to read")?;
     let request = json!({"request": "scrub", "rate": rate, "anew": anew});
     let how = Scrub { rate, anew };
-    let done = target.run("reading", out.json, &request, |store, told| space::scrub(store, how, told))?;
+    let done = target.run("reading", out.json, &request, |store, told| {
+        let what = "the journal of what was read can't be opened";
+        let scrubber = Scrubber::new(store.path(), None).map_err(|e| Failure::system(what, &e))?;
+        scrubber.by_hand(store, how, told)
+    })?;
     let damages = done["damages"].as_array().cloned().unwrap_or_default();
     if out.json {
         out.value(&done)?;

@@ -8,7 +8,7 @@ use segfs::{
     console::{FAILED, Failure, NOT_FOUND, Outcome, Output, Progress, size},
     index::Index as _,
     log::Standing,
-    serve::{Client, Unanswered, newest_event},
+    serve::{Client, Unanswered, newest_event, scrub::last_scrub},
     store::inspect::Inspection,
 };
 use serde_json::{Value, json};
@@ -84,6 +84,9 @@ fn template() -> Value {
         "index": {"disk_bytes": null, "rows": null, "cache_bytes": null, "memory_bytes": null},
         "doing": {"open_files": null, "requests_answered": null, "requests_under_way": null, "work": null},
         "expiry": {"time": null, "time_ns": null, "suspended": null, "ahead_seconds": null},
+        "scrub": {
+            "every_seconds": null, "rate_bytes": null, "next": null, "next_ns": null, "under_way": null, "last": null,
+        },
         "event": null,
         "recovered": {
             "records": null, "interrupted_versions": null, "index_rebuilt": null, "damages": null,
@@ -154,6 +157,9 @@ fn unanswered(
     };
     look(&inspection, json, status).map_err(|e| Failure::of_store(&e, store))?;
     fill(status, json!({"event": newest_event(store)}));
+    if let scrub @ Value::Object(_) = last_scrub(store) {
+        fill(status, json!({ "scrub": scrub }));
+    }
     if inspection.holder().is_none() {
         // What the file says is of one who is gone.
         fill(status, json!({ "process": null }));
@@ -326,6 +332,40 @@ fn print(status: &Value, out: &mut Output) -> Outcome<()> {
     print_rest(status, out)
 }
 
+fn print_scrub(scrub: &Value, out: &mut Output) -> Outcome<()> {
+    let read = |of: &Value| {
+        let (segments, bytes) = (of["segments"].as_u64().unwrap_or(0), of["bytes"].as_u64().unwrap_or(0));
+        let mut text = format!("{segments} segments, {} read", size(bytes));
+        match of["damages"].as_u64().unwrap_or(0) {
+            0 => text.push_str(", nothing damaged"),
+            n => text.push_str(&format!(", {n} damages")),
+        }
+        for path in of["files"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            text.push_str(&format!(", {}", path.escape_debug()));
+        }
+        text
+    };
+    let mut lines = Vec::new();
+    if !scrub["last"].is_null() {
+        lines.push(format!(
+            "ended {}: {}",
+            scrub["last"]["ended"].as_str().unwrap_or("?"),
+            read(&scrub["last"])
+        ));
+    }
+    if !scrub["under_way"].is_null() {
+        lines.push(format!("under way: {} so far", read(&scrub["under_way"])));
+    } else if let Some(next) = scrub["next"].as_str() {
+        lines.push(format!("next {next}"));
+    } else if scrub["every_seconds"].is_null() && !scrub["rate_bytes"].is_null() {
+        lines.push("never by itself".to_owned());
+    }
+    for (n, line) in lines.iter().enumerate() {
+        out.line(&format!("{:<11} {line}", if n == 0 { "scrub" } else { "" }))?;
+    }
+    Ok(())
+}
+
 fn print_rest(status: &Value, out: &mut Output) -> Outcome<()> {
     let known = |at: &Value| !at.is_null();
     let n = |at: &Value| at.as_u64().map_or_else(|| "?".to_owned(), |n| n.to_string());
@@ -364,6 +404,7 @@ fn print_rest(status: &Value, out: &mut Output) -> Outcome<()> {
         }
         out.line(&format!("{:<11} {text}", "expiry"))?;
     }
+    print_scrub(&status["scrub"], out)?;
     if known(&status["event"]["text"]) {
         let event = &status["event"];
         let text = format!("{}: {} ({})", s(&event["event"]), s(&event["text"]), s(&event["time"]));

@@ -6,12 +6,15 @@ use toml_edit::{Document, Item, Table, TableLike, Value};
 
 use super::{Fault, Peering};
 use crate::store::{
-    Making, Policy, Settings, Thinning,
+    Making, Policy, Scrubs, Settings, Thinning,
     words::{DURATION, check_thinning, parse_duration},
 };
 
 const KEEP: &str = "\"all\", \"never\", { last = 5 }, { age = \"30d\" } or { thin = [...] }";
 const VERSIONS: &str = "\"close\", \"fsync\", \"never\" or { every = \"30s\" }";
+
+/// The lowest rate at which everything is read, in bytes a second.
+const SLOWEST: u64 = 64 << 10;
 
 /// A fault at a byte of the text.
 pub(super) fn at(text: &str, byte: usize, what: impl Into<String>) -> Fault {
@@ -22,7 +25,7 @@ pub(super) fn at(text: &str, byte: usize, what: impl Into<String>) -> Fault {
 }
 
 /// What may stand in the file.
-const KNOWN: &[&str] = &["path", "space", "listen", "peer", "replicate"];
+const KNOWN: &[&str] = &["path", "space", "scrub", "listen", "peer", "replicate"];
 
 /// What the text says.
 ///
@@ -48,6 +51,7 @@ pub(super) fn parse_all(text: &str) -> Result<(Settings, Peering), Fault> {
             // Below, once all peers are known.
             "replicate" => {}
             "path" => read.paths(item, &mut settings)?,
+            "scrub" => settings.scrubs = read.scrubs(item)?,
             "space" => {
                 let table = read.table(item, "[space]")?;
                 for (name, item) in table.iter() {
@@ -113,6 +117,27 @@ impl Reader<'_> {
         parsed.ok_or_else(|| {
             self.fault(item.span(), "this must be a number of bytes, such as \"500M\" or \"2G\"")
         })
+    }
+
+    fn scrubs(&self, item: &Item) -> Result<Scrubs, Fault> {
+        let mut scrubs = Scrubs::default();
+        let table = self.table(item, "[scrub]")?;
+        for (name, item) in table.iter() {
+            match name {
+                "every" if item.as_str() == Some("never") => scrubs.every_ns = None,
+                "every" => scrubs.every_ns = Some(self.duration(item.as_str(), item.span())?),
+                "rate" => {
+                    scrubs.rate_bytes = self.bytes(item)?;
+                    if scrubs.rate_bytes < SLOWEST {
+                        let what =
+                            "this must be at least \"64K\"; to have nothing read, say every = \"never\"";
+                        return Err(self.fault(item.span(), what));
+                    }
+                }
+                _ => return Err(self.unknown(table, name, "[scrub]", &["every", "rate"])),
+            }
+        }
+        Ok(scrubs)
     }
 
     fn paths(&self, item: &Item, settings: &mut Settings) -> Result<(), Fault> {
@@ -260,6 +285,11 @@ mod tests {
         ];
         assert_eq!(settings.retention.policy(b"/t/x"), Policy::Thin(thin));
         assert_eq!(parse("").unwrap(), Settings::default());
+        let scrubs = |text: &str| parse(text).unwrap().scrubs;
+        let slowly = Scrubs { every_ns: Some(7 * 24 * hour), rate_bytes: 500 << 10 };
+        assert_eq!(scrubs("[scrub]\nevery = '1w'\nrate = '500K'"), slowly);
+        assert_eq!(scrubs("scrub.every = 'never'"), Scrubs { every_ns: None, ..Scrubs::default() });
+        assert_eq!(scrubs(super::super::FIRST), Scrubs::default());
     }
 
     #[track_caller]
@@ -271,7 +301,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_line_and_column() {
-        refuses("x = 1", 1, 1, "no setting \"x\"; known are: path, space, listen, peer, replicate");
+        refuses("x = 1", 1, 1, "no setting \"x\"; known are: path, space, scrub, listen, peer, replicate");
         refuses("# ä\n[path.'/']\nkep = 'all'", 3, 1, "no setting \"kep\"; known are: keep, versions");
         refuses("[path.'/']\nkeep = 'everything'", 2, 8, "\"all\", \"never\"");
         refuses("[path.'/']\nkeep = { last = 0 }", 2, 17, "at least 1");
@@ -296,6 +326,9 @@ mod tests {
         refuses("[space]\nyields = true", 2, 1, "history_yields");
         refuses("[space]\nfor_peers = 5", 2, 13, "such as");
         refuses("[space]\nfor_peers = '5 GB'", 2, 13, "such as");
+        refuses("[scrub]\nevery = 'sometimes'", 2, 9, "such as");
+        refuses("[scrub]\nrate = '0'", 2, 8, "at least \"64K\"");
+        refuses("[scrub]\nspeed = '1M'", 2, 1, "known are: every, rate");
         refuses("[path.'/'\n", 1, 10, "no TOML");
         refuses("[path.'/']\nkeep = 'all'\nkeep = 'all'", 3, 1, "no TOML");
     }

@@ -122,6 +122,16 @@ pub fn absolute(path: &Path) -> PathBuf {
     }
 }
 
+/// As [`absolute`], of the last name itself: where that is a symlink, what it leads to is not meant.
+#[must_use]
+pub fn absolute_name(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (whole.parent(), whole.file_name()) {
+        (Some(parent), Some(name)) => absolute(parent).join(name),
+        _ => absolute(path),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

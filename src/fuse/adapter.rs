@@ -26,6 +26,7 @@ use super::{
     REQUEST_BYTES, Requests, THREADS,
     convert::{attributes, caller, file_type, in_group, ino, kind, node, set_time},
     errno::{self, Code},
+    turns::Turns,
     waiters::{AT_ONCE_BYTES, Read, Waiters},
 };
 
@@ -69,13 +70,14 @@ pub(super) struct Adapter {
     vfs: Arc<Front>,
     requests: Arc<Requests>,
     waiters: Waiters,
+    turns: Arc<Turns>,
     /// The kernel collects writes and hands them over later: asked for, and after the handshake, so it is.
     writeback: bool,
 }
 
 impl Adapter {
-    pub(super) fn new(vfs: Arc<Front>, requests: Arc<Requests>, writeback: bool) -> Self {
-        Self { vfs, requests, waiters: Waiters::new(THREADS - 1), writeback }
+    pub(super) fn new(vfs: Arc<Front>, requests: Arc<Requests>, turns: Arc<Turns>, writeback: bool) -> Self {
+        Self { vfs, requests, waiters: Waiters::new(THREADS - 1), turns, writeback }
     }
 
     fn run<T>(&self, request: impl FnOnce(&Front) -> Result<T>) -> Result<T, Code> {
@@ -167,6 +169,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _turn = self.turns.begin(req.pid());
         #[cfg(feature = "planted-bugs")]
         if let Some(place) = name.as_bytes().strip_prefix(b"planted-panic:") {
             planted::arm(place);
@@ -194,7 +197,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn getattr(&self, _req: &Request, node: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, node: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _turn = self.turns.begin(req.pid());
         match self.run(|vfs| vfs.attributes(ino(node))) {
             Ok(a) => {
                 let lifetime = if self.vfs.attributes_last(a.ino) { LIFETIME } else { Duration::ZERO };
@@ -222,6 +226,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _turn = self.turns.begin(req.pid());
         let set = Setting {
             mode,
             uid,
@@ -239,7 +244,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readlink(&self, _req: &Request, node: INodeNo, reply: ReplyData) {
+    fn readlink(&self, req: &Request, node: INodeNo, reply: ReplyData) {
+        let _turn = self.turns.begin(req.pid());
         let read = |vfs: &Front| {
             let target = vfs.read_link(ino(node))?;
             vfs.accessed(ino(node));
@@ -261,6 +267,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _turn = self.turns.begin(req.pid());
         let Some(kind) = kind(mode) else { return reply.error(errno::INVALID) };
         self.entry(reply, |vfs| {
             vfs.make_node(caller(req), ino(parent), name.as_bytes(), kind, (mode, umask), rdev)
@@ -268,28 +275,32 @@ impl Filesystem for Adapter {
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let _turn = self.turns.begin(req.pid());
         let kind = ObjectKind::Directory;
         self.entry(reply, |vfs| {
             vfs.make_node(caller(req), ino(parent), name.as_bytes(), kind, (mode, umask), 0)
         });
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.turns.begin(req.pid());
         self.empty(reply, |vfs| vfs.unlink(ino(parent), name.as_bytes()));
     }
 
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.turns.begin(req.pid());
         self.empty(reply, |vfs| vfs.rmdir(ino(parent), name.as_bytes()));
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let _turn = self.turns.begin(req.pid());
         let target = target.as_os_str().as_bytes();
         self.entry(reply, |vfs| vfs.make_symlink(caller(req), ino(parent), name.as_bytes(), target));
     }
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -297,6 +308,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.turns.begin(req.pid());
         let how = if flags.is_empty() {
             Rename::Replace
         } else if flags == RenameFlags::RENAME_NOREPLACE {
@@ -311,11 +323,13 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn link(&self, _req: &Request, node: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+    fn link(&self, req: &Request, node: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let _turn = self.turns.begin(req.pid());
         self.entry(reply, |vfs| vfs.link(ino(node), ino(newparent), newname.as_bytes()));
     }
 
     fn open(&self, req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.turns.begin(req.pid());
         let open = |vfs: &Front| {
             let handle = vfs.open(asker(req, &in_group(req)), ino(node), writes(flags))?;
             if !writes(flags) && may_access(flags) {
@@ -339,6 +353,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let _turn = self.turns.begin(req.pid());
         let (write, flags) = (writes(OpenFlags(flags)), open_flags(OpenFlags(flags)));
         match self.run(|vfs| vfs.create(caller(req), ino(parent), name.as_bytes(), (mode, umask), write)) {
             Ok((a, handle)) => {
@@ -350,7 +365,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         node: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -359,6 +374,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _turn = self.turns.begin(req.pid());
         if writes(flags) && may_access(flags) {
             // Of those who only read, opening counts.
             let noted = |vfs: &Front| {
@@ -368,6 +384,9 @@ impl Filesystem for Adapter {
             let _ = caught(|| noted(&self.vfs), |why| self.vfs.stop_writing(why));
         }
         let read = Read { ino: ino(node), offset, size: size.min(REQUEST_BYTES) as usize };
+        if read.size > AT_ONCE_BYTES {
+            self.turns.transfer();
+        }
         let counted = Requests::begin(&self.requests);
         let Some(_may_wait) = self.waiters.may_wait() else {
             if read.size > AT_ONCE_BYTES {
@@ -397,6 +416,10 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _turn = self.turns.begin(req.pid());
+        if data.len() > AT_ONCE_BYTES {
+            self.turns.transfer();
+        }
         let by = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| caller(req));
         let write = |vfs: &Front| {
             planted::strike("write");
@@ -414,7 +437,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn flush(&self, _req: &Request, _node: INodeNo, fh: FileHandle, _lock: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, req: &Request, _node: INodeNo, fh: FileHandle, _lock: LockOwner, reply: ReplyEmpty) {
+        let _turn = self.turns.begin(req.pid());
         self.empty(reply, |vfs| {
             vfs.flush(fh.0);
             Ok(())
@@ -423,7 +447,7 @@ impl Filesystem for Adapter {
 
     fn release(
         &self,
-        _req: &Request,
+        req: &Request,
         _node: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
@@ -431,17 +455,20 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.turns.begin(req.pid());
         self.empty(reply, |vfs| {
             vfs.release(fh.0);
             Ok(())
         });
     }
 
-    fn fsync(&self, _req: &Request, node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
+    fn fsync(&self, req: &Request, node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
+        let _turn = self.turns.begin(req.pid());
         self.empty(reply, |vfs| vfs.fsync(ino(node)));
     }
 
     fn opendir(&self, req: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.turns.begin(req.pid());
         match self.run(|vfs| vfs.open_dir(asker(req, &in_group(req)), ino(node))) {
             Ok((handle, true)) => reply.opened(FileHandle(handle), KEEP_LISTING),
             Ok((handle, false)) => reply.opened(FileHandle(handle), FopenFlags::empty()),
@@ -449,7 +476,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdir(&self, _req: &Request, dir: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, req: &Request, dir: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let _turn = self.turns.begin(req.pid());
         let mut at = offset;
         let done = self.run(|vfs| {
             if offset == 0 {
@@ -478,12 +506,13 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _req: &Request,
+        req: &Request,
         dir: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _turn = self.turns.begin(req.pid());
         // An empty answer says that this is the end.
         let (mut at, mut any) = (offset, false);
         let done = self.run(|vfs| {
@@ -516,23 +545,26 @@ impl Filesystem for Adapter {
 
     fn releasedir(
         &self,
-        _req: &Request,
+        req: &Request,
         _node: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.turns.begin(req.pid());
         self.empty(reply, |vfs| {
             vfs.release_dir(fh.0);
             Ok(())
         });
     }
 
-    fn fsyncdir(&self, _req: &Request, _node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
+    fn fsyncdir(&self, req: &Request, _node: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
+        let _turn = self.turns.begin(req.pid());
         self.empty(reply, |vfs| vfs.sync());
     }
 
-    fn statfs(&self, _req: &Request, _node: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, req: &Request, _node: INodeNo, reply: ReplyStatfs) {
+        let _turn = self.turns.begin(req.pid());
         match self.run(|vfs| vfs.space()) {
             Ok(s) => {
                 let (total, free) = (s.total_bytes / STATFS_BYTES, s.free_bytes / STATFS_BYTES);
@@ -554,6 +586,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.turns.begin(req.pid());
         let create = match flags {
             libc::XATTR_CREATE => Some(true),
             libc::XATTR_REPLACE => Some(false),
@@ -563,6 +596,7 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, req: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _turn = self.turns.begin(req.pid());
         let found = self.run(|vfs| {
             planted::strike("xattr");
             vfs.xattr(asker(req, &in_group(req)), ino(node), name.as_bytes())
@@ -571,6 +605,7 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, req: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let _turn = self.turns.begin(req.pid());
         let list = self.run(|vfs| {
             let mut list = Vec::new();
             for name in vfs.xattrs(caller(req), ino(node))? {
@@ -582,11 +617,13 @@ impl Filesystem for Adapter {
         Self::xattr(reply, size, list);
     }
 
-    fn removexattr(&self, _req: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, req: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.turns.begin(req.pid());
         self.empty(reply, |vfs| vfs.remove_xattr(ino(node), name.as_bytes()));
     }
 
-    fn access(&self, _req: &Request, _node: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+    fn access(&self, req: &Request, _node: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        let _turn = self.turns.begin(req.pid());
         reply.ok(); // the kernel has decided: default_permissions
     }
 
@@ -600,6 +637,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.turns.begin(req.pid());
         const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
         const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP;
         const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE;
@@ -617,13 +655,14 @@ impl Filesystem for Adapter {
 
     fn lseek(
         &self,
-        _req: &Request,
+        req: &Request,
         node: INodeNo,
         _fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
+        let _turn = self.turns.begin(req.pid());
         if self.writeback {
             // What the kernel has collected is not here yet and would pass for a hole. Once told that this is not
             // done here, it takes the whole file for data.
@@ -657,6 +696,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let _turn = self.turns.begin(req.pid());
         let (from, to) = ((ino(ino_in), offset_in), (ino(ino_out), fh_out.0, offset_out));
         match self.run(|vfs| vfs.copy_range(caller(req), from, to, len.min(COPY_BYTES))) {
             Ok(n) => reply.written(n as u32),

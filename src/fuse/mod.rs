@@ -8,10 +8,12 @@ mod convert;
 mod errno;
 mod invalidate;
 mod options;
+mod turns;
 mod waiters;
 
 use std::{
     io,
+    os::fd::AsFd,
     path::Path,
     sync::{
         Arc,
@@ -23,6 +25,7 @@ use fuser::{Config, MountOption, SessionACL};
 
 use crate::vfs::{AccessTimes, Front, Vfs};
 use adapter::Adapter;
+use turns::Turns;
 
 pub use options::{KNOWN as KNOWN_OPTIONS, Options, UnknownOption};
 
@@ -90,8 +93,11 @@ impl Mount {
             Some(when) => Front::of_moment(Arc::clone(vfs), when).map_err(io::Error::other)?,
         };
         let requests = Arc::new(Requests::default());
-        let adapter = Adapter::new(Arc::new(front), Arc::clone(&requests), options.writeback);
+        let turns = Turns::new(THREADS);
+        let adapter =
+            Adapter::new(Arc::new(front), Arc::clone(&requests), Arc::clone(&turns), options.writeback);
         let session = fuser::Session::new(adapter, mountpoint, &config)?;
+        turns.read_from(session.as_fd().try_clone_to_owned()?);
         let notifier = session.notifier();
         vfs.on_side_effect(move |ino| {
             // Attributes alone: that takes no lock that a request could hold.

@@ -8,6 +8,7 @@
 //! [`MemoryIndex`] for the simulator.
 
 mod cache;
+mod holes;
 mod memory;
 mod sorted;
 mod unfinished;

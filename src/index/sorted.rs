@@ -9,6 +9,7 @@
 //! - **Old values** of a row are dropped in merging if they are below a watermark, and so are the crate's old
 //!   manifests, which a reader with an old number needs. So a merge first waits until no reader holds a number
 //!   below the watermark (`reading`). Once a walk has begun, its snapshot holds what it needs.
+//! - **Removals** are stepped over by walks until they reach the last level; walks go around long runs of them (`holes`).
 //! - **Rotated memtables** are written one by one, so that none is written whose LSNs are not durable in the log.
 //!   The row F is in the memtable itself, hence in the same table, published by the same manifest.
 //! - **Panics** of the crate, which uses them for some kinds of damage, are caught and become errors. After one
@@ -28,7 +29,7 @@ use std::{
 
 use lsm_tree::{
     AbstractTree as _, AnyTree, Cache, CompressionType, Config, Guard as _, InternalValue, Memtable, SeqNo,
-    SequenceNumberCounter, Slice, ValueType,
+    SequenceNumberCounter, Slice, Table, ValueType,
     compaction::{CompactionFilter, Factory, ItemAccessor, Leveled, Verdict, filter::Context},
     config::{
         BlockSizePolicy, BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry,
@@ -38,7 +39,10 @@ use lsm_tree::{
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    Change, F_KEY, Index, IndexStats, Order, Value, check_keys, unfinished::Unfinished, visible_range,
+    Change, F_KEY, Index, IndexStats, Order, Value, check_keys,
+    holes::{Holes, Run, Runs},
+    unfinished::Unfinished,
+    visible_range,
 };
 use crate::base::{Damage, Error, Lsn, Result};
 
@@ -56,8 +60,10 @@ const LEVEL_0_RUNS: usize = 24;
 const LEVEL_0_RUNS_MAX: usize = 128;
 /// Removals on disk below which nobody minds them.
 const TOMBSTONES_MIN: u64 = 100_000;
-/// Everything is merged once removals are more than one in so many rows on disk: a walk has to step over them.
+/// Everything is merged once removals are more than one in so many rows on disk: they take space, and cover rows that take more.
 const TOMBSTONE_SHARE: u64 = 16;
+/// Removals one after the other around which walks go; fewer are stepped over as quickly.
+const RUN: u64 = 512;
 
 /// Sorted rows in a directory.
 pub struct SortedIndex {
@@ -84,6 +90,9 @@ pub struct SortedIndex {
     /// Says what broke the index.
     broken: OnceLock<String>,
     unfinished: Unfinished,
+    holes: Holes,
+    /// Removals one after the other that are worth a hole.
+    run: u64,
 }
 
 struct Writer {
@@ -135,7 +144,13 @@ impl SortedIndex {
         };
         numbers.set(next);
         let active = tree.active_memtable();
+        // Small tables are for tests, of few rows.
+        let run = RUN.min(table_bytes / 8192).max(4);
+        let holes = Holes::default();
+        holes.suspect(caught(|| Ok(emptied(&tree, run))).map_err(|failure| failure.at(path, "open"))?);
         Ok(Self {
+            holes,
+            run,
             path: path.to_path_buf(),
             cache,
             levels: Arc::new(Leveled::default().with_table_target_size(table_bytes)),
@@ -212,12 +227,78 @@ impl SortedIndex {
             Ok(self.tree.current_version().id() != before)
         })?;
         let stats = self.stats();
-        if merged || stats.tombstones < TOMBSTONES_MIN || stats.tombstones < stats.disk_rows / TOMBSTONE_SHARE
-        {
-            return Ok(merged);
+        if merged {
+            return Ok(true);
+        }
+        if stats.tombstones < TOMBSTONES_MIN || stats.tombstones < stats.disk_rows / TOMBSTONE_SHARE {
+            return self.look_for_holes();
         }
         self.writing("merge", || self.tree.major_compact(self.table_bytes, watermark))?;
         Ok(true)
+    }
+
+    /// Looks at one run of removals, whether rows are left there; says whether there was one.
+    fn look_for_holes(&self) -> Result<bool> {
+        let begun = {
+            // Every row is visible, or kept for this look once it is put.
+            let _writer = self.writer.lock();
+            self.holes.begin()
+        };
+        let Some(run) = begun else { return Ok(false) };
+        let mut rows = Vec::new();
+        // With many rows in between there is little to go around.
+        let most = (run.removals / self.run) as usize;
+        let mut number = 0;
+        let end = [&*run.last, &[0]].concat();
+        let looked = self.walk_around(&run.first, &end, Order::Forward, &mut number, &mut |key, _| {
+            rows.push(Box::from(key));
+            rows.len() <= most && !self.interrupted.is_set()
+        });
+        let whole = looked.is_ok() && rows.len() <= most && !self.interrupted.is_set();
+        self.holes.end(&run, whole.then_some((&rows, number)));
+        looked.map(|()| true)
+    }
+
+    /// As [`walk`](Index::walk), with the number of this reader.
+    fn walk_around(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        order: Order,
+        number: &mut SeqNo,
+        visit: &mut dyn FnMut(&[u8], &Value) -> bool,
+    ) -> Result<()> {
+        let Some((start, end)) = visible_range(start, end) else { return Ok(()) };
+        let mut parts: VecDeque<_> = self.call("read", || {
+            // All of them see one moment: what is between two of them does not show in it.
+            let _reading = self.reading.read();
+            *number = self.visible.load(Acquire);
+            let parts = self.holes.around(start, end, *number);
+            Ok(parts.into_iter().map(|(a, b)| self.tree.range(a..b, *number, None)).collect())
+        })?;
+        loop {
+            let rows = match order {
+                Order::Forward => parts.front_mut(),
+                Order::Back => parts.back_mut(),
+            };
+            let Some(rows) = rows else { return Ok(()) };
+            let row = self.call("read", || {
+                let row = match order {
+                    Order::Forward => rows.next(),
+                    Order::Back => rows.next_back(),
+                };
+                row.map(|row| row.into_inner()).transpose()
+            })?;
+            match (row, order) {
+                (Some((key, value)), _) => {
+                    if !visit(&key, &Value(value)) {
+                        return Ok(());
+                    }
+                }
+                (None, Order::Forward) => _ = parts.pop_front(),
+                (None, Order::Back) => _ = parts.pop_back(),
+            }
+        }
     }
 
     /// Publishes one memtable as tables.
@@ -226,16 +307,19 @@ impl SortedIndex {
         self.writing("flush", || {
             // Rows come with their newest value first; all of them are visible to every reader since the rotation.
             let mut previous: Option<Slice> = None;
+            let mut runs = Runs::of_at_least(self.run);
             let newest = memtable.iter().filter(|item| {
                 let new = previous.as_ref() != Some(&item.key.user_key);
                 if new {
                     previous = Some(item.key.user_key.clone());
+                    runs.see(&item.key.user_key, item.is_tombstone());
                 }
                 new
             });
             if let Some((tables, blobs)) = self.tree.flush_to_tables(newest.map(Ok))? {
                 self.tree.register_tables(&tables, blobs.as_deref(), None, &[memtable.id()], watermark)?;
             }
+            self.holes.suspect(runs.done());
             Ok(())
         })?;
         // Forget the manifest that still holds the memtable.
@@ -265,6 +349,8 @@ impl Index for SortedIndex {
                 None => InternalValue::new_tombstone(key.as_slice(), number),
             });
         }
+        // Who sees them goes around no hole where they are.
+        self.holes.put(changes);
         self.visible.store(number + 1, Release);
         Ok(())
     }
@@ -276,24 +362,7 @@ impl Index for SortedIndex {
         order: Order,
         visit: &mut dyn FnMut(&[u8], &Value) -> bool,
     ) -> Result<()> {
-        let Some((start, end)) = visible_range(start, end) else { return Ok(()) };
-        let mut rows = self.call("read", || {
-            let _reading = self.reading.read();
-            Ok(self.tree.range(start..end, self.visible.load(Acquire), None))
-        })?;
-        loop {
-            let row = self.call("read", || {
-                let row = match order {
-                    Order::Forward => rows.next(),
-                    Order::Back => rows.next_back(),
-                };
-                row.map(|row| row.into_inner()).transpose()
-            })?;
-            let Some((key, value)) = row else { return Ok(()) };
-            if !visit(&key, &Value(value)) {
-                return Ok(());
-            }
-        }
+        self.walk_around(start, end, order, &mut 0, visit)
     }
 
     fn unflushed_bytes(&self) -> u64 {
@@ -380,6 +449,20 @@ impl Index for SortedIndex {
             ..on_disk.unwrap_or_default()
         }
     }
+}
+
+/// Tables that are mostly removals, as runs: what was written out before this opening.
+fn emptied(tree: &AnyTree, least: u64) -> Vec<Run> {
+    let version = tree.current_version();
+    let emptied = version.iter_tables().filter(|t| {
+        let removals = t.tombstone_count();
+        removals >= least && 2 * removals >= t.metadata.item_count
+    });
+    let run = |t: &Table| {
+        let range = &t.metadata.key_range;
+        Run { first: range.min()[..].into(), last: range.max()[..].into(), removals: t.tombstone_count() }
+    };
+    emptied.map(run).collect()
 }
 
 /// Looks at every row that a merge passes, and stops the merge once it is set. What the merge wrote so far is not
@@ -555,4 +638,145 @@ fn caught<T>(run: impl FnOnce() -> lsm_tree::Result<T>) -> Result<T, Failure> {
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     let message = panic.downcast_ref::<&str>().copied().map(str::to_owned);
     message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::holes::Stretch, *};
+
+    fn key(n: u64) -> Vec<u8> {
+        format!("d/f{n:07}").into_bytes()
+    }
+
+    fn settle(index: &SortedIndex, lsn: u64) {
+        index.rotate(Lsn::new(lsn)).unwrap();
+        index.flush().unwrap();
+        while index.compact().unwrap() {}
+    }
+
+    /// Rows and removals that a walk over all of the directory steps over, and those that are there.
+    fn stepped(index: &SortedIndex) -> (u64, u64) {
+        let version = index.tree.current_version();
+        let count = |parts: Vec<Stretch>| -> u64 {
+            let within = |t: &Table| {
+                parts
+                    .iter()
+                    .map(|(a, b)| t.range(Slice::from(&**a)..Slice::from(&**b)).count() as u64)
+                    .sum::<u64>()
+            };
+            version.iter_tables().map(within).sum()
+        };
+        let around = index.holes.around(b"d/", b"d0", index.visible.load(Acquire));
+        (count(around), count(vec![(b"d/"[..].into(), b"d0"[..].into())]))
+    }
+
+    #[test]
+    fn a_walk_reads_nothing_of_what_was_removed() {
+        // Few enough for everything not to be merged because of them.
+        const ROWS: u64 = 60_000;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let index = SortedIndex::open(&path, 1 << 20).unwrap();
+        let apply =
+            |index: &SortedIndex, lsn: u64, changes: &[Change]| index.apply(Lsn::new(lsn), changes).unwrap();
+        let put: Vec<_> = (0..ROWS).map(|n| Change::put(key(n), "x")).collect();
+        apply(&index, 1, &put);
+        apply(&index, 2, &[Change::put("d/a", "first"), Change::put("d/z", "last")]);
+        // Others, among which the removals are few.
+        let others: Vec<_> = (0..ROWS).map(|n| Change::put(format!("e{n}"), "y")).collect();
+        apply(&index, 3, &others);
+        settle(&index, 3);
+        apply(&index, 4, &(0..ROWS).map(|n| Change::remove(key(n))).collect::<Vec<_>>());
+        settle(&index, 4);
+        let (read, there) = stepped(&index);
+        assert!(there > 1000, "they are gone by themselves: {there}");
+        assert!(read <= 4, "{read} of {there}");
+        let names = |index: &SortedIndex| -> Vec<String> {
+            let both = [Order::Forward, Order::Back].map(|order| {
+                let mut found = Vec::new();
+                index
+                    .walk(b"d/", b"d0", order, &mut |k, _| {
+                        found.push(String::from_utf8_lossy(k).into_owned());
+                        true
+                    })
+                    .unwrap();
+                found
+            });
+            let mut back = both[1].clone();
+            back.reverse();
+            assert_eq!(both[0], back);
+            back
+        };
+        assert_eq!(names(&index), ["d/a", "d/z"]);
+        // What comes into the middle of it is there at once.
+        apply(&index, 5, &[Change::put(key(777), "new"), Change::put("d/f", "")]);
+        assert_eq!(names(&index), ["d/a", "d/f", "d/f0000777", "d/z"]);
+        assert!(stepped(&index).0 <= 4);
+        // Another opening looks for itself.
+        settle(&index, 5);
+        drop(index);
+        let index = SortedIndex::open(&path, 1 << 20).unwrap();
+        while index.compact().unwrap() {}
+        assert_eq!(names(&index), ["d/a", "d/f", "d/f0000777", "d/z"]);
+        let (read, there) = stepped(&index);
+        assert!(read <= 8 && there > 1000, "{read} of {there}");
+    }
+
+    /// Rows move from one place to another, many at a time and from one end of what was emptied to the other, while others walk: each
+    /// walk sees all of them.
+    #[test]
+    fn no_walk_misses_a_row_because_of_a_hole() {
+        const ROWS: u64 = 4000;
+        const THERE: u64 = 100;
+        let dir = tempfile::tempdir().unwrap();
+        let index = SortedIndex::open_with_tables_of(&dir.path().join("index"), 1 << 20, 4096).unwrap();
+        let all: Vec<_> = (0..THERE).map(|n| Change::put(key(n), n.to_le_bytes())).collect();
+        index.apply(Lsn::new(1), &all).unwrap();
+        let over = AtomicBool::new(false);
+        let around = AtomicU64::new(0);
+        std::thread::scope(|s| {
+            for order in [Order::Forward, Order::Back] {
+                let (index, over, around) = (&index, &over, &around);
+                s.spawn(move || {
+                    while !over.load(Acquire) {
+                        let mut seen = 0;
+                        let mut number = 0;
+                        index
+                            .walk_around(b"d/", b"d0", order, &mut number, &mut |_, _| {
+                                seen += 1;
+                                true
+                            })
+                            .unwrap();
+                        assert_eq!(seen, THERE);
+                        let parts = index.holes.around(b"d/", b"d0", number);
+                        around.fetch_add(u64::from(parts.len() > 1), Release);
+                    }
+                });
+            }
+            s.spawn(|| {
+                while !over.load(Acquire) {
+                    index.flush().unwrap();
+                    index.compact().unwrap();
+                }
+            });
+            let mut at: Vec<u64> = (0..THERE).collect();
+            let mut dice = 1_u64;
+            for lsn in 2..3000 {
+                let mut changes = Vec::new();
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let first = (dice >> 33) % THERE;
+                for n in first..(first + 20).min(THERE) {
+                    changes.push(Change::remove(key(at[n as usize])));
+                    at[n as usize] = n + THERE * ((dice >> 40) % (ROWS / THERE));
+                    changes.push(Change::put(key(at[n as usize]), "x"));
+                }
+                index.apply(Lsn::new(lsn), &changes).unwrap();
+                if lsn.is_multiple_of(20) {
+                    index.rotate(Lsn::new(lsn)).unwrap();
+                }
+            }
+            over.store(true, Release);
+        });
+        assert!(around.load(Acquire) > 10, "no walk went around anything");
+    }
 }

@@ -41,7 +41,7 @@ pub use files::{Apart, Hold};
 pub use recover::{Recovery, ReplayRecord};
 pub use retire::Listing;
 pub use subscribe::{Heads, Next, Subscription};
-pub use survey::{Standing, Survey, Surveyed};
+pub use survey::{Reach, Standing, Survey, Surveyed};
 
 use crate::{
     base::{

@@ -19,6 +19,17 @@ use crate::{
     },
 };
 
+/// How far the log of a store goes, that another process has open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Up to its durable mark, or up to here, which that process says is durable, if it is higher: what a power cut now would
+    /// leave.
+    Durable(Lsn),
+    /// Up to its last whole batch: what the end of that process now would leave. The mark of the batch that moved the last
+    /// records out of a segment may lie behind it, in a batch that is not there yet, while the segment has gone already.
+    Written,
+}
+
 /// Looks at a log that another process writes, until one finds all its segments.
 const LOOKS: usize = 20;
 
@@ -79,16 +90,16 @@ impl Survey {
     /// # Errors
     /// If the disk refuses, or a segment has a newer format. Damage is no error.
     pub fn new(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool) -> Result<Self> {
+        let held = held.then_some(Reach::Durable(Lsn::new(0)));
         Self::patiently(disk, store, held, harden, Lsn::new(0))
     }
 
-    /// As [`new`](Self::new) while a process holds the store, which says that everything up to `durable` is durable: the
-    /// log ends there, or at its durable mark if that is higher.
+    /// As [`new`](Self::new) while a process holds the store, as far as `reach` says.
     ///
     /// # Errors
     /// As of [`new`](Self::new).
-    pub fn of_held(disk: Arc<dyn Disk>, store: StoreId, durable: Lsn) -> Result<Self> {
-        Self::patiently(disk, store, true, false, durable)
+    pub fn of_held(disk: Arc<dyn Disk>, store: StoreId, reach: Reach) -> Result<Self> {
+        Self::patiently(disk, store, Some(reach), false, Lsn::new(0))
     }
 
     /// As [`new`](Self::new) of a store that nobody holds, and of which it is known from elsewhere that its log was durable up to
@@ -97,11 +108,17 @@ impl Survey {
     /// # Errors
     /// As of [`new`](Self::new).
     pub fn of_closed(disk: Arc<dyn Disk>, store: StoreId, harden: bool, durable: Lsn) -> Result<Self> {
-        Self::patiently(disk, store, false, harden, durable)
+        Self::patiently(disk, store, None, harden, durable)
     }
 
-    fn patiently(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool, told: Lsn) -> Result<Self> {
-        let mut tries = if held { LOOKS } else { 0 };
+    fn patiently(
+        disk: Arc<dyn Disk>,
+        store: StoreId,
+        held: Option<Reach>,
+        harden: bool,
+        told: Lsn,
+    ) -> Result<Self> {
+        let mut tries = if held.is_some() { LOOKS } else { 0 };
         loop {
             // A segment may be retired while we look, and its file be begun anew under our eyes.
             match Self::attempt(Arc::clone(&disk), store, held, harden, told) {
@@ -147,7 +164,15 @@ impl Survey {
         Ok(false)
     }
 
-    fn attempt(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool, told: Lsn) -> Result<Self> {
+    fn attempt(
+        disk: Arc<dyn Disk>,
+        store: StoreId,
+        reach: Option<Reach>,
+        harden: bool,
+        told: Lsn,
+    ) -> Result<Self> {
+        let held = reach.is_some();
+        let told = if let Some(Reach::Durable(lsn)) = reach { lsn.max(told) } else { told };
         let mut r = Recovery::default();
         let (mut links, _) = recover::chain(&*disk, store, &mut r)?;
         let mark = recover::measure(&*disk, &mut links, &mut r)?.max(told);
@@ -157,8 +182,8 @@ impl Survey {
                 (l.extent, l.found) = (None, None);
             }
             recover::measure(&*disk, &mut links, &mut r)?;
-            for l in &mut links {
-                forget_undurable(l, mark);
+            if reach != Some(Reach::Written) {
+                links.iter_mut().for_each(|l| forget_undurable(l, mark));
             }
         }
         r.durable_mark = mark;

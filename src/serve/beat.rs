@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     events::Events,
-    watch::{self, Damages, Watch},
+    watch::{self, Watch},
 };
 use crate::{
     base::{Clock as _, SystemClock},
@@ -43,12 +43,12 @@ impl Beat {
     /// If no thread can be had.
     pub fn start(vfs: &Arc<Vfs>, store: &Arc<Store>, events: Option<&Arc<Events>>) -> io::Result<Self> {
         if let Some(events) = events {
-            let (damages, told) = (Damages::default(), Arc::clone(events));
             for damage in &store.recovered().log.damages {
-                damages.tell(events, damage);
+                events.damage(damage);
             }
             watch::settings(events, &store.settings());
-            vfs.on_damage(move |damage| damages.tell(&told, damage));
+            let told = Arc::clone(events);
+            vfs.on_damage(move |damage| told.damage(damage));
         }
         let mut watch = Watch::default();
         if let Some(events) = events {

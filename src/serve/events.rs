@@ -5,7 +5,7 @@
 //! before it.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    base::{Clock as _, SystemClock},
+    base::{Clock as _, Damage, SystemClock},
     console::time,
     disk::{Disk, DiskFile, Engine, RealDisk},
 };
@@ -33,10 +33,15 @@ const TEXT: usize = 4000;
 /// The last bytes of a file, in which its last line is looked for.
 const TAIL_BYTES: u64 = 64 << 10;
 
+/// Damaged places that are told of, one by one; more are not.
+const DAMAGES: usize = 4096;
+
 /// The events of a store that is mounted.
 pub struct Events {
     disk: RealDisk,
     waiting: Mutex<Waiting>,
+    /// Damaged places that were told of, each once.
+    damaged: Mutex<HashSet<String>>,
     /// Held while the file is written.
     file: Mutex<Option<Open>>,
 }
@@ -61,7 +66,7 @@ impl Events {
     pub fn open(store: &Path) -> io::Result<Self> {
         let disk = RealDisk::open(store, Engine::Plain)?;
         let waiting = Waiting { newest: newest_on(&disk), ..Waiting::default() };
-        Ok(Self { disk, waiting: Mutex::new(waiting), file: Mutex::default() })
+        Ok(Self { disk, waiting: Mutex::new(waiting), damaged: Mutex::default(), file: Mutex::default() })
     }
 
     /// Something happened: what, in a word for programs and in words for people, and what more is known of it.
@@ -83,6 +88,23 @@ impl Events {
         if waiting.lines.len() > WAITING {
             waiting.lines.pop_front();
             waiting.lost += 1;
+        }
+    }
+
+    /// Bytes are not what was written: told of once.
+    pub(super) fn damage(&self, damage: &Damage) {
+        let place = damage.place.to_string();
+        let mut told = self.damaged.lock();
+        if told.len() < DAMAGES && told.insert(place.clone()) {
+            drop(told);
+            let more = json!({
+                "place": place,
+                "why": damage.why,
+                "segment": damage.place.segment.map(|s| s.get()),
+                "offset": damage.place.offset,
+                "lsn": damage.place.lsn.map(|l| l.get()),
+            });
+            self.add("damage", &damage.finding(), more);
         }
     }
 

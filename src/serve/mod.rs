@@ -13,9 +13,11 @@ mod events;
 mod lines;
 mod peering;
 mod requests;
+pub mod scrub;
 mod settings;
 pub mod space;
 mod status;
+pub mod version;
 mod watch;
 
 pub use beat::Beat;

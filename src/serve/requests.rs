@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Served,
-    space::{self, Purging, Scrub},
+    scrub::Scrub,
+    space::{self, Purging},
+    version::{self, path_bytes},
 };
 use crate::{
     base::{Clock as _, Error, FsError, SystemClock, limits},
@@ -52,24 +54,34 @@ pub(super) const TABLE: &[Row] = &[
         name: "du",
         about: "live, old and dead bytes at and below a \"path\"",
         answer: |s, asked, progress| {
-            space::du(&s.store, asked["path"].as_str().unwrap_or("/"), &|a, b| progress.tell(a, b))
+            let path = path_bytes(&asked["path"]).unwrap_or_else(|| b"/".to_vec());
+            space::du(&s.store, &path, &|a, b| progress.tell(a, b))
         },
     },
     Row {
         name: "scrub",
-        about: "reads everything, at most \"rate\" bytes a second; writes its journal",
+        about: "reads everything, at most \"rate\" bytes a second, or goes on with what was broken off, unless \"anew\"; writes its journal",
         answer: |s, asked, progress| {
             let how = Scrub {
                 rate: asked["rate"].as_u64().unwrap_or(0),
                 anew: asked["anew"].as_bool().unwrap_or(false),
             };
-            space::scrub(&s.store, how, &|a, b| progress.tell(a, b))
+            s.scrubber()?.by_hand(&s.store, how, &|a, b| progress.tell(a, b))
         },
     },
     Row {
         name: "purge",
         about: "of a \"path\": what that would take; with \"version\", or \"objects\" without a name: removes, with \"erase\" overwrites",
         answer: purge,
+    },
+    Row {
+        name: "protect",
+        about: "what protects a \"version\" of a \"path\"; with \"change\" its \"lock\" or \"hold\" is set, which changes the store",
+        answer: |s, asked, _| {
+            s.vfs.mint_all_due().map_err(failed(s))?;
+            let path = path_bytes(&asked["path"]).unwrap_or_default();
+            version::protect(&s.store, &path, &asked["version"], &asked["change"])
+        },
     },
     Row {
         name: "settings",
@@ -177,10 +189,11 @@ fn census(served: &Served, _: &Value, progress: &Paced<'_>) -> Outcome<Value> {
 }
 
 fn purge(served: &Served, asked: &Value, progress: &Paced<'_>) -> Outcome<Value> {
-    let what = Purging {
-        path: asked["path"].as_str().unwrap_or_default().to_owned(),
-        version: asked["version"].as_str().map(str::to_owned),
-    };
+    let path = path_bytes(&asked["path"]).unwrap_or_default();
+    let shown = asked["shown"].as_str().map_or_else(|| String::from_utf8_lossy(&path).into(), str::to_owned);
+    // Never the whole file where somebody meant one version.
+    let version = asked.get("version").filter(|v| !v.is_null()).cloned();
+    let what = Purging { path, version, shown };
     let objects: Option<Vec<u64>> =
         asked["objects"].as_array().map(|all| all.iter().filter_map(Value::as_u64).collect());
     served.vfs.mint_all_due().map_err(failed(served))?;

@@ -13,11 +13,12 @@ use super::{
     events::Events,
     peering::Peers,
     requests::bytes,
+    scrub::Scrubber,
     settings::Config,
 };
 use crate::{
     base::{Clock as _, SystemClock, limits::STATUS_PATIENCE_MS},
-    console::{mounts, time},
+    console::{FAILED, Failure, Outcome, mounts, time},
     fuse::Requests,
     store::Store,
     vfs::Vfs,
@@ -36,6 +37,7 @@ pub struct Served {
     pub(super) config: Config,
     pub(super) events: Option<Arc<Events>>,
     pub(super) peers: Option<Arc<Peers>>,
+    scrubber: Option<Arc<Scrubber>>,
 }
 
 impl Served {
@@ -66,6 +68,7 @@ impl Served {
             config,
             events: None,
             peers: None,
+            scrubber: None,
         }
     }
 
@@ -79,6 +82,20 @@ impl Served {
     #[must_use]
     pub fn with_peers(self, peers: Option<Arc<Peers>>) -> Self {
         Self { peers, ..self }
+    }
+
+    /// With what reads everything.
+    #[must_use]
+    pub fn with_scrubber(self, scrubber: Option<Arc<Scrubber>>) -> Self {
+        Self { scrubber, ..self }
+    }
+
+    pub(super) fn scrubber(&self) -> Outcome<&Scrubber> {
+        let none = || {
+            let why = "the journal of what was read could not be opened when it was mounted";
+            Failure::new(FAILED, "nothing can be read", why, "mount it again")
+        };
+        self.scrubber.as_deref().ok_or_else(none)
     }
 
     /// The state of everything that can be told without waiting long.
@@ -138,6 +155,7 @@ impl Served {
                 "work": working,
             },
             "expiry": super::expiry_value(self.store.expiry()),
+            "scrub": self.scrubber.as_ref().map(|s| s.value(self.store.settings().scrubs, self.store.created_ns())),
             "event": self.events.as_ref().and_then(|events| events.newest()),
             "recovered": {
                 "records": recovered.log.replayed,

@@ -1,21 +1,15 @@
 //! What of a store's state is an event: looked at about once a second, so that the store itself need not know of events.
 
-use std::collections::HashSet;
-
-use parking_lot::Mutex;
 use serde_json::json;
 
 use super::events::Events;
 use crate::{
-    base::Damage,
     config,
     store::{Settings, Store},
 };
 
 /// History that yields is told of at most so often, in nanoseconds.
 const YIELD_PACE_NS: u64 = 60 * 1_000_000_000;
-/// Damaged places that are told of, one by one; more are not.
-const DAMAGES: usize = 4096;
 
 /// What was told already.
 #[derive(Default)]
@@ -54,28 +48,6 @@ impl Watch {
             let text = format!("the disk was short of space: {versions} old versions made room");
             events.add("history_yielded", &text, json!({"versions": versions}));
             (self.yielded, self.yielded_at_ns) = (yielded, Some(uptime_ns));
-        }
-    }
-}
-
-/// Damaged places, each told of once.
-#[derive(Default)]
-pub(super) struct Damages(Mutex<HashSet<String>>);
-
-impl Damages {
-    pub(super) fn tell(&self, events: &Events, damage: &Damage) {
-        let place = damage.place.to_string();
-        let mut told = self.0.lock();
-        if told.len() < DAMAGES && told.insert(place.clone()) {
-            drop(told);
-            let more = json!({
-                "place": place,
-                "why": damage.why,
-                "segment": damage.place.segment.map(|s| s.get()),
-                "offset": damage.place.offset,
-                "lsn": damage.place.lsn.map(|l| l.get()),
-            });
-            events.add("damage", &damage.finding(), more);
         }
     }
 }

@@ -106,7 +106,7 @@ pub use read::{Attributes, Entry, Extent, VersionInfo, VersionSize, View};
 pub use remove::Kept;
 pub use retention::{Life, Policy, Retention, Thinning};
 pub use scrub::{Finding, Hit, Scrubbed};
-pub use settings::{ByPath, Making, Settings};
+pub use settings::{ByPath, Making, Scrubs, Settings};
 use state::State;
 pub use touched::{Touched, Watcher};
 use txn::Txn;

@@ -1,9 +1,9 @@
 //! Reading everything again, to find what has rotted while nobody asked for it, and to say whose it was.
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 use crate::{
-    base::{Damage, Error, Ino, Lsn, Result, SegmentId, VersionId, limits::CHUNK_BYTES},
+    base::{Damage, Ino, Lsn, Result, SegmentId, VersionId, limits::CHUNK_BYTES},
     format::{
         Kind,
         rows::{ChunkRow, Superseded, VersionRow, key, kind},
@@ -13,8 +13,6 @@ use crate::{
 
 use super::{Store, Work, content::BranchView, txn::row};
 
-/// What was found, a line each; appended to, and never read by the store.
-const JOURNAL: &str = "scrub.journal";
 /// Versions that are told of one damaged record at most.
 const VERSIONS: usize = 64;
 
@@ -150,31 +148,5 @@ impl Store {
         let path = self.paths_of(ino, &object)?.into_iter().next().unwrap_or_default();
         let hit = Hit { ino, path, offset, len, present, versions };
         Ok((hit.present || !hit.versions.is_empty()).then_some(hit))
-    }
-
-    /// Adds a line to the journal of what was found, durably.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub fn note_scrub(&self, line: &str) -> Result<()> {
-        let failed = |e| Error::io(format!("writing {JOURNAL}"), e);
-        let path = Path::new(JOURNAL);
-        let file = self.disk.open(path, true).or_else(|_| self.disk.create(path)).map_err(failed)?;
-        let end = file.len().map_err(failed)?;
-        file.write_at(&[line.as_bytes(), b"\n"], end).and_then(|()| file.sync()).map_err(failed)
-    }
-
-    /// The end of the journal: whole lines, of the last few KiB.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub fn last_scrubs(&self) -> Result<Vec<String>> {
-        let Ok(file) = self.disk.open(Path::new(JOURNAL), false) else { return Ok(Vec::new()) };
-        let failed = |e| Error::io(format!("reading {JOURNAL}"), e);
-        let end = file.len().map_err(failed)?;
-        let len = end.min(16 << 10);
-        let mut bytes = vec![0; len as usize];
-        file.read_exact_at(&mut bytes, end - len).map_err(failed)?;
-        Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
     }
 }

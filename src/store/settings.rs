@@ -72,6 +72,23 @@ pub struct Settings {
     pub history_yields: bool,
     /// Log that peers have not had yet is kept, though it is dead, as long as it is no more than so many bytes.
     pub for_peers_bytes: u64,
+    /// Reading everything again, to find what has rotted.
+    pub scrubs: Scrubs,
+}
+
+/// How often a mount reads everything by itself, and how fast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scrubs {
+    /// So long after the last time, in nanoseconds; `None`: never.
+    pub every_ns: Option<u64>,
+    /// Bytes in a second.
+    pub rate_bytes: u64,
+}
+
+impl Default for Scrubs {
+    fn default() -> Self {
+        Self { every_ns: Some(30 * 24 * 3600 * 1_000_000_000), rate_bytes: 20 << 20 }
+    }
 }
 
 impl Default for Settings {
@@ -81,6 +98,7 @@ impl Default for Settings {
             retention: Retention::default(),
             history_yields: true,
             for_peers_bytes: 1 << 30,
+            scrubs: Scrubs::default(),
         }
     }
 }
@@ -106,6 +124,12 @@ impl Settings {
 }
 
 impl Store {
+    /// When the store was made, ns since 1970.
+    #[must_use]
+    pub fn created_ns(&self) -> u64 {
+        self.created_ns
+    }
+
     /// What is set now.
     #[must_use]
     pub fn settings(&self) -> Settings {

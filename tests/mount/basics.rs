@@ -137,7 +137,7 @@ p.close()'");
 fn a_running_program_is_not_cut_off() {
     let m = Mounted::new();
     let path = m.path("sleep");
-    fs::copy("/bin/sleep", &path).unwrap();
+    super::install("/bin/sleep", &path);
     let size = fs::metadata(&path).unwrap().len();
     let mut running = std::process::Command::new(&path).arg("60").spawn().unwrap();
     let flags = [OFlags::WRONLY, OFlags::RDWR, OFlags::RDONLY, OFlags::RDWR].map(|f| f | OFlags::TRUNC);

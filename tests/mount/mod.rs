@@ -39,6 +39,13 @@ pub(crate) fn segfs(args: &[&str]) -> Output {
     Command::new(SEGFS).args(args).output().unwrap()
 }
 
+/// Puts a program where others reach it. A program of its own copies it: of a copy that this process writes, a child that another test
+/// is just starting has what this one has open, until it runs its own program, and what somebody has open for writing can't be run.
+pub(crate) fn install(program: impl AsRef<Path>, to: &Path) {
+    let done = Command::new("install").args(["-m", "755"]).arg(program.as_ref()).arg(to).status();
+    assert!(done.unwrap().success());
+}
+
 /// A mount in a directory of its own, which goes away with it, also when the test fails.
 pub(crate) struct Mounted {
     pub(crate) root: tempfile::TempDir,

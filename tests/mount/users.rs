@@ -14,9 +14,7 @@ use super::{SEGFS, is_root};
 fn place() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let program = root.path().join("segfs");
-    fs::copy(SEGFS, &program).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    super::install(SEGFS, &root.path().join("segfs"));
     root
 }
 

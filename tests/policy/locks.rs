@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::ffi::OsStrExt as _,
     process::{Command, Output},
 };
 
@@ -13,7 +13,7 @@ use segfs::{
 };
 
 use super::{json, ok, refused, text};
-use crate::mount::{Mounted, is_root, segfs, write};
+use crate::mount::{Mounted, install, is_root, segfs, write};
 
 const DAY: u64 = 24 * 3600 * 1_000_000_000;
 const FAR_ON: u64 = 5_000_000_000_000_000_000;
@@ -105,12 +105,9 @@ fn only_the_owner_and_root_lock() {
     }
     let m = Mounted::for_all();
     m.sh("echo x > f; chown 1000:2000 f; chmod 664 f; echo y > ro; chown 1000:2000 ro; chmod 444 ro");
+    let program = m.root.path().join("segfs");
+    install(crate::mount::SEGFS, &program);
     let by = |uid: &str, gid: &str, args: &[&str]| -> Output {
-        let program = m.root.path().join("segfs");
-        if !program.exists() {
-            fs::copy(crate::mount::SEGFS, &program).unwrap();
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        }
         let mut command = Command::new("setpriv");
         command.args(["--reuid", uid, "--regid", gid, "--clear-groups"]).arg(&program).args(args);
         command.output().unwrap()
@@ -124,6 +121,52 @@ fn only_the_owner_and_root_lock() {
     let done = by("1000", "1000", &["hold", "add", &at(&m, "f@1")]);
     assert!(done.status.success(), "{done:?}");
     ok(&["hold", "add", &at(&m, "ro")]);
+}
+
+/// The kernel passes no attribute of a symlink on, so the mount is asked for them.
+#[test]
+fn symlinks_are_locked_and_held_and_what_they_lead_to_is_not() {
+    let mut m = Mounted::new();
+    write(&m.path("target"), "x");
+    m.sh("ln -s target l; sleep 1.1; ln -sf other/place l; ln -s away \"$(printf 'odd\\377')\"");
+    let l = |version: &str| at(&m, &format!("l{version}"));
+    assert_eq!(json(&["log", &l("")])["versions"].as_array().unwrap().len(), 2);
+    let done = json(&["lock", "set", &l("@1"), "--until", "2090-01-01Z", "--mode", "governance"]);
+    assert_eq!((&done["lock"]["mode"], &done["hold"]), (&"governance".into(), &false.into()));
+    refused(
+        &segfs(&["lock", "set", &l("@1"), "--until", "10d", "--mode", "governance"]),
+        1,
+        "locked already: governance 2090",
+    );
+    refused(&segfs(&["lock", "clear", &l("@1")]), 1, "--bypass-governance");
+    ok(&["lock", "extend", &l("@1"), "--until", "2091-01-01Z"]);
+    refused(&segfs(&["lock", "extend", &l(""), "--until", "40d"]), 2, "no lock");
+    refused(&segfs(&["hold", "add", &l("@7")]), 3, "newest is 2");
+    // Named by a moment, and without a version: that which shows.
+    ok(&["hold", "add", &l("@1s")]);
+    ok(&["hold", "add", &l("")]);
+    let log = json(&["log", &l("")]);
+    let v = &log["versions"];
+    assert!(v[0]["lock"]["until"].as_str().unwrap().starts_with("2091") && v[1]["lock"].is_null(), "{v}");
+    assert_eq!((&v[0]["hold"], &v[1]["hold"]), (&true.into(), &true.into()), "{v}");
+    assert_eq!(json(&["log", &at(&m, "target")])["versions"][0]["hold"], false, "it was not followed");
+    // A name that is no UTF-8, and the same of a store that nobody has mounted.
+    let odd = std::ffi::OsStr::from_bytes(b"odd\xff");
+    let done =
+        Command::new(crate::mount::SEGFS).args(["hold", "add"]).arg(m.dir().join(odd)).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    m.sh("rm l");
+    m.unmount();
+    let store = text(&m.store);
+    refused(&segfs(&["purge", "--store", store, "l"]), 1, "locked");
+    ok(&["lock", "clear", "--store", store, "l@1", "--bypass-governance"]);
+    for version in ["l@1", "l@2"] {
+        refused(&segfs(&["purge", "--store", store, version]), 1, "held");
+        ok(&["hold", "rm", "--store", store, version]);
+    }
+    ok(&["purge", "--store", store, "l"]);
+    let done = Command::new(crate::mount::SEGFS).args(["purge", "--store", store]).arg(odd).output().unwrap();
+    assert_eq!(done.status.code(), Some(1), "it is held: {done:?}");
 }
 
 fn expire_all(store: &Store) {

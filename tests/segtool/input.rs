@@ -77,8 +77,7 @@ fn without_permission_nothing_is_said_to_be_damaged() {
     // Root is asked for no permission: then it is nobody who runs it, and from a place that nobody reaches.
     let root = rustix::process::geteuid().is_root();
     let tool = dir.path().join("segtool");
-    fs::copy(program(), &tool).unwrap();
-    open(&tool, 0o755);
+    crate::mount::install(program(), &tool);
     open(dir.path(), 0o755);
     let try_it = || {
         let mut command = std::process::Command::new(&tool);

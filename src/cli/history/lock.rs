@@ -17,7 +17,8 @@ use super::{
     list::text,
     name::Name,
     place::{Base, attribute, now_ns},
-    show::resolve,
+    show::{parts, resolve},
+    versions::named,
 };
 
 /// What to do with a lock.
@@ -149,17 +150,19 @@ pub fn hold(command: &HoldCommand, as_json: bool) -> Outcome<()> {
 }
 
 /// A version, through a path at which it shows.
-struct Version {
+struct Version<'a> {
     shown: PathBuf,
     path: PathBuf,
     what: String,
+    /// Of a symlink, which has no attributes that could be asked for: the mount, and which version it is.
+    asked: Option<(&'a Base, Value)>,
 }
 
 fn on_version(
     of: &FileArg,
     store: &StoreArg,
     as_json: bool,
-    change: impl FnOnce(&Version) -> Outcome<()>,
+    change: impl FnOnce(&Version<'_>) -> Outcome<()>,
 ) -> Outcome<()> {
     super::in_base(store.store.as_ref(), |base| {
         let v = Version::find(base, of)?;
@@ -168,11 +171,19 @@ fn on_version(
     })
 }
 
-impl Version {
-    fn find(base: &Base, of: &FileArg) -> Outcome<Self> {
+impl<'a> Version<'a> {
+    fn find(base: &'a Base, of: &FileArg) -> Outcome<Self> {
         let (shown, found) = resolve(base, &of.file, of.version.as_deref())?;
         let what = format!("what protects {} ({}) can't be changed", shown.display(), found.label);
-        let v = Self { shown, path: found.path, what };
+        let is_symlink = std::fs::symlink_metadata(&found.path).is_ok_and(|m| m.is_symlink());
+        let asked = if is_symlink {
+            let version = parts(base, &of.file, of.version.as_deref()).1;
+            let version = version.map(|v| named(&shown, &v)).transpose()?;
+            Some((base, version.map_or(Value::Null, |name| name.value())))
+        } else {
+            None
+        };
+        let v = Self { shown, path: found.path, what, asked };
         if v.get("version_id")?.is_none() {
             let next = "name a file that has versions, in a mount of segfs: segfs log FILE";
             return Err(Failure::usage(&v.what, "no version shows there", next));
@@ -181,22 +192,47 @@ impl Version {
     }
 
     fn get(&self, name: &str) -> Outcome<Option<String>> {
-        attribute(&self.path, name).map_err(|e| Failure::system(&self.what, &e))
+        let Some((base, version)) = &self.asked else {
+            return attribute(&self.path, name).map_err(|e| Failure::system(&self.what, &e));
+        };
+        let told = base.protect(&self.shown, version, &Value::Null, &self.what)?;
+        Ok(match name {
+            "hold" => Some(if told["hold"] == true { "on" } else { "off" }.to_owned()),
+            "version_id" => told["id"].as_str().map(str::to_owned),
+            _ => told["lock"].as_str().map(str::to_owned),
+        })
     }
 
-    fn put(&self, name: &str, value: &str) -> io::Result<()> {
-        let name = format!("user.segfs.{name}");
-        Ok(rustix::fs::lsetxattr(&self.path, name, value.as_bytes(), XattrFlags::empty())?)
+    /// Sets it; within, what the system says.
+    fn put(&self, name: &str, value: &str) -> Outcome<io::Result<()>> {
+        let Some((base, version)) = &self.asked else {
+            let name = format!("user.segfs.{name}");
+            let set = rustix::fs::lsetxattr(&self.path, name, value.as_bytes(), XattrFlags::empty());
+            return Ok(set.map_err(io::Error::from));
+        };
+        let change = match name {
+            "hold" => json!({"hold": value == "on"}),
+            _ => {
+                let (lock, bypass) = value.strip_suffix(" bypass").map_or((value, false), |v| (v, true));
+                json!({"lock": lock_value(Some(lock)), "bypass": bypass})
+            }
+        };
+        let told = base.protect(&self.shown, version, &change, &self.what)?;
+        Ok(match told["refused"].as_str() {
+            Some("weaker") => Err(io::ErrorKind::PermissionDenied.into()),
+            Some(_) => Err(io::ErrorKind::InvalidInput.into()),
+            None => Ok(()),
+        })
     }
 
     fn set(&self, name: &str, value: &str) -> Outcome<()> {
-        self.put(name, value).map_err(|e| self.refused(&e))
+        self.put(name, value)?.map_err(|e| self.refused(&e))
     }
 
     fn set_lock(&self, value: &str, bypass: bool) -> Outcome<()> {
         let old = self.get("lock")?;
         let asked = if bypass { format!("{value} bypass") } else { value.to_owned() };
-        self.put("lock", &asked).map_err(|e| match (e.kind(), old.as_deref()) {
+        self.put("lock", &asked)?.map_err(|e| match (e.kind(), old.as_deref()) {
             (io::ErrorKind::PermissionDenied, Some(old)) if self.is_mine() => self.stronger(old),
             _ => self.refused(&e),
         })
@@ -205,7 +241,10 @@ impl Version {
     /// May whoever runs this lock it at all?
     fn is_mine(&self) -> bool {
         let me = rustix::process::geteuid();
-        me.is_root() || rustix::fs::lstat(&self.path).is_ok_and(|s| s.st_uid == me.as_raw())
+        // Whom a mount answers may lock what it has.
+        self.asked.is_some()
+            || me.is_root()
+            || rustix::fs::lstat(&self.path).is_ok_and(|s| s.st_uid == me.as_raw())
     }
 
     /// What is there must not be weakened so.

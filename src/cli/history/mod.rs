@@ -21,7 +21,8 @@ use clap::{Args, Subcommand};
 
 use super::failure::Outcome;
 pub use at::{check_store, moment_of, mount_beside};
-use place::Base;
+pub use place::Base;
+pub use versions::{named, split, split_by};
 
 /// Where the path of a command is.
 #[derive(Args, Clone)]

@@ -2,6 +2,7 @@
 
 use jiff::{civil::DateTime, tz::TimeZone};
 use segfs::vfs::{ago, parse_moment};
+use serde_json::{Value, json};
 
 /// Hex digits that an id must at least be cut down to.
 const PREFIX: usize = 8;
@@ -64,6 +65,20 @@ impl Name {
             return Some(Self::Moment(ns));
         }
         hex(text).map(Self::Begins)
+    }
+}
+
+impl Name {
+    /// As a mount is asked for it.
+    pub fn value(&self) -> Value {
+        match self {
+            Self::Number(n) => json!({"number": n}),
+            Self::Back(n) => json!({"back": n}),
+            Self::Moment(ns) => json!({"moment_ns": ns}),
+            Self::Tag(tag) => json!({"tag": tag}),
+            Self::Record(lsn) => json!({"lsn": lsn}),
+            Self::Begins(hex) | Self::Id(hex) => json!({"begins": hex}),
+        }
     }
 }
 

@@ -12,14 +12,20 @@ use std::{
 use segfs::{
     base::{Clock, SystemClock},
     fuse,
+    serve::version::{path_value, protect},
     store::{Options, Store},
     vfs::{Vfs, canonical},
 };
 
-use super::super::{
-    failure::{FAILED, Failure, NOT_FOUND, Outcome, mounts},
-    mounts::take_down,
-    open,
+use serde_json::{Value, json};
+
+use super::{
+    super::{
+        failure::{FAILED, Failure, NOT_FOUND, Outcome, mounts},
+        mounts::take_down,
+        open,
+    },
+    operator::ask,
 };
 
 /// The name of history.
@@ -104,6 +110,28 @@ impl Base {
                 path
             }
         }
+    }
+
+    /// Asks for what protects a version of a symlink, or changes it: the kernel passes nothing on to those. A mount answers its owner
+    /// and root.
+    pub fn protect(&self, shown: &Path, version: &Value, change: &Value, what: &str) -> Outcome<Value> {
+        if let Some(private) = &self.private {
+            let path: PathBuf = shown.components().filter(|c| matches!(c, Component::Normal(_))).collect();
+            let path = Path::new("/").join(path);
+            let failed = |e| Failure::of_store(&e, private.store.path());
+            private.vfs.mint_all_due().map_err(failed)?;
+            return protect(&private.store, path.as_os_str().as_encoded_bytes(), version, change);
+        }
+        let whole = mounts::absolute_name(shown);
+        let mount = mounts::around(&whole).ok_or_else(|| {
+            let why = format!("{} is not in a mount of segfs", shown.display());
+            Failure::usage(what, why, "segfs status; or --store STORE for an unmounted one")
+        })?;
+        let below = whole.strip_prefix(&mount.dir).unwrap_or(Path::new(""));
+        let path = Path::new("/").join(below);
+        let path = path_value(path.as_os_str().as_encoded_bytes());
+        let request = json!({"request": "protect", "path": path, "version": version, "change": change});
+        ask(&mount, &request, what)
     }
 
     /// Ends it.

@@ -15,12 +15,17 @@ use super::{
     versions::{Found, find, split},
 };
 
-/// The version that `FILE@V` names, or FILE with a version apart; without one the present.
-pub fn resolve(base: &Base, arg: &Path, version: Option<&str>) -> Outcome<(PathBuf, Found)> {
-    let (file, version) = match version {
+/// FILE, and V, if one is named: behind its `@`, or apart.
+pub fn parts(base: &Base, arg: &Path, version: Option<&str>) -> (PathBuf, Option<String>) {
+    match version {
         Some(v) => (arg.to_owned(), Some(v.to_owned())),
         None => split(base, arg),
-    };
+    }
+}
+
+/// The version that `FILE@V` names, or FILE with a version apart; without one the present.
+pub fn resolve(base: &Base, arg: &Path, version: Option<&str>) -> Outcome<(PathBuf, Found)> {
+    let (file, version) = parts(base, arg, version);
     let Some(version) = version else {
         let path = base.path(&file);
         if let Err(e) = std::fs::symlink_metadata(&path) {

@@ -142,7 +142,18 @@ pub fn newest(place: &Place) -> Outcome<u64> {
 /// Splits `FILE@V`. What is really called so wins, and then there is no version. Of several `@` the last one counts
 /// behind which stands the name of a version and before which stands something that has history.
 pub fn split(base: &Base, arg: &Path) -> (PathBuf, Option<String>) {
-    if fs::symlink_metadata(base.path(arg)).is_ok() {
+    let is_there = |path: &Path| fs::symlink_metadata(base.path(path)).is_ok();
+    let has_history = |path: &Path| Place::new(base, path).is_ok_and(|p| p.versions().is_dir());
+    split_by(arg, &is_there, &has_history)
+}
+
+/// As [`split`], where these say what is there, and what has history.
+pub fn split_by(
+    arg: &Path,
+    is_there: &dyn Fn(&Path) -> bool,
+    has_history: &dyn Fn(&Path) -> bool,
+) -> (PathBuf, Option<String>) {
+    if is_there(arg) {
         return (arg.to_owned(), None);
     }
     let bytes = arg.as_os_str().as_bytes();
@@ -154,8 +165,7 @@ pub fn split(base: &Base, arg: &Path) -> (PathBuf, Option<String>) {
             break;
         }
         let split = (file.to_owned(), Some(version.to_owned()));
-        let there = fs::symlink_metadata(base.path(file)).is_ok()
-            || Place::new(base, file).is_ok_and(|p| p.versions().is_dir());
+        let there = is_there(file) || has_history(file);
         if there && Name::parse(version, now_ns(), &TimeZone::system()).is_some() {
             return split;
         }
@@ -164,9 +174,9 @@ pub fn split(base: &Base, arg: &Path) -> (PathBuf, Option<String>) {
     fallback.unwrap_or_else(|| (arg.to_owned(), None))
 }
 
-/// Finds the version of a name that somebody means.
-pub fn find(place: &Place, version: &str) -> Outcome<Found> {
-    let shown = place.shown.display();
+/// What a name of a version says; one that says nothing, or a time to come, is refused.
+pub fn named(shown: &Path, version: &str) -> Outcome<Name> {
+    let shown = shown.display();
     let what = || format!("{shown} has no version \"{version}\"");
     let now = now_ns();
     let Some(name) = Name::parse(version, now, &TimeZone::system()) else {
@@ -177,6 +187,17 @@ pub fn find(place: &Place, version: &str) -> Outcome<Found> {
             "name it as 3, -1, 2h, 2026-11-23T02:45, tag:NAME, LSN:n, or by 8 digits of its id",
         ));
     };
+    if matches!(name, Name::Moment(ns) if ns > now) {
+        return Err(Failure::usage(what(), "that time is yet to come", format!("segfs log {shown}")));
+    }
+    Ok(name)
+}
+
+/// Finds the version of a name that somebody means.
+pub fn find(place: &Place, version: &str) -> Outcome<Found> {
+    let shown = place.shown.display();
+    let what = || format!("{shown} has no version \"{version}\"");
+    let name = named(&place.shown, version)?;
     let look = format!("segfs log {shown}");
     let moment = match name {
         Name::Number(n) => {
@@ -187,9 +208,6 @@ pub fn find(place: &Place, version: &str) -> Outcome<Found> {
         Name::Back(n) => return back(place, n, &what(), &look),
         Name::Id(id) => return by_id(place, &id, &what(), &look),
         Name::Begins(prefix) => return by_id(place, &prefix, &what(), &look),
-        Name::Moment(ns) if ns > now => {
-            return Err(Failure::usage(what(), "that time is yet to come", look));
-        }
         Name::Moment(ns) => moment_name(ns),
         Name::Record(lsn) => format!("@LSN:{lsn}"),
         Name::Tag(tag) => {

@@ -10,7 +10,7 @@ use crate::{
     base::{Damage, Ino, Lsn, Result, SystemRandom},
     format::rows::{key, kind},
     index::{Index, IndexView, Order},
-    log::Survey,
+    log::{Reach, Survey},
     store::{Store, Work},
 };
 
@@ -76,7 +76,7 @@ impl Store {
     pub fn census_of(&self, only: Option<&HashSet<Ino>>, progress: Progress<'_>) -> Result<(Lsn, Census)> {
         let _doing = self.activity.begin(Work::Counting);
         self.log.commit()?;
-        let log = Survey::of_held(Arc::clone(&self.disk), self.id, self.log.durable_lsn())?;
+        let log = Survey::of_held(Arc::clone(&self.disk), self.id, Reach::Durable(self.log.durable_lsn()))?;
         Ok((log.last_lsn(), census::count(&log, &*self.index, only, progress)?))
     }
 

@@ -31,7 +31,7 @@ use crate::{
         rows::{key, kind},
     },
     index::{Change, Index, IndexView, MemoryIndex, SortedIndex},
-    log::Survey,
+    log::{Reach, Survey},
 };
 
 /// Bytes of index blocks kept in memory.
@@ -80,15 +80,15 @@ impl Inspection {
     /// # Errors
     /// [`Error::NotAStore`], [`Error::Newer`], [`Error::Damaged`] if nothing of it can be read, or what the system says.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::open_told(path, Lsn::new(0))
+        Self::open_held(path, Reach::Durable(Lsn::new(0)))
     }
 
-    /// As [`open`](Self::open), where the process that holds the store says that everything up to `durable` is durable:
-    /// the log is then read up to there. It has to be where a batch ends; a batch that goes on behind it is left out. While nobody holds it, that does not matter.
+    /// As [`open`](Self::open); if a process holds the store, its log is read as far as `reach` says. An LSN in that has to be where a batch
+    /// ends: a batch that goes on behind it is left out.
     ///
     /// # Errors
     /// As of [`open`](Self::open).
-    pub fn open_told(path: &Path, durable: Lsn) -> Result<Self> {
+    pub fn open_held(path: &Path, reach: Reach) -> Result<Self> {
         let disk = open_disk(path)?;
         let (superblock, superblock_damage) = superblock_of(&*disk, path, false)?;
         let (lock, holder) = match disk.lock_shared(Path::new(LOCK)) {
@@ -97,7 +97,7 @@ impl Inspection {
             Err(e) => return Err(Error::io(format!("locking {}", path.join(LOCK).display()), e)),
         };
         let log = match holder {
-            Some(_) => Survey::of_held(Arc::clone(&disk), superblock.store, durable)?,
+            Some(_) => Survey::of_held(Arc::clone(&disk), superblock.store, reach)?,
             None => Survey::of_closed(Arc::clone(&disk), superblock.store, false, superblock.closed_lsn)?,
         };
         Ok(Self { path: path.into(), disk, superblock, superblock_damage, holder, log, _lock: lock })

@@ -15,7 +15,7 @@ use segfs::{
     base::{Lsn, SegmentId},
     console::{Failure, IN_USE, Progress},
     format::rows::MetaRow,
-    log::Standing,
+    log::{Reach, Standing},
     serve::Client,
     store::inspect::{Census, Digest, Inspection, KindDigest, Tally},
 };
@@ -33,6 +33,9 @@ fn ask(store: &Path, request: &str, what: &'static str, json: bool) -> Option<Va
 /// Looks at a store that a process writes, until one finds everything in its place.
 const LOOKS: usize = 5;
 
+/// Up to the durable mark.
+const DURABLE: Reach = Reach::Durable(Lsn::new(0));
+
 /// Keeps the segments of a mount where they are, as long as it lives.
 pub struct Hold(#[expect(dead_code, reason = "the connection counts")] Option<Client>);
 
@@ -46,24 +49,28 @@ pub fn hold(store: &Path) -> Hold {
 }
 
 /// Does something with a store. If it meets trouble in one that a process has, which has given segments back meanwhile, that
-/// is none: then again, with the store as it is by then.
+/// is none: then again, with the store as it is by then. Nor is it trouble what a segment lacks whose records were moved by others that
+/// are not known to be durable yet: before trouble is told, it is looked at all that is written.
 pub fn steadily<T>(
     store: &Path,
-    mut look: impl FnMut() -> Result<T, Failure>,
+    mut look: impl FnMut(Reach) -> Result<T, Failure>,
     mut is_trouble: impl FnMut(&T) -> bool,
 ) -> Result<T, Failure> {
     let _hold = hold(store);
+    let mut reach = DURABLE;
     for n in 1.. {
         let before = segment_files(store);
-        let found = look();
+        let found = look(reach);
         if !found.as_ref().map_or(true, &mut is_trouble) {
             return found;
         }
         let after = segment_files(store);
         // One that was begun may be gone again too.
-        if before == after || (n == LOOKS && before.is_subset(&after)) {
+        let stayed = before == after || (n == LOOKS && before.is_subset(&after));
+        if stayed && reach == Reach::Written {
             return found;
         }
+        reach = Reach::Written;
         if n == LOOKS {
             break;
         }
@@ -101,18 +108,18 @@ pub fn look(store: &Path, must_know: bool, json: bool) -> Result<Looked, Failure
     let is_trouble = |l: &Looked| {
         !l.census.liveness || l.inspection.log().segments.iter().any(|s| s.standing == Standing::Damaged)
     };
-    steadily(store, || look_once(store, must_know, json), is_trouble)
+    steadily(store, |reach| look_once(store, reach, must_know, json), is_trouble)
 }
 
-fn look_once(store: &Path, must_know: bool, json: bool) -> Result<Looked, Failure> {
+fn look_once(store: &Path, reach: Reach, must_know: bool, json: bool) -> Result<Looked, Failure> {
     let of = |e| Failure::of_store(&e, store);
-    let inspection = Inspection::open(store).map_err(of)?;
+    let inspection = Inspection::open_held(store, reach).map_err(of)?;
     if inspection.holder().is_some()
         && let Some(answer) = ask(store, "census", "the mount counts", json)
         && let Some((lsn, census)) = census(&answer)
     {
         // Up to where the mount counted, the log can be read: it is durable.
-        let inspection = Inspection::open_told(store, lsn).map_err(of)?;
+        let inspection = Inspection::open_held(store, told(reach, lsn)).map_err(of)?;
         return Ok(Looked { inspection, census, index_bytes: answer["index_bytes"].as_u64() });
     }
     let progress = Progress::new("replaying the log", json);
@@ -123,6 +130,11 @@ fn look_once(store: &Path, must_know: bool, json: bool) -> Result<Looked, Failur
     };
     let census = inspection.census(rows.as_ref().map(|r| r.index()), &tell).map_err(of)?;
     Ok(Looked { inspection, census, index_bytes: None })
+}
+
+/// How far to read where a mount says what is durable.
+pub fn told(reach: Reach, durable: Lsn) -> Reach {
+    if reach == Reach::Written { reach } else { Reach::Durable(durable) }
 }
 
 fn census(answer: &Value) -> Option<(Lsn, Census)> {

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use segfs::{
     base::{Error, Lsn, SegmentId},
     console::{DAMAGE, Failure, Output, Progress, damage, hex},
+    log::Reach,
     store::inspect::{Difference, Digest, IndexCheck, Inspection, Unlike, rebuild_index},
 };
 use serde_json::{Value, json};
@@ -173,24 +174,27 @@ fn difference(d: &Difference) -> Value {
     json!({"how": how(d.how), "kind": d.key.first(), "key": hex(&d.key)})
 }
 
-/// Opens a store to look at it. If a mount holds it and tells of its index, then up to where it told.
-pub fn open(store: &Path, json: bool) -> Result<(Inspection, Option<Digest>), Failure> {
+/// Opens a store to look at it. If a mount holds it and tells of its index, then at least up to where it told.
+pub fn open(store: &Path, reach: Reach, json: bool) -> Result<(Inspection, Option<Digest>), Failure> {
     let of = |e| Failure::of_store(&e, store);
-    let inspection = Inspection::open(store).map_err(of)?;
+    let inspection = Inspection::open_held(store, reach).map_err(of)?;
     if inspection.holder().is_none() {
         return Ok((inspection, None));
     }
     match held::digest(store, json) {
         None => Ok((inspection, None)),
-        Some(told) => Ok((Inspection::open_told(store, told.durable).map_err(of)?, Some(told))),
+        Some(told) => {
+            let reach = held::told(reach, told.durable);
+            Ok((Inspection::open_held(store, reach).map_err(of)?, Some(told)))
+        }
     }
 }
 
 /// Compares the index with the log.
 pub fn check(store: &Path, out: &mut Output) -> Result<(), Failure> {
     let as_json = out.json;
-    let look = || {
-        let (inspection, told) = open(store, as_json)?;
+    let look = |reach| {
+        let (inspection, told) = open(store, reach, as_json)?;
         if let Some(holder) = inspection.holder().filter(|_| told.is_none()) {
             let e = Error::InUse { path: store.into(), holder: holder.into() };
             return Err(Failure::of_store(&e, store));

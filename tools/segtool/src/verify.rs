@@ -5,7 +5,7 @@ use std::path::Path;
 use segfs::{
     base::{Damage, Error},
     console::{DAMAGE, Failure, Output, Progress, damage},
-    log::{Standing, Surveyed},
+    log::{Reach, Standing, Surveyed},
     segment::Report,
     store::inspect::{HashCheck, Inspection},
 };
@@ -42,9 +42,9 @@ impl Looked {
     }
 }
 
-fn look(store: &Path, deep: bool, as_json: bool) -> Result<Looked, Failure> {
+fn look(store: &Path, reach: Reach, deep: bool, as_json: bool) -> Result<Looked, Failure> {
     let of = |e| Failure::of_store(&e, store);
-    let (inspection, told) = index::open(store, as_json)?;
+    let (inspection, told) = index::open(store, reach, as_json)?;
     let mut f = Findings::default();
     for why in &inspection.superblock_damage {
         f.damages.push(Damage::file(store.join("STORE"), 0, why.clone()));
@@ -58,7 +58,7 @@ fn look(store: &Path, deep: bool, as_json: bool) -> Result<Looked, Failure> {
 /// Checks a store.
 pub fn run(store: &Path, deep: bool, out: &mut Output) -> Result<(), Failure> {
     let Looked { inspection, findings: f, index, hashes } =
-        held::steadily(store, || look(store, deep, out.json), Looked::is_trouble)?;
+        held::steadily(store, |reach| look(store, reach, deep, out.json), Looked::is_trouble)?;
     let failure = failure(&f, &index, store);
     if out.json {
         out.value(&json!({
