@@ -133,6 +133,8 @@ pub const PEER_CHUNK_BYTES: usize = 32 << 10;
 pub const PEER_PAGE: usize = 512;
 /// Stretches of knowledge that a peer may name when it connects.
 pub const PEER_STRETCHES: usize = 65_536;
+/// Epochs by which a peer may be ahead.
+pub const PEER_EPOCHS: u64 = 1 << 20;
 /// Grants that a peer may name.
 pub const PEER_GRANTS: usize = 1024;
 /// What rows of the index come to in one page for a peer, in bytes, about.
@@ -141,6 +143,8 @@ pub const PEER_TOLD_BYTES: usize = 128 << 10;
 pub const PEER_READ_BATCHES: usize = 64;
 /// Extents that came before the facts which name them and are kept from the cleaner, all together.
 pub const EXPECTED_EXTENTS: usize = 262_144;
+/// Hashes of leaves of such extents that are remembered, all together.
+pub const EXPECTED_LEAVES: usize = 131_072;
 /// Batches to which such extents belong.
 pub const EXPECTED_BATCHES: usize = 8192;
 /// Who has sent nothing for so long says that it is there, in nanoseconds.

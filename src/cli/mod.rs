@@ -13,6 +13,7 @@ mod place;
 mod purge;
 mod replicate;
 mod scrub;
+mod serve;
 mod status;
 mod target;
 mod umount;
@@ -51,6 +52,11 @@ enum Command {
   segfs mount ./store ./mnt
   segfs mount --background -o ro,allow_other /srv/store /mnt/files")]
     Mount(MountArgs),
+    /// Keep a store open without mounting it: a replica for peers.
+    #[command(after_help = "Examples:
+  segfs serve /srv/replica --listen 192.0.2.1:7420
+  segfs serve --background /srv/replica")]
+    Serve(ServeArgs),
     /// Make an empty store.
     #[command(after_help = "Examples:\n  segfs init ./store\n  segfs init --json /srv/store")]
     Init {
@@ -175,6 +181,21 @@ struct MountArgs {
     say_ready: bool,
 }
 
+#[derive(Args, Clone)]
+struct ServeArgs {
+    /// The store's directory; made if it is not there.
+    store: PathBuf,
+    /// Return once it answers, and go on in the background.
+    #[arg(long)]
+    background: bool,
+    /// Listen there for peers: ADDRESS:PORT. Without, as config.toml says.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Says READY on standard output once it answers.
+    #[arg(long, hide = true)]
+    say_ready: bool,
+}
+
 /// Runs what the arguments say.
 pub fn run() -> ExitCode {
     let words = as_command(std::env::args_os().collect());
@@ -215,6 +236,7 @@ fn as_command(args: Vec<OsString>) -> Vec<OsString> {
 fn dispatch(cli: &Cli, out: &mut Output) -> Outcome<()> {
     match &cli.command {
         Command::Mount(args) => mount::run(args, cli.json),
+        Command::Serve(args) => serve::run(args, cli.json),
         Command::Init { store } => init(store, out),
         Command::Umount { dir, lazy } => umount::run(dir, *lazy, out),
         Command::History(command) => history::run(command, cli.json),

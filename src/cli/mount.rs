@@ -27,8 +27,8 @@ use super::{
     place::{self, Made},
 };
 
-/// What the process in the background says once the mount answers.
-const READY: &str = "READY";
+/// What the process in the background says once it answers.
+pub(super) const READY: &str = "READY";
 /// How long a mount that was told to end waits for files that are still open.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -62,11 +62,9 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
         return in_background(args, json);
     }
     if args.say_ready {
-        // Of its own session: what happens to the terminal is none of its business.
-        let _ = rustix::process::setsid();
+        in_own_session();
     }
-    // Before any thread starts, so that they all leave signals to the one that waits for them.
-    let signals = blocked_signals()?;
+    let signals = signals()?;
 
     let made_dir = place::prepare(&args.mountpoint, &args.store, &options, &|line| note(json, line))?;
     let opened = open_store(&args.store, options.read_only, json).and_then(|(store, made)| {
@@ -108,14 +106,27 @@ pub fn run(args: &MountArgs, json: bool) -> Outcome<()> {
     Ok(())
 }
 
-/// The signals that end a mount, from now on kept for who waits for them.
-fn blocked_signals() -> Outcome<SigSet> {
+/// What happens to the terminal is none of its business.
+pub(super) fn in_own_session() {
+    let _ = rustix::process::setsid();
+}
+
+/// The signals that end it. To be asked for before any thread starts, so that they all leave signals to the one that waits for them.
+pub(super) fn signals() -> Outcome<SigSet> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
     let blocked = signals.thread_block();
     blocked.map_err(|e| Failure::system("signals can't be waited for", &io::Error::from(e)))?;
     Ok(signals)
+}
+
+/// Whoever started this is gone soon, and with it what listens here.
+pub(super) fn leave_output() {
+    if let Ok(null) = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()) {
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
 }
 
 /// How a mount ends that had stopped writing.
@@ -159,11 +170,16 @@ fn remount(args: &MountArgs, options: &fuse::Options) -> Outcome<()> {
 }
 
 /// A store that was made on the way: its directory, and those around it that were made too.
-struct MadeStore(Option<(PathBuf, Made)>);
+pub(super) struct MadeStore(Option<(PathBuf, Made)>);
 
 impl MadeStore {
+    /// Was one made?
+    pub(super) const fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Takes it away again: its directory was empty before, or not there.
-    fn undo(&self) {
+    pub(super) fn undo(&self) {
         let Some((path, made)) = &self.0 else { return };
         for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
             let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
@@ -179,7 +195,7 @@ impl MadeStore {
 }
 
 /// Opens the store, or makes it where there is nothing.
-fn open_store(path: &Path, read_only: bool, json: bool) -> Outcome<(Arc<Store>, MadeStore)> {
+pub(super) fn open_store(path: &Path, read_only: bool, json: bool) -> Outcome<(Arc<Store>, MadeStore)> {
     let failed = |e| Failure::of_place(&e, path);
     let open = |options| {
         let progress = Progress::new("recovering the store", json);
@@ -334,11 +350,7 @@ fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, j
     }
     if args.say_ready {
         say(READY);
-        // Whoever started this is gone soon, and with it what listens here.
-        if let Ok(null) = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()) {
-            let _ = rustix::stdio::dup2_stdout(&null);
-            let _ = rustix::stdio::dup2_stderr(&null);
-        }
+        leave_output();
     }
 }
 
@@ -346,7 +358,7 @@ fn announce(args: &MountArgs, store: &Store, made_store: bool, made_dir: bool, j
 const TOLD: usize = 10;
 
 /// Says what opening the store found to be wrong.
-fn tell_damage(recovered: &Recovered) {
+pub(super) fn tell_damage(recovered: &Recovered) {
     for why in &recovered.superblock_damage {
         let done = if recovered.superblock_mended { "; it was written anew" } else { "" };
         say(&format!("damaged     STORE, {why}{done}"));
@@ -415,6 +427,12 @@ fn in_background(args: &MountArgs, json: bool) -> Outcome<()> {
         command.arg("--listen").arg(listen);
     }
     command.arg("--").arg(&args.store).arg(&args.mountpoint);
+    background(command, &what)
+}
+
+/// Runs this program in the background, and waits until it says that it is ready.
+pub(super) fn background(mut command: Command, what: &str) -> Outcome<()> {
+    let failed = |e: io::Error| Failure::system(what, &e);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     if let Some(said) = child.stdout.take() {
         for line in BufReader::new(said).lines().map_while(Result::ok) {
@@ -430,13 +448,13 @@ fn in_background(args: &MountArgs, json: bool) -> Outcome<()> {
 }
 
 /// Says something by the way: with `--json` that is not wanted.
-fn note(json: bool, line: &str) {
+pub(super) fn note(json: bool, line: &str) {
     if !json {
         say(line);
     }
 }
 
 /// Prints a line; nobody may be listening any more.
-fn say(line: &str) {
+pub(super) fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }

@@ -2,9 +2,9 @@
 
 use clap::Subcommand;
 use segfs::{
-    base::KeyId,
+    base::{KeyId, StoreId},
     config::{PeeringEdit, PinnedPeer},
-    peers::{Access, Code, JoinError, Key, join},
+    peers::{Access, Code, JoinError, Joiner, Key, join},
     serve::{self, Peers},
 };
 use serde_json::{Value, json};
@@ -172,14 +172,21 @@ fn join_at(
     })?;
     let mut at = store.find(&what)?;
     let failed = |e| Failure::system(&what, &e);
-    let (key, listens): (Key, Option<String>) = match &mut at {
+    let (key, own, listens): (Key, StoreId, Option<String>) = match &mut at {
         At::Open(path, client) => {
             // It makes the key, if there is none.
             let told = ask(client, &json!({"request": "peers", "joins": true}), &what)?;
             let listens = told["listens"].as_str().map(str::to_owned);
-            (serve::own_key(path).map_err(failed)?, listens)
+            let own = told["store"].as_str().and_then(|id| id.parse().ok()).ok_or_else(|| {
+                Failure::usage(
+                    &what,
+                    "who has it mounted does not say which store it is",
+                    "use the segfs that mounted it",
+                )
+            })?;
+            (serve::own_key(path).map_err(failed)?, own, listens)
         }
-        At::Closed(path, _) => (serve::own_key(path).map_err(failed)?, None),
+        At::Closed(path, store) => (serve::own_key(path).map_err(failed)?, store.id(), None),
     };
     if key.id().bytes().starts_with(&code.start) {
         return Err(Failure::usage(
@@ -192,26 +199,16 @@ fn join_at(
         ));
     }
     let listens = listens.filter(|at| !at.starts_with("0.0.0.0:") && !at.starts_with("[::]:"));
-    let joined = join(address, &code, &key, &Peers::host_name(), listens.as_deref(), gives);
-    let joined = joined.map_err(|e| match &e {
-        JoinError::WrongKey { .. } => Failure::new(
-            FAILED,
-            &what,
-            e.to_string(),
-            "check the address; if it is right, somebody stands in between: compare with segfs peer id there",
-        ),
-        JoinError::Refused(_) => {
-            Failure::new(NOT_FOUND, &what, e.to_string(), "segfs peer invite --grant ..., on the other host")
-        }
-        JoinError::Io(_) => Failure::new(
-            FAILED,
-            &what,
-            e.to_string(),
-            "is it mounted there with --listen, and can it be reached?",
-        ),
-    })?;
+    let (name, listens) = (Peers::host_name(), listens.as_deref());
+    let joiner = Joiner { key: &key, store: own, name: &name, listens, grants: gives };
+    let joined = join(address, &code, &joiner).map_err(|e| not_joined(&what, &e))?;
     let name = called.unwrap_or(&joined.name).to_owned();
-    let peer = PinnedPeer { key: joined.key, address: Some(address.to_owned()), access: gives };
+    let peer = PinnedPeer {
+        key: joined.key,
+        store: Some(joined.store),
+        address: Some(address.to_owned()),
+        access: gives,
+    };
     let told = told(at, Some(PeeringEdit::Peer(name, peer)))?;
     let name = name_of(&told, joined.key);
     if out.json {
@@ -221,6 +218,18 @@ fn join_at(
     out.line(&format!("joined {name}, whose key is {}", joined.key))?;
     out.line(&format!("it may {gives} here; this store may {} there", joined.gives))?;
     out.line(&format!("let it go: segfs replicate add NAME --to peer:{name} --two-way, on one of the two"))
+}
+
+fn not_joined(what: &str, e: &JoinError) -> Failure {
+    let (code, next) = match e {
+        JoinError::WrongKey { .. } => (
+            FAILED,
+            "check the address; if it is right, somebody stands in between: compare with segfs peer id there",
+        ),
+        JoinError::Refused(_) => (NOT_FOUND, "segfs peer invite --grant ..., on the other host"),
+        JoinError::Io(_) => (FAILED, "is it mounted there with --listen, and can it be reached?"),
+    };
+    Failure::new(code, what, e.to_string(), next)
 }
 
 fn name_of(told: &Value, key: KeyId) -> String {

@@ -112,8 +112,9 @@ fn of(mount: Option<&Mounted>, store: &Path, json: bool) -> Outcome<Value> {
     let asked = Client::connect(store).and_then(|mut c| c.ask("status", PATIENCE, &|_, _| {}));
     let state = match asked {
         Ok(answer) => {
+            let served = answer["mountpoint"].is_null();
             fill(&mut status, answer);
-            "mounted"
+            if served { "served" } else { "mounted" }
         }
         Err(Unanswered::Silent) => {
             fill(&mut status, outside(store));
@@ -253,6 +254,12 @@ fn trouble(status: &Value) -> Option<Failure> {
             format!(
                 "look at it: ps -o pid,stat,wchan:32,cmd -p {process}; if it is stopped: kill -CONT {process}"
             ),
+        )),
+        (Some("served"), Some(why)) => Some(Failure::new(
+            FAILED,
+            format!("{store} stopped writing"),
+            why,
+            format!("kill {process}, then segtool verify {store}, then segfs serve {store}"),
         )),
         (_, Some(why)) => Some(Failure::new(
             FAILED,

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, value};
 
 use super::{ConfigError, Fault, parse::Reader};
-use crate::{base::KeyId, peers::Access};
+use crate::{
+    base::{KeyId, StoreId},
+    peers::Access,
+};
 
 /// What says which changes there are.
 pub(super) const HELP: &str = "segfs replicate add --help";
@@ -15,6 +18,8 @@ pub(super) const HELP: &str = "segfs replicate add --help";
 pub struct PinnedPeer {
     /// The name of its key.
     pub key: KeyId,
+    /// The store that the key belongs to; without, what it says first counts.
+    pub store: Option<StoreId>,
     /// HOST:PORT, if it can be dialed.
     pub address: Option<String>,
     /// What it may do in the whole store.
@@ -81,7 +86,7 @@ impl Reader<'_> {
         for (name, item) in self.table(item, "peer")?.iter() {
             let of = format!("[peer.{name}]");
             let table = self.table(item, &of)?;
-            let (mut key, mut address, mut access) = (None, None, None);
+            let (mut key, mut store, mut address, mut access) = (None, None, None, None);
             for (word, item) in table.iter() {
                 match word {
                     "key" => {
@@ -90,9 +95,14 @@ impl Reader<'_> {
                             text.parse().map_err(|e| self.fault(item.span(), format!("no key: {e}")))?;
                         key = Some(parsed);
                     }
+                    "store" => {
+                        let text = self.word(item, "the id of a store")?;
+                        let no_id = |_| self.fault(item.span(), "this is no id of a store");
+                        store = Some(text.parse::<StoreId>().map_err(no_id)?);
+                    }
                     "address" => address = Some(self.listen(item)?),
                     "grant" => access = Some(self.grant(item)?),
-                    _ => return Err(self.unknown(table, word, &of, &["key", "address", "grant"])),
+                    _ => return Err(self.unknown(table, word, &of, &["key", "store", "address", "grant"])),
                 }
             }
             let missing = |what: &str| self.fault(item.span(), format!("{of} has no {what}"));
@@ -101,7 +111,11 @@ impl Reader<'_> {
             if !is_plain_name(name) || all.peers.values().any(|p| p.key == key) {
                 return Err(missing("name of its own: letters, digits, - _ . and each key once"));
             }
-            all.peers.insert(name.to_owned(), PinnedPeer { key, address, access });
+            let twin = all.peers.iter().find(|(_, p)| store.is_some() && p.store == store);
+            if let Some((twin, _)) = twin {
+                return Err(missing(&format!("store of its own: [peer.{twin}] has the same")));
+            }
+            all.peers.insert(name.to_owned(), PinnedPeer { key, store, address, access });
         }
         Ok(())
     }
@@ -170,7 +184,17 @@ pub(super) fn check(now: &Peering, edit: &PeeringEdit) -> Result<(), ConfigError
                 Err(ConfigError::Refused(why, "segfs replicate rm RULE, then again"))
             })
         }
-        PeeringEdit::Peer(..) | PeeringEdit::RemoveRule(_) => Ok(()),
+        PeeringEdit::Peer(_, peer) => {
+            let same = |p: &PinnedPeer| p.store.is_some() && p.store == peer.store && p.key != peer.key;
+            let Some((name, other)) = now.peers.iter().find(|(_, p)| same(p)) else { return Ok(()) };
+            let store = other.store.unwrap_or_default();
+            let why = format!(
+                "it says that it is the store {store} and has the key {}, but {name} is that store, with the key {}",
+                peer.key, other.key
+            );
+            Err(ConfigError::Refused(why, "if its key was made anew: segfs peer rm NAME, then again"))
+        }
+        PeeringEdit::RemoveRule(_) => Ok(()),
     }
 }
 
@@ -182,6 +206,9 @@ pub(super) fn apply(text: &str, edit: &PeeringEdit) -> Result<String, ConfigErro
         PeeringEdit::Peer(name, peer) => {
             let table = entry(&mut document, "peer", name)?;
             table.insert("key", value(peer.key.to_string()));
+            if let Some(store) = &peer.store {
+                table.insert("store", value(store.to_string()));
+            }
             if let Some(address) = &peer.address {
                 table.insert("address", value(address.as_str()));
             }
@@ -243,7 +270,8 @@ mod tests {
     fn what_is_changed_can_be_read_and_leaves_the_rest() {
         let old = "# mine\nlisten = '127.0.0.1:7420' # here\n[path.'/']\nkeep = 'all'\n";
         let key = KeyId::new([3; 20]);
-        let peer = PinnedPeer { key, address: Some("b:7420".into()), access: Access::TwoWay };
+        let store = Some(StoreId::new(7));
+        let peer = PinnedPeer { key, store, address: Some("b:7420".into()), access: Access::TwoWay };
         let text = apply(old, &PeeringEdit::Peer("host.b".into(), peer.clone())).unwrap();
         let rule = ReplicationRule { peer: "host.b".into(), paused: true };
         let text = apply(&text, &PeeringEdit::Rule("all".into(), rule.clone())).unwrap();
@@ -261,13 +289,17 @@ mod tests {
     #[test]
     fn what_is_not_carried_out_is_refused() {
         let key = KeyId::new([3; 20]);
-        let peer = format!("[peer.b]\nkey = '{key}'\ngrant = {{ '/' = 'two-way' }}\n");
+        let (other, store) = (KeyId::new([4; 20]), StoreId::new(7));
+        let peer = format!("[peer.b]\nkey = '{key}'\nstore = '{store}'\ngrant = {{ '/' = 'two-way' }}\n");
+        let twin = format!("[peer.c]\nkey = '{other}'\nstore = '{store}'\ngrant = {{ '/' = 'two-way' }}\n");
         for (more, says) in [
             ("[replicate.x]\nto = 'peer:b'\n", "two_way = true"),
             ("[replicate.x]\nto = 'peer:b'\ntwo_way = true\nprefix = '/photos'\n", "whole store"),
             ("[replicate.x]\nto = 's3:b'\ntwo_way = true\n", "no peer"),
             ("[replicate.x]\ntwo_way = true\n", "no \"to\""),
             ("[peer.c]\nkey = '1'\ngrant = { '/' = 'two-way' }\n", "no key"),
+            (&twin, "[peer.b] has the same"),
+            ("[peer.c]\nkey = '1'\nstore = '1'\n", "no "),
             ("[peer.c]\ngrant = { '/photos' = 'two-way' }\n", "this must be"),
         ] {
             let fault = parse_all(&format!("{peer}{more}")).unwrap_err();
@@ -277,7 +309,8 @@ mod tests {
 
     #[test]
     fn a_change_of_what_is_not_there_names_what_is_not() {
-        let pinned = PinnedPeer { key: KeyId::new([3; 20]), address: None, access: Access::TwoWay };
+        let pinned =
+            PinnedPeer { key: KeyId::new([3; 20]), store: None, address: None, access: Access::TwoWay };
         let rule = |peer: &str| ReplicationRule { peer: peer.into(), paused: false };
         let mut now = Peering::default();
         let missing = |now: &Peering, edit| match check(now, &edit) {

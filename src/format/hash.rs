@@ -54,9 +54,22 @@ pub(super) fn zeros(level: u32) -> Hash {
 /// # Errors
 /// Those of `read`.
 pub fn content<E>(size: u64, data: &[(u64, u64)], read: ReadLeaf<'_, E>) -> Result<Hash, E> {
+    content_knowing(size, data, &|_| None, read)
+}
+
+/// The same, where the hashes of some leaves that are no hole are known: those are not read.
+///
+/// # Errors
+/// Those of `read`.
+pub fn content_knowing<E>(
+    size: u64,
+    data: &[(u64, u64)],
+    known: &dyn Fn(u64) -> Option<Hash>,
+    read: ReadLeaf<'_, E>,
+) -> Result<Hash, E> {
     let leaves = size.div_ceil(LEAF_BYTES);
     let mut buffer = vec![0; size.min(LEAF_BYTES) as usize];
-    let mut tree = Tree { size, leaves, data, read, buffer: &mut buffer };
+    let mut tree = Tree { size, leaves, data, known, read, buffer: &mut buffer };
     let top = if leaves == 0 { leaf(&[]) } else { tree.subtree(levels_above(leaves), 0)? };
     Ok(root(size, &top))
 }
@@ -76,6 +89,7 @@ struct Tree<'a, E> {
     size: u64,
     leaves: u64,
     data: &'a [(u64, u64)],
+    known: &'a dyn Fn(u64) -> Option<Hash>,
     read: ReadLeaf<'a, E>,
     buffer: &'a mut [u8],
 }
@@ -91,6 +105,9 @@ impl<E> Tree<'_, E> {
             return Ok(zeros(level));
         }
         if level == 0 {
+            if let Some(hash) = (self.known)(first).filter(|_| !empty) {
+                return Ok(hash);
+            }
             let len = LEAF_BYTES.min(self.size - first * LEAF_BYTES) as usize;
             let bytes = &mut self.buffer[..len];
             if empty {
@@ -134,6 +151,19 @@ mod tests {
             }
         }
         assert_ne!(of(&[0; 10], &[]), of(&[0; 11], &[]));
+    }
+
+    #[test]
+    fn what_is_known_of_a_leaf_is_not_read() {
+        let bytes: Vec<u8> = (0..300_000_u32).map(|n| (n >> 3) as u8).collect();
+        let mut read = Vec::new();
+        let known = |n: u64| (n % 2 == 1).then(|| leaf(&bytes[n as usize * 65_536..][..65_536]));
+        let made = content_knowing::<()>(300_000, &[(0, 5)], &known, &mut |n, out| {
+            read.push(n);
+            out.copy_from_slice(&bytes[n as usize * 65_536..][..out.len()]);
+            Ok(())
+        });
+        assert_eq!((made.unwrap(), read), (of(&bytes, &[(0, 5)]), vec![0, 2, 4]));
     }
 
     #[test]

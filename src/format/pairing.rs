@@ -3,6 +3,7 @@
 use bincode::{Decode, Encode};
 
 use super::{Malformed, code};
+use crate::base::StoreId;
 
 /// The most bytes of one of these messages.
 pub const PAIRING_BYTES: usize = 4096;
@@ -18,6 +19,8 @@ pub struct Show {
     pub address: Option<String>,
     /// What the inviter may do at the joiner's.
     pub grants: String,
+    /// The joiner's store.
+    pub store: StoreId,
 }
 
 /// What the inviter answers.
@@ -29,6 +32,8 @@ pub enum Answer {
         name: String,
         /// What the joiner may do at the inviter's.
         grants: String,
+        /// The inviter's store.
+        store: StoreId,
     },
     /// Why not.
     Refused(String),

@@ -323,6 +323,8 @@ pub enum Bye {
     TooMuch,
     /// Its store has stopped writing.
     Stopped,
+    /// The other's key belongs to another store than it says, or that store to another key.
+    NotThatStore,
 }
 
 impl Message {

@@ -1,4 +1,4 @@
-//! One connection that stands: a thread that owns socket, TLS and session, and two that do what the session asks of the store.
+//! One connection that stands: a thread that owns socket, TLS and session, and a few that do what the session asks of the store.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ use super::{hub::Inner, tls::Secured};
 use crate::{
     base::{Clock as _, KeyId, Lsn, SystemClock},
     format::wire::{Bye, Hello, Identity},
-    replicate::{Effect, End, Input, Me, Notice, Session, answer},
+    replicate::{Effect, End, Incoming, Input, Me, Notice, Session, answer},
     store::{Knowledge, Store},
 };
 
@@ -29,6 +29,8 @@ const STEP_NS: u64 = 1_000_000_000;
 const PART: usize = 64 << 10;
 /// Effects that wait in a lane; more wait with the session's thread.
 const LANE: usize = 64;
+/// Where so many wait with it, nothing more is taken from the socket.
+const WAITING: usize = 1024;
 /// Turns of a connection in a row before it looks at everything else.
 const TURNS: usize = 64;
 
@@ -40,6 +42,8 @@ pub(super) struct Link {
     waker: OwnedFd,
     durable: AtomicU64,
     stopped: AtomicBool,
+    /// Facts cross: what is appended to the log matters to the other side, or is to be acknowledged to it.
+    pub(super) exchanges: AtomicBool,
     end: Mutex<Option<Bye>>,
     pub(super) seen: Mutex<Seen>,
 }
@@ -51,10 +55,14 @@ pub(super) struct Seen {
     pub(super) hello: Option<Hello>,
     pub(super) identity: Option<Identity>,
     pub(super) cursor: Lsn,
+    /// Is it to be sent what is here? None before both have said what is granted.
+    pub(super) sends: Option<bool>,
     /// What the other side holds; none before it said so.
     pub(super) theirs: Option<Knowledge>,
     pub(super) idle: bool,
     pub(super) trouble: Option<String>,
+    /// Why it is not the store that it says.
+    pub(super) mismatch: Option<String>,
 }
 
 impl Link {
@@ -66,6 +74,7 @@ impl Link {
             waker: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             durable: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
+            exchanges: AtomicBool::new(false),
             end: Mutex::default(),
             seen: Mutex::default(),
         })
@@ -94,6 +103,36 @@ impl Link {
         self.end.lock().get_or_insert(why);
         self.wake();
     }
+}
+
+/// Content from so many bytes on is hashed for long: it is taken in beside everything else.
+const LARGE_BYTES: u64 = 64 << 20;
+
+/// The lanes of a connection. What may take long, as hashing a large file does, is apart from what others wait for.
+#[derive(Clone, Copy)]
+enum Way {
+    /// What is said: reads log and index, and hashes what has no hash yet.
+    Read,
+    /// Extents that were asked for.
+    Fetch,
+    /// What comes.
+    Take,
+    /// Large files, once all of them is here.
+    TakeLarge,
+}
+
+const WAYS: [(Way, &str); 4] = [
+    (Way::Read, "segfs-peer-read"),
+    (Way::Fetch, "segfs-peer-fetch"),
+    (Way::Take, "segfs-peer-take"),
+    (Way::TakeLarge, "segfs-peer-large"),
+];
+
+/// Does it take long to hash what comes?
+fn is_large(incoming: &Incoming) -> bool {
+    let ends =
+        incoming.parcel.contents.iter().flat_map(|c| &c.ranges).map(|r| r.offset.saturating_add(r.len));
+    ends.max().is_some_and(|end| end >= LARGE_BYTES)
 }
 
 /// Something to be done for a session, with what the other side holds if that is needed.
@@ -151,8 +190,8 @@ struct Run<'a> {
     link: &'a Arc<Link>,
     secured: Secured,
     session: Session,
-    /// What reads the store, and what writes to it.
-    lanes: [Lane; 2],
+    /// By [`Way`].
+    lanes: [Lane; WAYS.len()],
     answers: Receiver<Input>,
     durable: Lsn,
     closed: bool,
@@ -164,8 +203,8 @@ struct Run<'a> {
 pub(super) fn run(hub: &Arc<Inner>, link: &Arc<Link>, secured: Secured, me: Me) -> io::Result<Option<End>> {
     secured.socket.set_nonblocking(true)?;
     let (send, answers) = bounded(4 * LANE);
-    let lane = |name| Lane::new(name, &hub.store, link, &send);
-    let lanes = [lane("segfs-peer-read")?, lane("segfs-peer-take")?];
+    let lane = |way: Way| Lane::new(WAYS[way as usize].1, &hub.store, link, &send);
+    let lanes = [lane(Way::Read)?, lane(Way::Fetch)?, lane(Way::Take)?, lane(Way::TakeLarge)?];
     drop(send);
     let session = Session::new(me, SystemClock.monotonic_ns());
     let durable = Lsn::default();
@@ -198,6 +237,10 @@ impl Run<'_> {
                 self.show();
             }
             self.effects(now);
+            if self.session.exchanges() && !self.link.exchanges.swap(true, SeqCst) {
+                self.show();
+                self.hub.exchanges();
+            }
             let blocked = !self.send()?;
             let ended = self.session.ended().is_some();
             if ended && (!blocked || self.closed) && !self.secured.tls.wants_write() {
@@ -209,7 +252,8 @@ impl Run<'_> {
             if self.closed {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let reads = !ended && self.session.wants_input();
+            let busy = self.lanes.iter().any(|l| l.waiting.len() >= WAITING);
+            let reads = !ended && !busy && self.session.wants_input();
             let more = reads && self.receive()?;
             if !more && !self.session.has_effects() && self.answers.is_empty() {
                 self.wait(tick, reads, blocked)?;
@@ -248,7 +292,7 @@ impl Run<'_> {
             match effect {
                 Effect::Tell(notice) => self.tell(notice),
                 Effect::Meet(who, alive) => {
-                    let met = self.hub.met.lock().meet(&who, alive);
+                    let met = self.hub.meet(self.link, &who, alive);
                     self.session.handle(Input::Met(met), now);
                 }
                 Effect::Fence(epoch) => match self.hub.fence(epoch) {
@@ -267,20 +311,25 @@ impl Run<'_> {
                     }
                 }
                 Effect::Read(_) | Effect::Page(..) | Effect::Supply(_) | Effect::Lacking(_) => {
-                    self.lanes[0].put((self.session.theirs().clone(), effect))
+                    let theirs = self.session.theirs().clone();
+                    self.put(Way::Read, theirs, effect);
                 }
-                Effect::Know | Effect::Ask(..) | Effect::Fetch(..) => {
-                    self.lanes[0].put((Knowledge::default(), effect));
+                Effect::Know | Effect::Ask(..) => self.put(Way::Read, Knowledge::default(), effect),
+                Effect::Fetch(..) => self.put(Way::Fetch, Knowledge::default(), effect),
+                Effect::Import(ref incoming, _) if is_large(incoming) => {
+                    self.put(Way::TakeLarge, Knowledge::default(), effect);
                 }
                 Effect::Look(_)
                 | Effect::Keep(_)
                 | Effect::Import(..)
                 | Effect::Take(..)
-                | Effect::TakeSupply(..) => {
-                    self.lanes[1].put((Knowledge::default(), effect));
-                }
+                | Effect::TakeSupply(..) => self.put(Way::Take, Knowledge::default(), effect),
             }
         }
+    }
+
+    fn put(&mut self, way: Way, theirs: Knowledge, effect: Effect) {
+        self.lanes[way as usize].put((theirs, effect));
     }
 
     fn tell(&mut self, notice: Notice) {
@@ -305,6 +354,7 @@ impl Run<'_> {
         let mut seen = self.link.seen.lock();
         seen.hello = self.session.hello();
         seen.cursor = self.session.cursor();
+        seen.sends = self.session.is_open().then(|| self.session.sends());
         seen.theirs = seen.identity.map(|_| self.session.theirs().clone());
         seen.idle = self.session.is_idle();
     }

@@ -20,7 +20,7 @@ pub(super) fn follow(hub: &Arc<Inner>) {
     let mut told = Lsn::default();
     let mut said = 0;
     while !hub.is_over() {
-        if !hub.has_links() {
+        if !hub.has_work() {
             told = Lsn::default();
             hub.pause_alone(IDLE);
             continue;

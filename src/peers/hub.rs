@@ -21,13 +21,14 @@ use super::{
     pairing::{self, Join},
     state,
     strangers::{Strangers, Ticket},
+    ties::{Mismatch, Ties},
     tls::{self, Expect, NoConnection, Purpose, Secured},
 };
 use crate::{
     base::{Clock as _, KeyId, Lsn, Random as _, StoreId, SystemClock, SystemRandom},
     disk::Disk,
     format::wire::{Bye, Epoch, Grant, Hello, Identity, NEWEST, OLDEST},
-    replicate::{Acquaintances, End, Me, Notice},
+    replicate::{Acquaintances, End, Me, Meeting, Notice},
     store::{Knowledge, Store},
 };
 
@@ -53,6 +54,8 @@ pub struct Peer {
     pub name: String,
     /// Its key.
     pub id: KeyId,
+    /// The store that the key belongs to; without, what it says first counts.
+    pub store: Option<StoreId>,
     /// HOST:PORT, if it can be dialed.
     pub address: Option<String>,
     /// What it may do here.
@@ -136,6 +139,13 @@ struct State {
     /// Who is dialed; set when that is to end.
     dialers: BTreeMap<KeyId, (Peer, Arc<AtomicBool>)>,
     epoch: Epoch,
+    ties: Ties,
+}
+
+impl State {
+    fn works(&self) -> bool {
+        self.known.values().filter_map(|k| k.link.as_ref()).any(|l| l.exchanges.load(SeqCst))
+    }
 }
 
 /// An address at which connections come in, though nobody takes them yet.
@@ -170,13 +180,15 @@ enum Used {
 /// What all threads of a hub share.
 pub(super) struct Inner {
     pub(super) store: Arc<Store>,
-    pub(super) met: Mutex<Acquaintances>,
+    met: Mutex<Acquaintances>,
     disk: Box<dyn Disk>,
     key: Key,
     outside: Box<dyn Outside>,
     state: Mutex<State>,
     changed: Condvar,
     over: AtomicBool,
+    /// Held while the file of cursors is written.
+    keeping: Mutex<()>,
 }
 
 /// The connections of an open store. They end when this is dropped.
@@ -202,6 +214,7 @@ impl Hub {
             state: Mutex::new(state),
             changed: Condvar::new(),
             over: AtomicBool::new(false),
+            keeping: Mutex::default(),
         });
         let follower = Arc::clone(&inner);
         thread("segfs-follow", move || follow::follow(&follower))?;
@@ -238,7 +251,7 @@ impl Hub {
         let old = std::mem::replace(&mut state.plan, plan.clone());
         for was in &old.peers {
             let now = plan.peers.iter().find(|p| p.id == was.id);
-            let same = now.is_some_and(|p| (p.access, p.rule) == (was.access, was.rule));
+            let same = now.is_some_and(|p| (p.access, p.rule, p.store) == (was.access, was.rule, was.store));
             if let Some(link) = state.known.get(&was.id).and_then(|k| k.link.as_ref()).filter(|_| !same) {
                 link.end(Bye::Done);
             }
@@ -246,6 +259,7 @@ impl Hub {
                 state.cursors.remove(&was.id);
             }
         }
+        state.ties.keep(&plan.peers);
         state.dialers.retain(|_, (peer, over)| {
             let stays = plan.peers.contains(peer);
             over.store(!stays, SeqCst);
@@ -311,6 +325,7 @@ impl Drop for Hub {
         inner.changed.wait_while_for(&mut state, |s| s.known.values().any(|k| k.link.is_some()), PATIENCE);
         let cursors = state.cursors.clone();
         drop(state);
+        let _one = inner.keeping.lock();
         if let Err(e) = state::keep_cursors(&*inner.disk, &cursors) {
             tracing::warn!("how far peers are was not written down: {e}");
         }
@@ -337,18 +352,28 @@ impl Inner {
         let state = self.state.lock();
         let of = |peer: &Peer| {
             let link = state.known.get(&peer.id).and_then(|k| k.link.as_ref());
-            let seen = link.map(|l| l.seen.lock().cursor).unwrap_or_default();
-            seen.max(state.cursors.get(&peer.id).copied().unwrap_or(Lsn::FIRST))
+            let (cursor, sends) =
+                link.map(|l| l.seen.lock()).map(|s| (s.cursor, s.sends)).unwrap_or_default();
+            let kept = state.cursors.get(&peer.id).copied();
+            // To whom no rule of either side sends anything, as far as is known, the log need not be kept.
+            let waits = sends.unwrap_or(peer.rule || kept.is_some());
+            waits.then(|| cursor.max(kept.unwrap_or(Lsn::FIRST)))
         };
-        let least = state.plan.peers.iter().filter(|p| p.access.reads()).map(of).min();
+        let least = state.plan.peers.iter().filter(|p| p.access.reads()).filter_map(of).min();
         drop(state);
         self.store.set_needed(least);
         let acknowledged = least.map_or(0, |lsn| lsn.get().saturating_sub(1));
         self.store.set_acknowledged(Lsn::new(acknowledged));
     }
 
-    pub(super) fn has_links(&self) -> bool {
-        self.state.lock().known.values().any(|k| k.link.is_some())
+    /// Is there a connection by which facts cross?
+    pub(super) fn has_work(&self) -> bool {
+        self.state.lock().works()
+    }
+
+    /// There is one more.
+    pub(super) fn exchanges(&self) {
+        self.changed.notify_all();
     }
 
     pub(super) fn each_link(&self, tell: impl Fn(&Link)) {
@@ -360,9 +385,9 @@ impl Inner {
         self.pause_while(time, |_| true);
     }
 
-    /// Waits until there is a connection, or the hub ends.
+    /// Waits until there is a connection by which facts cross, or the hub ends.
     pub(super) fn pause_alone(&self, time: Duration) {
-        self.pause_while(time, |s| s.known.values().all(|k| k.link.is_none()));
+        self.pause_while(time, |s| !s.works());
     }
 
     fn pause_while(&self, time: Duration, still: impl Fn(&State) -> bool) {
@@ -381,6 +406,30 @@ impl Inner {
             self.outside.tell(Tidings::Epoch(epoch.number, epoch.store));
         }
         Ok(())
+    }
+
+    /// A peer says who it is; or has proved that it lives.
+    pub(super) fn meet(&self, link: &Link, who: &Identity, alive: bool) -> Meeting {
+        let mut state = self.state.lock();
+        let State { plan, ties, .. } = &mut *state;
+        let (key, says) = (link.peer, who.store);
+        let wrong = ties.check(&plan.peers, key, says).err();
+        drop(state);
+        let Some(wrong) = wrong else { return self.met.lock().meet(who, alive) };
+        let next =
+            "Nothing was exchanged. If a store or its key was made anew: segfs peer rm, and join again";
+        let why = match wrong {
+            Mismatch::Other(store) => {
+                format!(
+                    "it has the key {key}, which belongs to the store {store}, and says that it is {says}. {next}"
+                )
+            }
+            Mismatch::Of(other) => format!(
+                "it has the key {key} and says that it is the store {says}, to which the key {other} belongs. {next}"
+            ),
+        };
+        link.seen.lock().mismatch = Some(why);
+        Meeting::NotThatStore
     }
 
     pub(super) fn tell(&self, peer: KeyId, notice: Notice) {
@@ -446,7 +495,11 @@ impl Inner {
             if let Some(secured) = secured {
                 let who = secured.who;
                 match inner.attach(secured, false) {
-                    Ok(Used::Unknown) => inner.outside.tell(Tidings::Stranger(from, who)),
+                    Ok(Used::Unknown) => {
+                        if inner.state.lock().strangers.is_news(from, SystemClock.monotonic_ns()) {
+                            inner.outside.tell(Tidings::Stranger(from, who));
+                        }
+                    }
                     Ok(_) => {}
                     Err(e) => tracing::debug!("{from}: {e}"),
                 }
@@ -466,7 +519,7 @@ impl Inner {
                 self.pause_while(wait, |s| s.strangers.is_there(ticket));
             })
         };
-        if let Err(e) = pairing::hear(secured, &self.outside.name(), decide) {
+        if let Err(e) = pairing::hear(secured, (&self.outside.name(), self.store.id()), decide) {
             tracing::info!("{from}, key {who}, showed no invite: {e}");
         }
     }
@@ -556,6 +609,7 @@ impl Inner {
             }
             Ok(Some(End::Silent)) => "it has said nothing for 30 s".to_owned(),
             Ok(Some(End::Said(Bye::Version) | End::Told(Bye::Version))) => versions(seen.hello),
+            Ok(Some(End::Said(Bye::NotThatStore))) => seen.mismatch.clone()?,
             Ok(Some(End::Said(why))) => format!("this side ended it: {}", self.ended(*why)),
             Ok(Some(End::Told(why))) => format!("the other side ended it: {}", self.ended(*why)),
             Err(e) if seen.hello.is_none() && link.dialed => format!(
@@ -570,8 +624,13 @@ impl Inner {
         let seen = link.seen.lock().clone();
         let why = self.trouble(link, &seen, &done);
         let mut state = self.state.lock();
-        if seen.cursor > Lsn::default() && state.plan.peers.iter().any(|p| p.id == link.peer) {
-            state.cursors.insert(link.peer, seen.cursor);
+        match seen.sends {
+            Some(true) if state.plan.peers.iter().any(|p| p.id == link.peer) => {
+                state.cursors.insert(link.peer, seen.cursor);
+            }
+            // No rule of either side sends it anything any more.
+            Some(false) => drop(state.cursors.remove(&link.peer)),
+            _ => {}
         }
         let cursors = state.cursors.clone();
         let now = SystemClock.monotonic_ns();
@@ -590,6 +649,7 @@ impl Inner {
         }
         drop(state);
         self.changed.notify_all();
+        let _one = self.keeping.lock();
         if keep && let Err(e) = state::keep_cursors(&*self.disk, &cursors) {
             tracing::warn!("how far peers are was not written down: {e}");
         }
@@ -619,6 +679,11 @@ impl Inner {
             Bye::Protocol => "the protocol was broken".into(),
             Bye::TooMuch => "more was asked for than anybody gets".into(),
             Bye::Stopped => "its store has stopped writing: segfs status, there".into(),
+            Bye::NotThatStore => format!(
+                "there, this store's key, {}, is not known as that of the store {}: segfs peer list, there",
+                self.key.id(),
+                self.store.id()
+            ),
             Bye::Version => versions(None),
             Bye::Done | Bye::Superseded => "nothing more is to be said".into(),
         }
@@ -638,13 +703,14 @@ impl Inner {
             asks: peer.rule && peer.access.writes(),
         };
         let cursor = state.cursors.get(&peer.id).copied().unwrap_or(Lsn::FIRST);
-        Me { identity, epoch: state.epoch, grants: vec![grant], sends: peer.rule, cursor }
+        let heeds_epoch = peer.access.writes();
+        Me { identity, epoch: state.epoch, grants: vec![grant], heeds_epoch, sends: peer.rule, cursor }
     }
 }
 
 /// Dialing again changes nothing about it.
 fn needs_a_person(why: Bye) -> bool {
-    matches!(why, Bye::Version | Bye::SameStore | Bye::Copy)
+    matches!(why, Bye::Version | Bye::SameStore | Bye::Copy | Bye::NotThatStore)
 }
 
 /// There is no version of the protocol that both speak.

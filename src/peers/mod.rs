@@ -14,9 +14,10 @@ mod state;
 mod strangers;
 #[cfg(test)]
 mod tests;
+mod ties;
 mod tls;
 
 pub use hub::{Hub, Listening, Outside, Peer, PeerStatus, Plan, Tidings};
 pub use invites::{Access, Code, Invites};
 pub use keys::{KEYS, Key};
-pub use pairing::{Join, JoinError, Joined, join};
+pub use pairing::{Join, JoinError, Joined, Joiner, join};

@@ -12,7 +12,7 @@ use super::{
     tls::{self, Expect, NoConnection, Purpose, Secured, Until},
 };
 use crate::{
-    base::KeyId,
+    base::{KeyId, StoreId},
     format::pairing::{Answer, PAIRING_BYTES, Show},
 };
 
@@ -34,6 +34,8 @@ pub struct Join {
     pub address: Option<String>,
     /// What this store may do there.
     pub gives: Access,
+    /// Which store it is.
+    pub store: StoreId,
 }
 
 /// An invite was taken.
@@ -45,6 +47,23 @@ pub struct Joined {
     pub name: String,
     /// What this store may do there.
     pub gives: Access,
+    /// Which store it is.
+    pub store: StoreId,
+}
+
+/// Who joins: a store, and what is said of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Joiner<'a> {
+    /// Its key.
+    pub key: &'a Key,
+    /// Its id.
+    pub store: StoreId,
+    /// How it calls itself.
+    pub name: &'a str,
+    /// Where it listens, if it does.
+    pub listens: Option<&'a str>,
+    /// What the inviter may do there.
+    pub grants: Access,
 }
 
 /// Why it was not.
@@ -70,17 +89,10 @@ pub enum JoinError {
 ///
 /// # Errors
 /// [`JoinError`].
-pub fn join(
-    address: &str,
-    code: &Code,
-    key: &Key,
-    name: &str,
-    listens: Option<&str>,
-    grants: Access,
-) -> Result<Joined, JoinError> {
+pub fn join(address: &str, code: &Code, joiner: &Joiner<'_>) -> Result<Joined, JoinError> {
     let socket = connect(address, PATIENCE)?;
     let expect = Expect::Start(code.start);
-    let secured = tls::dial(socket, key, expect, Purpose::Pairing, PATIENCE).map_err(|e| match e {
+    let secured = tls::dial(socket, joiner.key, expect, Purpose::Pairing, PATIENCE).map_err(|e| match e {
         NoConnection::WrongKey { found } => {
             JoinError::WrongKey { found, expected: KeyId::beginning(&code.start) }
         }
@@ -90,15 +102,16 @@ pub fn join(
     let mut talk = Talk::of(secured);
     let show = Show {
         secret: code.secret,
-        name: name.to_owned(),
-        address: listens.map(str::to_owned),
-        grants: grants.to_string(),
+        name: joiner.name.to_owned(),
+        address: joiner.listens.map(str::to_owned),
+        grants: joiner.grants.to_string(),
+        store: joiner.store,
     };
     talk.say(&show.frame())?;
     match Answer::decode(&talk.hear()?).map_err(|e| malformed(e.0))? {
-        Answer::Joined { name, grants } => {
+        Answer::Joined { name, grants, store } => {
             let gives = grants.parse().map_err(|e: String| malformed(&e))?;
-            Ok(Joined { key: inviter, name, gives })
+            Ok(Joined { key: inviter, name, gives, store })
         }
         Answer::Refused(why) => Err(JoinError::Refused(why.chars().take(WORD).collect())),
     }
@@ -107,7 +120,7 @@ pub fn join(
 /// Hears somebody who shows an invite, and answers what `decide` says.
 pub(super) fn hear(
     secured: Secured,
-    name: &str,
+    (name, store): (&str, StoreId),
     decide: impl FnOnce(&Join) -> Result<Access, String>,
 ) -> io::Result<()> {
     let key = secured.who;
@@ -117,9 +130,10 @@ pub(super) fn hear(
     if show.name.len() > WORD || show.address.as_ref().is_some_and(|a| a.len() > WORD) {
         return Err(malformed("a name is too long"));
     }
-    let join = Join { key, secret: show.secret, name: show.name, address: show.address, gives };
+    let Show { secret, name: joiner, address, store: of, .. } = show;
+    let join = Join { key, secret, name: joiner, address, gives, store: of };
     let answer = match decide(&join) {
-        Ok(access) => Answer::Joined { name: name.to_owned(), grants: access.to_string() },
+        Ok(access) => Answer::Joined { name: name.to_owned(), grants: access.to_string(), store },
         Err(why) => Answer::Refused(why),
     };
     talk.say(&answer.frame())
@@ -157,7 +171,7 @@ impl Talk {
         tls.writer().write_all(bytes)?;
         while tls.wants_write() {
             self.until.hold(socket)?;
-            tls.write_tls(socket)?;
+            tls::again(|| tls.write_tls(socket))?;
         }
         Ok(())
     }
@@ -181,7 +195,7 @@ impl Talk {
                 Ok(n) => got.extend_from_slice(&part[..n]),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.until.hold(socket)?;
-                    if tls.read_tls(socket)? == 0 {
+                    if tls::again(|| tls.read_tls(socket))? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                     tls.process_new_packets().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;

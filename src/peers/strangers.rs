@@ -22,6 +22,11 @@ const FORGOTTEN_NS: u64 = 15 * 60 * 1_000_000_000;
 /// Networks whose wrong codes are counted.
 const COUNTED: usize = 1024;
 
+/// Of one network it is told so often that it was turned away, in nanoseconds.
+const TOLD_NS: u64 = 60_000_000_000;
+/// Networks of which that is told within this time.
+const TOLD: usize = 16;
+
 /// What one person can have many addresses of: a single one, or a /64 of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Network(IpAddr);
@@ -46,11 +51,13 @@ pub(super) struct Strangers<T> {
     next: u64,
     /// How many wrong codes, and when the last one was shown.
     wrong: BTreeMap<Network, (u32, u64)>,
+    /// When somebody without a pinned key was told of last.
+    told: BTreeMap<Network, u64>,
 }
 
 impl<T> Default for Strangers<T> {
     fn default() -> Self {
-        Self { there: VecDeque::new(), next: 0, wrong: BTreeMap::new() }
+        Self { there: VecDeque::new(), next: 0, wrong: BTreeMap::new(), told: BTreeMap::new() }
     }
 }
 
@@ -79,6 +86,17 @@ impl<T> Strangers<T> {
     /// It did not have to go.
     pub(super) fn is_there(&self, ticket: Ticket) -> bool {
         self.there.iter().any(|s| s.0 == ticket)
+    }
+
+    /// Somebody without a pinned key was turned away: is that to be told? Once a minute of each network, and of so many networks.
+    pub(super) fn is_news(&mut self, from: IpAddr, now_ns: u64) -> bool {
+        self.told.retain(|_, last| now_ns.saturating_sub(*last) < TOLD_NS);
+        let network = Network::of(from);
+        let news = self.told.len() < TOLD && !self.told.contains_key(&network);
+        if news {
+            self.told.insert(network, now_ns);
+        }
+        news
     }
 
     /// Somebody showed a wrong code: how long it waits for the answer.
@@ -127,6 +145,16 @@ mod tests {
         assert_eq!(Network::of(v6(1)), Network::of(v6(u128::from(u64::MAX))));
         assert_ne!(Network::of(v6(1)), Network::of(v6(1 << 64)));
         assert_eq!(Network::of("::ffff:1.2.3.4".parse().unwrap()), Network::of("1.2.3.4".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_crowd_does_not_fill_the_file_of_events() {
+        let mut all = Strangers::<()>::default();
+        let told = |all: &mut Strangers<()>, n: u32, at| all.is_news(address(n), at);
+        assert!(told(&mut all, 1, 0) && !told(&mut all, 1, TOLD_NS - 1) && told(&mut all, 1, TOLD_NS));
+        let many = (0..1000).filter(|n| told(&mut all, 100 + n, TOLD_NS)).count();
+        assert_eq!(many, TOLD - 1);
+        assert!(told(&mut all, 5000, 2 * TOLD_NS));
     }
 
     #[test]

@@ -258,6 +258,16 @@ impl Until {
     }
 }
 
+/// Once more, where a signal came between: a system call on a socket with a timeout is not begun again by itself.
+pub(super) fn again<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match attempt() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
 fn secure(mut conn: Connection, socket: TcpStream, patience: Duration) -> io::Result<Secured> {
     socket.set_nodelay(true)?;
     let until = Until::within(patience);
@@ -265,8 +275,8 @@ fn secure(mut conn: Connection, socket: TcpStream, patience: Duration) -> io::Re
     while conn.is_handshaking() || conn.wants_write() {
         until.hold(&socket)?;
         if conn.wants_write() {
-            conn.write_tls(&mut stream)?;
-        } else if conn.read_tls(&mut stream)? == 0 {
+            again(|| conn.write_tls(&mut stream))?;
+        } else if again(|| conn.read_tls(&mut stream))? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         } else if let Err(e) = conn.process_new_packets() {
             // Says why.

@@ -19,6 +19,8 @@ pub enum Meeting {
     Prove,
     /// It is alive, although an opening that came after it is or was too: the store was copied.
     Copy,
+    /// Its key stands for another store: nothing is exchanged.
+    NotThatStore,
 }
 
 /// The openings of other stores that this one has met. One for all connections of a store.

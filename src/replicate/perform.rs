@@ -156,8 +156,27 @@ fn page(store: &Store, theirs: &Knowledge, number: u64, from: Option<Box<CatchUp
         contents: page.contents,
         sources: page.sources,
     };
-    let hashes = hashes(store, &parcel)?;
-    Ok(Input::Page(number, at, Some(Offered { parcel, hashes })))
+    Ok(Input::Page(number, at, Some(readable(store, parcel)?)))
+}
+
+/// A page with the hashes of its contents, without those that can't be read: one bad place must not hold up the whole index.
+fn readable(store: &Store, mut parcel: Parcel) -> Result<Offered> {
+    let (mut hashes, mut failed) = (Vec::new(), Ok(()));
+    parcel.contents.retain(|c| match store.hash_of_version(c.version) {
+        Ok(hash) => {
+            hashes.push((c.version, hash));
+            true
+        }
+        Err(Error::Damaged(d)) => {
+            tracing::error!("the content of version {} can't be sent: {d}", c.version);
+            false
+        }
+        Err(e) => {
+            failed = Err(e);
+            false
+        }
+    });
+    failed.map(|()| Offered { parcel, hashes })
 }
 
 fn take(store: &Store, incoming: &Incoming, gone: &[ExtentId]) -> Result<Taken> {

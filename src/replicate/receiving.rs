@@ -122,6 +122,11 @@ impl Receiving {
         self.batches.is_empty() && (!self.granted || self.supplies.is_idle())
     }
 
+    /// Has a batch come?
+    pub(super) fn has_begun(&self) -> bool {
+        self.came > 0
+    }
+
     /// A batch begins.
     pub(super) fn facts(&mut self, f: Facts, out: &mut Outbox, effects: &mut VecDeque<Effect>) -> Answer {
         if f.origin.is_page() {

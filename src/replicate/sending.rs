@@ -9,14 +9,14 @@ use crate::{
     base::{
         Lsn, ObjectId, VersionId,
         limits::{
-            PEER_BATCH_BYTES, PEER_RANGE_BYTES, PEER_RANGES, PEER_REQUESTS, PEER_RETRY_MAX_NS, PEER_RETRY_NS,
-            PEER_WINDOW_BATCHES, PEER_WINDOW_BYTES,
+            PEER_BATCH_BYTES, PEER_FACTS_BYTES, PEER_RANGE_BYTES, PEER_RANGES, PEER_REQUESTS,
+            PEER_RETRY_MAX_NS, PEER_RETRY_NS, PEER_WINDOW_BATCHES, PEER_WINDOW_BYTES,
         },
         planted::{Bug, planted},
     },
     format::{
         Origin, code,
-        facts::{ExtentId, Source},
+        facts::{ExtentId, Range, Source},
         wire::{BASES, Bye, ExtentHead, Lack, Message, Page, Reason, Stretch, Want},
     },
     store::{CatchUp, Knowledge, Parcel},
@@ -79,7 +79,14 @@ pub(super) struct Sending {
     /// Something was gone from the log where it was to be read: what this store holds is compared once more.
     gap: bool,
     supply: Supply,
+    /// A page of the index was refused for good: the other side lacks what is in it, until the next connection.
+    refused: bool,
+    /// Versions of which something can't be read here: pages of the index go without their content.
+    unreadable: BTreeSet<VersionId>,
 }
+
+/// Versions that are remembered not to be readable.
+const UNREADABLE: usize = 65_536;
 
 /// The other side lacks the content of a version.
 #[derive(Default)]
@@ -102,6 +109,8 @@ struct Telling {
     asked: bool,
     /// Waits for room in the window.
     ready: Option<Arc<Offered>>,
+    /// Pages that came back since something in them can't be read: they go again without it.
+    again: VecDeque<Arc<Offered>>,
     /// Sent, and not acknowledged.
     under_way: usize,
     /// There are no more pages.
@@ -142,6 +151,8 @@ impl Sending {
             told_all: false,
             gap: false,
             supply: Supply::None,
+            refused: false,
+            unreadable: BTreeSet::new(),
         }
     }
 
@@ -177,6 +188,7 @@ impl Sending {
             && self.claims.is_none()
             && self.telling.is_none()
             && self.retry.is_none()
+            && !self.refused
     }
 
     fn at_end(&self) -> bool {
@@ -215,7 +227,8 @@ impl Sending {
         if std::mem::take(&mut self.told_all) {
             effects.push_back(Effect::Tell(Notice::Told(self.pages)));
         }
-        if self.is_idle() && self.told != Some(self.next) {
+        // What was set aside is lacking there, whatever follows.
+        if self.is_idle() && self.aside.is_empty() && self.told != Some(self.next) {
             self.told = Some(self.next);
             effects.push_back(Effect::Tell(Notice::CaughtUp(Lsn::new(self.next.get().saturating_sub(1)))));
         }
@@ -231,6 +244,7 @@ impl Sending {
             (t.asked, self.pages) = (true, self.pages + 1);
             effects.push_back(Effect::Page(self.pages, t.at.take()));
         } else if t.under_way == 0
+            && t.again.is_empty()
             && !t.ending
             && let Some(at) = &t.at
         {
@@ -253,7 +267,23 @@ impl Sending {
     pub(super) fn page(&mut self, number: u64, at: Box<CatchUp>, page: Option<Offered>) {
         let Some(t) = self.telling.as_mut().filter(|_| number == self.pages) else { return };
         (t.asked, t.at, t.over) = (false, Some(at), page.is_none());
-        t.ready = page.map(Arc::new);
+        t.ready = page.map(|page| Arc::new(without(page, &self.unreadable)));
+    }
+
+    /// A page came back, as something of it can't be read here. It goes again without that, and the rest of the index is not held up; so
+    /// each version is taken out once. False: there is nothing to take out.
+    fn page_again(&mut self, page: &Offered) -> bool {
+        let left =
+            without(Offered { parcel: page.parcel.clone(), hashes: page.hashes.clone() }, &self.unreadable);
+        let less = left.parcel.contents.len() < page.parcel.contents.len();
+        match self.telling.as_mut().filter(|t| less && page.parcel.origin.seq > t.after) {
+            Some(t) => {
+                t.under_way -= 1;
+                t.again.push_back(Arc::new(left));
+                true
+            }
+            None => false,
+        }
     }
 
     /// A page is on its way no more; without a reason it was taken in.
@@ -274,14 +304,14 @@ impl Sending {
             if t.ending && t.under_way == 0 {
                 // Whoever has all pages has what came into them.
                 t.at.iter().flat_map(|at| at.known.stretches()).for_each(|s| self.theirs.add_stretch(&s));
-                (self.telling, self.claims, self.told_all) = (None, None, true);
+                (self.telling, self.claims, self.told_all, self.refused) = (None, None, true, false);
             }
             return;
         };
         self.telling = None;
         effects.push_back(Effect::Tell(Notice::Aside(origin, reason)));
         if !reason.passes() {
-            self.claims = None;
+            (self.claims, self.refused) = (None, true);
         } else if self.retry.is_none() {
             self.retry = Some(now.saturating_add(self.pause));
             self.pause = (self.pause * 2).min(PEER_RETRY_MAX_NS);
@@ -342,6 +372,14 @@ impl Sending {
             && let Some(t) = &mut self.telling
         {
             (t.ready, t.under_way) = (None, t.under_way + 1);
+            self.send_page(page, out);
+        }
+        while let Some(page) = self.telling.as_ref().and_then(|t| t.again.front().cloned())
+            && self.fits(&page)
+            && let Some(t) = &mut self.telling
+        {
+            t.again.pop_front();
+            t.under_way += 1;
             self.send_page(page, out);
         }
         while let Some(offered) = self.ready.front() {
@@ -426,7 +464,8 @@ impl Sending {
             if self.theirs.has(&origin) {
                 continue;
             }
-            let too_large = ranges_of(&offered.parcel) > PEER_RANGES;
+            let parcel = &offered.parcel;
+            let too_large = ranges_of(parcel) > PEER_RANGES || parcel.facts.len() > PEER_FACTS_BYTES;
             if self.aside.get(&origin).is_some_and(|r| !r.passes()) {
                 continue;
             }
@@ -484,9 +523,12 @@ impl Sending {
         out: &mut Outbox,
         effects: &mut VecDeque<Effect>,
     ) {
-        if self.flying.contains_key(&origin) {
+        if let Some(offered) = self.flying.get(&origin).cloned() {
             self.landed(&origin, out);
             if origin.is_page() {
+                if reason == Reason::Unreadable && self.page_again(&offered) {
+                    return;
+                }
                 self.page_landed(origin, Some(reason), now, effects);
             } else {
                 self.set_aside(origin, reason, now, effects);
@@ -598,7 +640,23 @@ impl Sending {
                 };
                 out.extent(of, head, fetched);
             }
-            Err(reason) => self.refuse(request, reason, out),
+            Err(reason) => {
+                if reason == Reason::Unreadable && self.unreadable.len() < UNREADABLE {
+                    let page = self.flying.get(&of).filter(|page| page.parcel.origin.is_page());
+                    let of_it = page.iter().flat_map(|page| page.parcel.contents.iter());
+                    let names = |r: &Range| matches!(r.source, Source::Extent(e, _) if e == id);
+                    let those = of_it.filter(|c| c.ranges.iter().any(names)).map(|c| c.version);
+                    self.unreadable.extend(those.collect::<Vec<_>>());
+                }
+                self.refuse(request, reason, out);
+            }
         }
     }
+}
+
+/// A page without the content of these versions: whoever gets it knows that it lacks it, and asks for it.
+fn without(mut page: Offered, unreadable: &BTreeSet<VersionId>) -> Offered {
+    page.parcel.contents.retain(|c| !unreadable.contains(&c.version));
+    page.hashes.retain(|(version, _)| !unreadable.contains(version));
+    page
 }

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use crate::{
     base::{
         Lsn,
-        limits::{AHEAD_NS, PEER_GRANTS, PEER_IDLE_NS, PEER_PAGE, PEER_SILENCE_NS, PEER_STRETCHES},
+        limits::{
+            AHEAD_NS, PEER_EPOCHS, PEER_GRANTS, PEER_IDLE_NS, PEER_PAGE, PEER_SILENCE_NS, PEER_STRETCHES,
+        },
     },
     format::wire::{Bye, Epoch, Grant, Hello, Identity, MAGIC, Message, NEWEST, OLDEST, Splitter, Stretch},
     store::Knowledge,
@@ -27,6 +29,8 @@ pub struct Me {
     pub epoch: Epoch,
     /// What the other side may do here.
     pub grants: Vec<Grant>,
+    /// It is believed what the epoch is. From one that may not write here, a higher one changes nothing.
+    pub heeds_epoch: bool,
     /// A rule of this store sends its facts to the other side. Without, they go there only if the other side asks for them.
     pub sends: bool,
     /// From where on the log may have what the other side lacks: [`Session::cursor`] of an earlier connection, else the first
@@ -154,6 +158,24 @@ impl Session {
             && self.effects.is_empty()
     }
 
+    /// Have both sides said all that there is to say before facts?
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.step == Step::Open
+    }
+
+    /// Do facts go one way or the other? Not where no rule of either side says so.
+    #[must_use]
+    pub fn exchanges(&self) -> bool {
+        self.sending.granted || self.receiving.has_begun()
+    }
+
+    /// Is this side to send what it has?
+    #[must_use]
+    pub fn sends(&self) -> bool {
+        self.sending.granted
+    }
+
     /// May more bytes be handed over? If not, the other side does not take what it asked for; what it sends must wait.
     #[must_use]
     pub fn wants_input(&self) -> bool {
@@ -262,7 +284,7 @@ impl Session {
                 }
                 self.step = Step::Epoch;
             }
-            (Step::Epoch, Message::Epoch(epoch)) if epoch > self.me.epoch => {
+            (Step::Epoch, Message::Epoch(epoch)) if self.is_higher(epoch) => {
                 self.step = Step::Fencing;
                 self.effects.push_back(Effect::Fence(epoch));
             }
@@ -295,6 +317,13 @@ impl Session {
         Ok(())
     }
 
+    /// Is that an epoch which has begun since, as far as the other side is to be believed? There is room for all that may come, so
+    /// nobody jumps to the end of the numbers.
+    fn is_higher(&self, epoch: Epoch) -> bool {
+        let last = self.me.epoch.number.saturating_add(PEER_EPOCHS);
+        self.me.heeds_epoch && epoch > self.me.epoch && epoch.number <= last
+    }
+
     /// Epochs are settled: says who this is, and asks what to say next.
     fn introduce(&mut self) {
         self.step = Step::Identity;
@@ -310,7 +339,6 @@ impl Session {
         self.peer = Some(who);
         self.step = Step::Meeting;
         self.effects.push_back(Effect::Meet(who, false));
-        self.effects.push_back(Effect::Tell(Notice::Met(who)));
         let apart = i128::from(who.wall_ns) - i128::from(self.me.identity.wall_ns);
         if apart.unsigned_abs() > u128::from(AHEAD_NS) {
             self.effects.push_back(Effect::Tell(Notice::ClockOff(apart)));
@@ -437,6 +465,9 @@ impl Session {
     fn met(&mut self, meeting: Meeting) {
         if self.step == Step::Meeting {
             self.step = Step::Grants;
+            if let Some(who) = self.peer.filter(|_| meeting != Meeting::NotThatStore) {
+                self.effects.push_back(Effect::Tell(Notice::Met(who)));
+            }
         }
         match meeting {
             Meeting::Fine => {}
@@ -445,6 +476,7 @@ impl Session {
                 self.out.say(&Message::Ping(PROOF));
             }
             Meeting::Copy => self.say_bye(Bye::Copy),
+            Meeting::NotThatStore => self.say_bye(Bye::NotThatStore),
         }
     }
 

@@ -98,7 +98,7 @@ pub fn invite(store: &Path, access: Access) -> io::Result<String> {
 pub fn change_request(edit: &PeeringEdit) -> Value {
     match edit {
         PeeringEdit::Peer(name, p) => json!({
-            "peer": name, "key": p.key.to_string(), "address": p.address, "grant": p.access.to_string(),
+            "peer": name, "key": p.key.to_string(), "store": p.store.map(|s| s.to_string()), "address": p.address, "grant": p.access.to_string(),
         }),
         PeeringEdit::RemovePeer(name) => json!({"remove_peer": name}),
         PeeringEdit::Rule(name, rule) => json!({"rule": name, "to": rule.peer, "paused": rule.paused}),
@@ -110,7 +110,8 @@ fn change_of(value: &Value) -> Option<PeeringEdit> {
     let word = |name: &str| value[name].as_str().map(str::to_owned);
     if let Some(name) = word("peer") {
         let (key, access) = (word("key")?.parse().ok()?, word("grant")?.parse().ok()?);
-        return Some(PeeringEdit::Peer(name, PinnedPeer { key, address: word("address"), access }));
+        let store = word("store").map(|id| id.parse()).transpose().ok()?;
+        return Some(PeeringEdit::Peer(name, PinnedPeer { key, store, address: word("address"), access }));
     }
     if let Some(name) = word("rule") {
         return Some(PeeringEdit::Rule(
@@ -272,6 +273,7 @@ impl Peers {
         let peer = |(name, p): (&String, &PinnedPeer)| Peer {
             name: name.clone(),
             id: p.key,
+            store: p.store,
             address: p.address.clone(),
             access: p.access,
             rule: next.rules.values().any(|r| r.peer == *name && !r.paused),
@@ -321,7 +323,9 @@ impl Peers {
         self.told().map_err(|e| Failure::system("how peers stand can't be told", &e))
     }
 
-    fn listens(&self) -> Option<String> {
+    /// Where it listens.
+    #[must_use]
+    pub fn listens(&self) -> Option<String> {
         self.hub.lock().as_ref().and_then(|h| h.listens()).map(|at| at.to_string())
     }
 
@@ -347,6 +351,7 @@ impl Peers {
         });
         Ok(json!({
             "id": id.to_string(),
+            "store": self.store.id().to_string(),
             "listens": self.listens(),
             "peers": peers,
             "rules": rules,
@@ -372,10 +377,9 @@ impl Peers {
                 let behind = s.last_lsn.get().saturating_sub(status.cursor.get().max(s.first_lsn.get())) + 1;
                 bytes += (s.used_bytes as f64 * (behind as f64 / all).min(1.0)) as u64;
             }
-            let first = self.store.parcels(&theirs, status.cursor, 1).map_err(io::Error::other)?.0;
-            let stamp = first.first().map_or(0, |p| p.stamp);
+            let first = self.store.oldest_unknown(&theirs, status.cursor).map_err(io::Error::other)?;
             let now = SystemClock.wall_ns();
-            lag = now.saturating_sub(if stamp == 0 { now } else { stamp }) as f64 / 1e9;
+            lag = now.saturating_sub(first.unwrap_or(now)) as f64 / 1e9;
         }
         let state = match () {
             () if rule.paused => "paused",
@@ -465,15 +469,28 @@ impl Outside for Voice {
         let mut invites = Invites::open(&disk, SystemClock.wall_ns()).map_err(failed)?;
         let no_such = "there is no such invite: codes work once, for 15 minutes; ask for a new one";
         let access = invites.redeem(&disk, &join.secret).map_err(failed)?.ok_or(no_such)?;
+        // Not before it has shown a code: whoever has none learns nothing of the store.
+        if join.store == peers.store.id() {
+            return Err(format!(
+                "it is the store {}, as this one is: one is a copy of the other. A replica is made by pairing, not by copying: segfs init \
+                 a new store, mount it, and segfs peer join; all versions come along",
+                join.store
+            ));
+        }
         // What it may do here, this invite says; what this store may do there decides that side alone.
-        let peer = PinnedPeer { key: join.key, address: join.address.clone(), access };
+        let store = Some(join.store);
+        let peer = PinnedPeer { key: join.key, store, address: join.address.clone(), access };
         let refused = |e: String| {
             tracing::error!("a peer that joined could not be written down: {e}");
             "it can't be written down there; ask for a new invite".to_owned()
         };
+
         let name = join.name.clone();
-        let next =
-            change(&peers.path, PeeringEdit::Peer(name.clone(), peer)).map_err(|e| refused(e.to_string()))?;
+        let next = change(&peers.path, PeeringEdit::Peer(name.clone(), peer)).map_err(|e| match e {
+            // The store that it says it is is known with another key.
+            ConfigError::Refused(why, next) => format!("{why}. There: {next}"),
+            e => refused(e.to_string()),
+        })?;
         peers.carry_out(&mut now, next).map_err(|e| refused(e.value().to_string()))?;
         drop(now);
         if let Some(events) = &peers.events {

@@ -30,7 +30,8 @@ pub struct Served {
     pub(super) vfs: Arc<Vfs>,
     requests: Arc<Requests>,
     path: PathBuf,
-    mountpoint: PathBuf,
+    /// Where it is mounted, if it is.
+    mountpoint: Option<PathBuf>,
     since_ns: u64,
     pub(super) counter: Arc<Counter>,
     pub(super) config: Config,
@@ -43,9 +44,18 @@ impl Served {
     /// A store that is mounted on a directory since now.
     #[must_use]
     pub fn new(store: Arc<Store>, vfs: Arc<Vfs>, requests: Arc<Requests>, mountpoint: &Path) -> Self {
+        Self::of(store, vfs, requests, Some(mounts::absolute(mountpoint)))
+    }
+
+    /// A store that is open since now, and not mounted.
+    #[must_use]
+    pub fn without_mount(store: Arc<Store>, vfs: Arc<Vfs>) -> Self {
+        Self::of(store, vfs, Arc::default(), None)
+    }
+
+    fn of(store: Arc<Store>, vfs: Arc<Vfs>, requests: Arc<Requests>, mountpoint: Option<PathBuf>) -> Self {
         let since_ns = SystemClock.wall_ns();
         let path = mounts::absolute(store.path());
-        let mountpoint = mounts::absolute(mountpoint);
         let config = Config::of(path.clone());
         Self {
             store,
@@ -102,7 +112,7 @@ impl Served {
             working.insert(0, "waiting for the disk");
         }
         json!({
-            "mountpoint": self.mountpoint.display().to_string(),
+            "mountpoint": self.mountpoint.as_ref().map(|dir| dir.display().to_string()),
             "store": self.path.display().to_string(),
             "id": s.id.to_string(),
             "process": std::process::id(),

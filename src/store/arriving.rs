@@ -1,11 +1,14 @@
 //! What comes from a peer piece by piece: extents before the facts that name them, and whether a version will be what it should be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use crate::{
     base::{Error, FsError, Incarnation, Result, VersionId, limits, limits::CHUNK_BYTES},
     format::{
-        Origin, Prepared, compress,
+        Malformed, Origin, Prepared, compress,
         facts::{Changes, ExtentId, Fact, Range, Source},
         hash::{self, Hash, LEAF_BYTES},
         hash_tree::{self, Group},
@@ -64,11 +67,17 @@ impl Store {
         let bad = |what: &str| Error::BadRequest(format!("{id:?}: {what}"));
         let payload =
             Prepared::stored_extent(said.codec, stored, said.raw_len, said.raw_crc).map_err(|e| bad(e.0))?;
-        if raw_hash(&payload).map_err(|e| bad(e.0))? != said.hash {
+        let raw = raw_bytes(&payload).map_err(|e| bad(e.0))?;
+        if hash::of_extent(&raw) != said.hash {
             return Err(bad("the bytes are not those of the hash"));
         }
-        let extent = self.bring_extent(id, &payload)?;
+        let (extent, new) = self.bring_extent(id, &payload)?;
         self.expected.add(of, [extent], self.clock.monotonic_ns());
+        if new {
+            // Of one that was here already, these may not be the bytes.
+            let leaves = raw.chunks_exact(LEAF_BYTES as usize).map(hash::leaf);
+            self.expected.add_leaves(of, *id, leaves.collect());
+        }
         Ok(())
     }
 
@@ -145,7 +154,7 @@ impl Store {
             let Some(base) = self.base_view(changes.base)? else { return Ok(None) };
             match symlink_target(&facts, changes) {
                 Some(target) => Ok(Some(super::hashes::hash_of_bytes(target))),
-                None => self.hash_over(base.as_ref(), changes, version.size).map(Some),
+                None => self.hash_over(parcel.origin, base.as_ref(), changes, version.size).map(Some),
             }
         })
     }
@@ -161,7 +170,7 @@ impl Store {
         }
     }
 
-    fn hash_over(&self, base: Option<&BranchView>, changes: &Changes, size: u64) -> Result<Hash> {
+    fn hash_over(&self, of: Origin, base: Option<&BranchView>, changes: &Changes, size: u64) -> Result<Hash> {
         let over = Over::new(self, base, changes)?;
         if let Some(base) = base
             && let Some(hash) = self.hash_of_changed(base, &over, size)?
@@ -185,7 +194,8 @@ impl Store {
                 _ => data.push((first, end)),
             }
         }
-        hash::content(size, &data, &mut |leaf, out| over.read_leaf(leaf, out))
+        let known = |leaf| over.known_leaf(of, leaf, size);
+        hash::content_knowing(size, &data, &known, &mut |leaf, out| over.read_leaf(leaf, out))
     }
 
     /// The same out of the hash of the base, if that is kept in parts here: what changed is read, and nothing else.
@@ -264,6 +274,22 @@ impl<'a> Over<'a> {
         })
     }
 
+    /// The hash of a leaf that shows a whole leaf of one extent which came for this batch.
+    fn known_leaf(&self, of: Origin, leaf: u64, size: u64) -> Option<Hash> {
+        let (first, end) = (leaf * LEAF_BYTES, (leaf + 1) * LEAF_BYTES);
+        let meets = |r: &Range| r.offset < end && r.offset + r.len > first;
+        let mut there = self.touched.get(&(first / CHUNK_BYTES))?.iter().filter(|(_, r)| meets(r));
+        let (Some((_, range)), None) = (there.next(), there.next()) else { return None };
+        let Source::Extent(id, skip) = range.source else { return None };
+        let whole = range.offset <= first && range.offset + range.len >= end && end <= size;
+        if !whole || self.holes.iter().any(|(_, r)| meets(r)) {
+            return None;
+        }
+        let at = u64::from(skip) + (first - range.offset);
+        let nth = at.is_multiple_of(LEAF_BYTES).then_some(at / LEAF_BYTES)?;
+        self.store.expected.leaf(of, id, nth as usize)
+    }
+
     /// Leaves that may differ from the base's, ascending: first and one past the last. None: so many that all may as well be read.
     fn changed_leaves(&self) -> Option<Vec<(u64, u64)>> {
         const MANY: u64 = 1 << 16;
@@ -330,12 +356,16 @@ fn symlink_target<'a>(facts: &'a [Fact], changes: &Changes) -> Option<&'a [u8]> 
 }
 
 /// BLAKE3 of an extent's raw bytes.
-fn raw_hash(payload: &Prepared) -> std::result::Result<Hash, crate::format::Malformed> {
+fn raw_hash(payload: &Prepared) -> std::result::Result<Hash, Malformed> {
+    raw_bytes(payload).map(|raw| hash::of_extent(&raw))
+}
+
+fn raw_bytes(payload: &Prepared) -> std::result::Result<Cow<'_, [u8]>, Malformed> {
     let stored = payload.stored();
     if payload.codec() == crate::format::Codec::Raw {
-        return Ok(hash::of_extent(stored));
+        return Ok(Cow::Borrowed(stored));
     }
     let mut raw = vec![0; payload.raw_len() as usize];
     compress::decompress(stored, &mut raw)?;
-    Ok(hash::of_extent(&raw))
+    Ok(Cow::Owned(raw))
 }

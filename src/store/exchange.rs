@@ -126,6 +126,24 @@ impl Store {
         Ok((found, next))
     }
 
+    /// The stamp of the first facts batch in the durable log from this LSN on that is not known there. Of its content nothing is read.
+    ///
+    /// # Errors
+    /// What reading the log says.
+    pub fn oldest_unknown(&self, known: &Knowledge, from: Lsn) -> Result<Option<u64>> {
+        let mut heads = self.log.heads_from(from);
+        while let Some(frame) = heads.try_next()? {
+            if let Some(head) = frame.head
+                && frame.envelope.kind == Kind::Operation
+                && head.origin.seq != 0
+                && !known.has(&head.origin)
+            {
+                return Ok(Some(head.stamp));
+            }
+        }
+        Ok(None)
+    }
+
     /// The raw bytes of an extent that a parcel of this store names.
     ///
     /// # Errors

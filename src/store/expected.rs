@@ -10,12 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use parking_lot::Mutex;
 
 use crate::{
-    base::{Lsn, limits},
-    format::Origin,
+    base::{Incarnation, Lsn, StoreId, limits},
+    format::{Origin, facts::ExtentId, hash::Hash},
 };
 
 /// A batch that got no further for so long is not waited for, in nanoseconds.
 const PATIENCE_NS: u64 = 3_600_000_000_000;
+
+/// None comes before it.
+const FIRST: ExtentId = ExtentId { store: StoreId::new(0), incarnation: Incarnation::new(0), sequence: 0 };
 
 /// What is waited for.
 #[derive(Debug, Default)]
@@ -27,6 +30,10 @@ struct Batches {
     of: BTreeMap<Origin, (u64, BTreeSet<Lsn>)>,
     /// Extents of all, where one of two batches counts twice.
     count: usize,
+    /// Hashes of the whole leaves of extents that came for a batch, while their bytes were at hand: who hashes the whole content need
+    /// not read them again.
+    leaves: BTreeMap<(Origin, ExtentId), Box<[Hash]>>,
+    leaf_count: usize,
 }
 
 impl Expected {
@@ -44,6 +51,23 @@ impl Expected {
             };
             all.remove(&oldest);
         }
+    }
+
+    /// The leaves of an extent that came for this batch, as far as there is room to remember them.
+    pub(super) fn add_leaves(&self, of: Origin, extent: ExtentId, leaves: Vec<Hash>) {
+        let mut all = self.0.lock();
+        if leaves.is_empty() || all.leaf_count + leaves.len() > limits::EXPECTED_LEAVES {
+            return;
+        }
+        all.leaf_count += leaves.len();
+        if let Some(old) = all.leaves.insert((of, extent), leaves.into()) {
+            all.leaf_count -= old.len();
+        }
+    }
+
+    /// The hash of a leaf, counted from the beginning of an extent.
+    pub(super) fn leaf(&self, of: Origin, extent: ExtentId, nth: usize) -> Option<Hash> {
+        self.0.lock().leaves.get(&(of, extent)).and_then(|leaves| leaves.get(nth)).copied()
     }
 
     /// The batch is here, or does not come.
@@ -66,13 +90,17 @@ impl Batches {
         if let Some((_, set)) = self.of.remove(of) {
             self.count -= set.len();
         }
+        let first = (*of, FIRST);
+        let those = self.leaves.range(first..).map(|(k, _)| *k).take_while(|(o, _)| o == of);
+        for k in those.collect::<Vec<_>>() {
+            self.leaf_count -= self.leaves.remove(&k).map_or(0, |l| l.len());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Incarnation, StoreId};
 
     fn batch(seq: u64) -> Origin {
         Origin { store: StoreId::new(1), incarnation: Incarnation::new(1), seq }
@@ -90,7 +118,12 @@ mod tests {
         expected.add(batch(1), lsns(2..3), PATIENCE_NS);
         assert_eq!(expected.all(PATIENCE_NS).len(), 4);
         assert_eq!(expected.all(PATIENCE_NS + 1).len(), 3, "the second got no further");
+        let (extent, hash) = (ExtentId { sequence: 9, ..FIRST }, [5; 32]);
+        expected.add_leaves(batch(1), extent, vec![[4; 32], hash]);
+        let leaf = |of, nth| expected.leaf(batch(of), extent, nth);
+        assert_eq!((leaf(1, 1), leaf(1, 2), leaf(2, 1)), (Some(hash), None, None));
         expected.done(&batch(1));
+        assert_eq!((leaf(1, 1), expected.0.lock().leaf_count), (None, 0));
         assert!(expected.all(PATIENCE_NS + 1).is_empty());
         assert_eq!(expected.0.lock().count, 0);
     }

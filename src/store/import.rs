@@ -244,8 +244,8 @@ impl Store {
         Ok(())
     }
 
-    /// Appends an extent of another store, if nobody has meanwhile. Says which one it is here.
-    pub(super) fn bring_extent(&self, id: &ExtentId, payload: &Prepared) -> Result<Lsn> {
+    /// Appends an extent of another store, if nobody has meanwhile. Says which one it is here, and whether it is new.
+    pub(super) fn bring_extent(&self, id: &ExtentId, payload: &Prepared) -> Result<(Lsn, bool)> {
         let k = key::extent(id);
         let mut record = Record::new(Kind::Extent, payload);
         record.flags = flags::DETACHED | flags::FOREIGN;
@@ -253,7 +253,7 @@ impl Store {
         let mut state = self.apply.lock();
         self.check_usable()?;
         if let Some(bytes) = self.index.get(&k)? {
-            return Ok(row::<ExtentRow>(&k, &bytes)?.extent); // Another parcel brought it.
+            return Ok((row::<ExtentRow>(&k, &bytes)?.extent, false)); // Another parcel brought it.
         }
         let apart = self.until_applied();
         let (lsn, location) = self.log.append(&[record])?[0];
@@ -263,7 +263,7 @@ impl Store {
         let next = state.clone();
         self.land(&mut state, next, lsn, &txn.finish()?)?;
         apart.done();
-        Ok(lsn)
+        Ok((lsn, true))
     }
 
     /// The contents of a parcel that are to be taken, in extents of this log; none if one of those is not here. Under the lock,

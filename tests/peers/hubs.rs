@@ -11,7 +11,7 @@ use segfs::{
     base::{Ino, KeyId, SystemRandom},
     disk::{Engine, RealDisk},
     format::facts::Owner,
-    peers::{Access, Code, Hub, Invites, Join, JoinError, Key, Outside, Peer, Plan, Tidings, join},
+    peers::{Access, Code, Hub, Invites, Join, JoinError, Joiner, Key, Outside, Peer, Plan, Tidings, join},
     store::{NewObject, Options, Store},
 };
 
@@ -44,7 +44,7 @@ impl Outside for Told {
 }
 
 struct Host {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     store: Arc<Store>,
     hub: Hub,
     told: Told,
@@ -52,16 +52,25 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
+        Self::in_epoch(0)
+    }
+
+    fn in_epoch(number: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::create(&dir.path().join("s"), Options::default()).unwrap());
+        if number > 0 {
+            std::fs::create_dir_all(dir.path().join("s/keys")).unwrap();
+            std::fs::write(dir.path().join("s/keys/epoch"), format!("{number} {}\n", store.id())).unwrap();
+        }
         let disk = RealDisk::open(&dir.path().join("s"), Engine::Plain).unwrap();
         let told = Told::default();
         let hub = Hub::start(Arc::clone(&store), Box::new(disk), Box::new(told.clone())).unwrap();
-        Self { _dir: dir, store, hub, told }
+        Self { dir, store, hub, told }
     }
 
     fn peer(&self, address: Option<String>, rule: bool) -> Peer {
-        Peer { name: "other".into(), id: self.hub.key().id(), address, access: Access::TwoWay, rule }
+        let (id, store) = (self.hub.key().id(), Some(self.store.id()));
+        Peer { name: "other".into(), id, store, address, access: Access::TwoWay, rule }
     }
 
     fn listen(&self, peers: Vec<Peer>) -> String {
@@ -152,7 +161,10 @@ fn an_invite_pairs_two_keys_once() {
     let mut invites = Invites::open(&disk, 1).unwrap();
     let code = invites.invite(&disk, a.hub.key().id(), Access::TwoWay, &SystemRandom, 1).unwrap();
     *a.told.invite.lock().unwrap() = Some(code.secret);
-    let ask = |code: &Code, key: &Key| join(&at, code, key, "joiner", Some("h:1"), Access::Receive);
+    let ask = |code: &Code, key: &Key| {
+        let (store, listens, grants) = (b.store.id(), Some("h:1"), Access::Receive);
+        join(&at, code, &Joiner { key, store, name: "joiner", listens, grants })
+    };
     // A code of another key: the secret is not even sent.
     let other = Code { start: [1; 16], ..code };
     let wrong = ask(&other, b.hub.key()).unwrap_err();
@@ -175,16 +187,84 @@ fn an_invite_pairs_two_keys_once() {
         began.elapsed()
     );
     assert_eq!(
-        (joined.key, joined.name.as_str(), joined.gives),
-        (a.hub.key().id(), "inviter", Access::TwoWay)
+        (joined.key, joined.store, joined.name.as_str(), joined.gives),
+        (a.hub.key().id(), a.store.id(), "inviter", Access::TwoWay)
     );
     let seen = a.told.joined.lock().unwrap()[0].clone();
     assert_eq!(
-        (seen.key, seen.gives, seen.address.as_deref()),
-        (b.hub.key().id(), Access::Receive, Some("h:1"))
+        (seen.key, seen.store, seen.gives, seen.address.as_deref()),
+        (b.hub.key().id(), b.store.id(), Access::Receive, Some("h:1"))
     );
     let used = ask(&code, b.hub.key()).unwrap_err();
     assert!(matches!(used, JoinError::Refused(_)), "{used}");
+}
+
+#[test]
+fn a_peer_that_says_it_is_another_store_gets_and_brings_nothing() {
+    let (a, b, c) = (Host::new(), Host::new(), Host::new());
+    b.write("of b", b"1");
+    a.write("of a", b"2");
+    // The key of b stands for the store of c, which is not a peer yet; and then for that of a third peer.
+    let liar = Peer { store: Some(c.store.id()), ..b.peer(None, true) };
+    let at = a.listen(vec![liar.clone()]);
+    b.hub.set_plan(Plan { listen: None, peers: vec![a.peer(Some(at.clone()), true)] }).unwrap();
+    let says = |host: &Host, n: usize, words: &[String]| {
+        let trouble = host.hub.status()[n].trouble.clone().unwrap_or_default();
+        words.iter().all(|w| trouble.contains(w))
+    };
+    let (key, of_b, of_c) =
+        (b.hub.key().id().to_string(), b.store.id().to_string(), c.store.id().to_string());
+    within(10, "both sides say why", || {
+        says(&a, 0, &[key.clone(), of_b.clone(), of_c.clone()]) && says(&b, 0, &[key.clone(), of_b.clone()])
+    });
+    let unknown = Peer { store: None, ..b.peer(None, true) };
+    let third = Peer { name: "third".into(), store: Some(b.store.id()), ..c.peer(None, true) };
+    let key_of_c = c.hub.key().id().to_string();
+    b.hub.set_plan(Plan::default()).unwrap();
+    a.hub.set_plan(Plan { listen: Some("127.0.0.1:0".into()), peers: vec![unknown, third] }).unwrap();
+    b.hub.set_plan(Plan { listen: None, peers: vec![a.peer(Some(at), true)] }).unwrap();
+    within(10, "whose store it is", || says(&a, 0, &[key.clone(), key_of_c.clone(), of_b.clone()]));
+    assert_eq!((a.shows("of b"), b.shows("of a")), (None, None));
+}
+
+#[test]
+fn a_connection_by_which_nothing_crosses_asks_for_no_commits() {
+    let (a, b) = (Host::new(), Host::new());
+    let at = a.listen(vec![b.peer(None, false)]);
+    b.hub.set_plan(Plan { listen: None, peers: vec![a.peer(Some(at.clone()), false)] }).unwrap();
+    within(10, "connected", || a.hub.status()[0].store.is_some());
+    let commits = |host: &Host, name: &str| {
+        std::thread::sleep(Duration::from_millis(300));
+        host.store.sync_all().unwrap();
+        host.write(name, b"1");
+        let last = host.store.last_lsn();
+        std::thread::sleep(Duration::from_millis(100));
+        host.store.durable_lsn() >= last
+    };
+    assert!(!commits(&a, "f") && !commits(&b, "g"));
+    // With a rule on the other side alone.
+    b.hub.set_plan(Plan { listen: None, peers: vec![a.peer(Some(at), true)] }).unwrap();
+    within(10, "it crosses", || b.shows("f").is_some() && a.shows("g").is_some());
+    assert!(commits(&a, "h"));
+}
+
+#[test]
+fn only_who_may_write_raises_the_epoch() {
+    // The second is in a higher epoch.
+    let raised = |access: Access, number: u64| {
+        let a = Host::new();
+        let b = Host::in_epoch(number);
+        let at = a.listen(vec![Peer { access, ..b.peer(None, true) }]);
+        b.hub.set_plan(Plan { listen: None, peers: vec![a.peer(Some(at), true)] }).unwrap();
+        within(10, "connected", || a.hub.status()[0].store.is_some() && b.hub.status()[0].store.is_some());
+        let told = a.told.said.lock().unwrap().iter().any(|s| s.starts_with("Epoch"));
+        let kept = std::fs::read_to_string(a.dir.path().join("s/keys/epoch")).ok();
+        assert_eq!(kept.is_some(), told, "{kept:?}");
+        told
+    };
+    assert!(raised(Access::TwoWay, 3));
+    assert!(!raised(Access::Receive, 3));
+    assert!(!raised(Access::TwoWay, u64::MAX), "the end of the numbers");
 }
 
 #[test]

@@ -5,3 +5,4 @@ mod away;
 mod hubs;
 mod mounts;
 mod net;
+mod serving;

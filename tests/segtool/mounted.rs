@@ -170,7 +170,7 @@ fn what_is_given_back_all_the_while_is_no_damage() {
             while !stop.load(Relaxed) {
                 // What segtool looks at while it has the segments kept is not to grow faster than it looks.
                 if n.is_multiple_of(16) && fs::read_dir(path.join("segments")).unwrap().count() > 200 {
-                    std::thread::sleep(Duration::from_millis(1));
+                    std::thread::park_timeout(Duration::from_millis(1));
                     continue;
                 }
                 n += 1;

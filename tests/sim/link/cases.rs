@@ -405,6 +405,23 @@ fn the_lower_epoch_turns_read_only_before_it_says_anything() {
 }
 
 #[test]
+fn an_epoch_counts_only_from_who_may_write_and_within_reason() {
+    let (a, b) = (Solo::new(1), Solo::new(2));
+    for (heeds_epoch, number, fences) in [(true, 3, true), (false, 3, false), (true, u64::MAX, false)] {
+        let mut mine = [me(&a.store, 0, Lsn::FIRST), me(&b.store, 0, Lsn::FIRST)];
+        mine[0].heeds_epoch = heeds_epoch;
+        mine[1].epoch = Epoch { number, store: b.store.id() };
+        let mut link = Link::new(mine, 0);
+        link.carry(1, 100_000);
+        link.deliver(0, 100_000, 0);
+        let side = link.sides[0].as_ref().unwrap();
+        assert_eq!(side.session.ended(), None);
+        let fenced = side.todo.iter().any(|e| matches!(e, Effect::Fence(_)));
+        assert_eq!(fenced, fences, "{heeds_epoch} {number}: {:?}", side.todo);
+    }
+}
+
+#[test]
 fn what_breaks_the_protocol_ends_the_connection() {
     let a = Solo::new(1);
     let hello = |oldest, newest| Message::Hello(Hello { magic: MAGIC, oldest, newest });

@@ -1,10 +1,10 @@
 //! What the log holds no more is told from the index.
 
 use segfs::{
-    base::{Ino, Lsn},
-    format::facts::Owner,
-    replicate::Notice,
-    store::{Goal, NewObject, Policy, Rename, Retention, Store},
+    base::{Ino, Lsn, limits::PEER_FACTS_BYTES},
+    format::{facts::Owner, wire::Reason},
+    replicate::{Effect, Input, Notice, Taken, answer},
+    store::{Goal, Knowledge, NewObject, Policy, Rename, Retention, Store},
 };
 
 use super::{
@@ -204,4 +204,113 @@ fn content_that_goes_while_it_is_told_is_done_without() {
             assert_eq!(shows(&a.store), shows(&b.store), "{name}");
         }
     }
+}
+
+/// Runs a connection to its end, where this may answer what a side asks for in the place of its store.
+fn run_with(pair: &mut Pair<'_>, link: &mut Link, instead: &mut dyn FnMut(usize, &Effect) -> Option<Input>) {
+    let now = pair.clock.monotonic_ns();
+    loop {
+        let mut did = false;
+        for n in 0..2 {
+            did |= link.carry(n, 100_000);
+            did |= link.deliver(1 - n, 100_000, now);
+            while let Some(side) = &mut link.sides[n]
+                && let Some(effect) = side.todo.first()
+            {
+                did = true;
+                match instead(n, effect) {
+                    None => side.work(0, pair.stores[n], &mut pair.met[n], now),
+                    Some(input) => {
+                        side.todo.swap_remove(0);
+                        side.session.handle(input, now);
+                        side.gather();
+                    }
+                }
+            }
+        }
+        if !did {
+            return;
+        }
+    }
+}
+
+#[test]
+fn one_place_that_cannot_be_read_holds_up_nothing_else_of_the_index() {
+    let (a, b) = (Solo::new(1), Solo::new(2));
+    fill(&a.store);
+    let mut pair = Pair::new([&a.store, &b.store], &*a.clock);
+    let mut link = pair.link();
+    let (mut bad, mut asked, mut pages) = (None, 0, 0);
+    run_with(&mut pair, &mut link, &mut |n, effect| match effect {
+        Effect::Page(number, _) if n == 0 => {
+            pages = pages.max(*number);
+            None
+        }
+        Effect::Fetch(request, _, id) if n == 0 && *bad.get_or_insert(*id) == *id => {
+            asked += 1;
+            Some(Input::Extent(*request, Err(Reason::Unreadable)))
+        }
+        _ => None,
+    });
+    assert!(asked > 0 && was_told(&link, 0), "{:?}", link.notices(0));
+    let first_time = link.notices(0).iter().filter(|n| matches!(n, Notice::NotInLog(_))).count();
+    assert_eq!(first_time, 1, "it was not told all over again");
+    assert_eq!(a.store.knowledge().unwrap(), b.store.knowledge().unwrap());
+    // What can be read again comes as any content that is lacking.
+    drop(link);
+    pair.exchange();
+    alike(&a.store, &b.store);
+}
+
+#[test]
+fn a_page_that_was_refused_is_not_taken_for_there() {
+    let (a, b) = (Solo::new(1), Solo::new(2));
+    fill(&a.store);
+    let mut pair = Pair::new([&a.store, &b.store], &*a.clock);
+    let mut link = pair.link();
+    let mut refused = 0;
+    run_with(&mut pair, &mut link, &mut |n, effect| match effect {
+        Effect::Take(incoming, _) if n == 1 => {
+            refused += 1;
+            Some(Input::Imported(incoming.parcel.origin, Taken::Failed(Reason::Refused)))
+        }
+        _ => None,
+    });
+    assert!(refused > 0 && !was_told(&link, 0), "{refused}");
+    let told = link.notices(0);
+    assert!(!told.iter().any(|n| matches!(n, Notice::CaughtUp(_))), "{told:?}");
+    assert!(!link.sides[0].as_ref().unwrap().session.is_idle());
+    drop(link);
+    pair.exchange();
+    alike(&a.store, &b.store);
+}
+
+#[test]
+fn a_batch_that_is_longer_than_any_peer_takes_is_set_aside_and_the_rest_crosses() {
+    let (a, b) = (Solo::new(1), Solo::new(2));
+    file(&a.store, "f", b"1");
+    file(&a.store, "g", b"2");
+    a.store.sync_all().unwrap();
+    let mut pair = Pair::new([&a.store, &b.store], &*a.clock);
+    let mut link = pair.link();
+    let mut long = None;
+    let store = pair.stores[0];
+    run_with(&mut pair, &mut link, &mut |n, effect| match effect {
+        Effect::Read(from) if n == 0 && long.is_none() => {
+            let read = answer(store, &Knowledge::default(), Effect::Read(*from)).unwrap();
+            let Input::Batches { mut offered, unreadable, next, gap } = read else { panic!("{read:?}") };
+            let last = &mut offered.last_mut().unwrap().parcel;
+            last.facts.resize(PEER_FACTS_BYTES + 1, 0);
+            long = Some(last.origin);
+            Some(Input::Batches { offered, unreadable, next, gap })
+        }
+        _ => None,
+    });
+    let aside = Notice::Aside(long.unwrap(), Reason::TooLarge);
+    assert!(link.notices(0).contains(&aside), "{:?}", link.notices(0));
+    assert_eq!((link.ended(0), link.ended(1)), (None, None));
+    let mut held = b.store.knowledge().unwrap();
+    assert!(!held.has(&long.unwrap()));
+    held.add(&long.unwrap());
+    assert_eq!(held, a.store.knowledge().unwrap(), "all others are there");
 }

@@ -17,7 +17,7 @@ pub fn two_way() -> Vec<Grant> {
 /// What a store says of itself.
 pub fn me(store: &Store, wall_ns: u64, cursor: Lsn) -> Me {
     let identity = Identity { store: store.id(), incarnation: store.incarnation(), wall_ns };
-    Me { identity, epoch: Epoch::default(), grants: two_way(), sends: true, cursor }
+    Me { identity, epoch: Epoch::default(), grants: two_way(), heeds_epoch: true, sends: true, cursor }
 }
 
 /// One side of a connection.

@@ -1,6 +1,8 @@
 //! What a hub says to somebody with a pinned key who does not speak as this program does.
 #![allow(clippy::disallowed_methods)] // real sockets, real time
 
+mod hostile;
+
 use std::{
     io::{Read as _, Write as _},
     sync::{Arc, Mutex},
@@ -20,7 +22,7 @@ use crate::{
 };
 
 #[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<String>>>);
+pub(super) struct Said(Arc<Mutex<Vec<String>>>);
 
 impl Outside for Said {
     fn tell(&self, what: Tidings) {
@@ -54,8 +56,14 @@ impl Host {
         let hub = Hub::start(Arc::clone(&store), Box::new(disk), Box::new(said.clone())).unwrap();
         let other = RealDisk::open(dir.path(), Engine::Plain).unwrap();
         let other = Key::open(&other, &SystemRandom).unwrap();
-        let peer =
-            Peer { name: "other".into(), id: other.id(), address: None, access: Access::TwoWay, rule: true };
+        let peer = Peer {
+            name: "other".into(),
+            id: other.id(),
+            store: None,
+            address: None,
+            access: Access::TwoWay,
+            rule: true,
+        };
         hub.set_plan(Plan { listen: Some("127.0.0.1:0".into()), peers: vec![peer] }).unwrap();
         Self { dir, hub, store, said, other }
     }
@@ -83,13 +91,13 @@ impl Host {
 }
 
 /// The other side of a connection, which says what a test wants.
-struct Other {
-    secured: Secured,
-    splitter: Splitter,
+pub(super) struct Other {
+    pub(super) secured: Secured,
+    pub(super) splitter: Splitter,
 }
 
 impl Other {
-    fn say(&mut self, message: &Message) {
+    pub(super) fn say(&mut self, message: &Message) {
         let Secured { tls, socket, .. } = &mut self.secured;
         tls.writer().write_all(&message.frame()).unwrap();
         while tls.wants_write() {
