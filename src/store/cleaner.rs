@@ -52,16 +52,13 @@ const DROPS: usize = 4096;
 pub struct Goal {
     /// Enough once so many bytes of segments were given back.
     pub bytes: u64,
-    /// Enough once so many bytes were gained: given back, less what was written for that. What more could be had costs more, and
-    /// costs less later, when more of it is dead.
-    pub gain: u64,
     /// Segments of which more than this share is alive are left alone, in percent.
     pub live_percent: u64,
 }
 
 impl Goal {
     /// Whatever can be had.
-    pub const ALL: Self = Self { bytes: u64::MAX, gain: u64::MAX, live_percent: 95 };
+    pub const ALL: Self = Self { bytes: u64::MAX, live_percent: 95 };
     /// Who would move so much of a segment, in percent, needs the space, and a base may cost as much as it brings.
     pub(super) const NEED_PERCENT: u64 = 90;
 }
@@ -79,22 +76,6 @@ pub struct Cleaned {
     pub moved_bytes: u64,
     /// Bytes of the base that was written; 0 if none was needed.
     pub base_bytes: u64,
-}
-
-impl Cleaned {
-    /// What was given back, less what was written for that, in bytes.
-    #[must_use]
-    pub fn gained(self) -> u64 {
-        self.bytes.saturating_sub(self.moved_bytes + self.base_bytes)
-    }
-}
-
-impl Goal {
-    /// Is it reached, with what was given back and what is about to be?
-    fn is_reached(self, done: &Cleaned, going: u64) -> bool {
-        let with_these = Cleaned { bytes: done.bytes + going, ..*done };
-        with_these.bytes >= self.bytes || with_these.gained() >= self.gain
-    }
 }
 
 /// What the cleaner remembers from one time to the next.
@@ -193,7 +174,7 @@ impl Store {
             self.take_names(&mut look)?;
             self.clean_as(&look, cleaner, Goal { live_percent: CHEAP_PERCENT, ..goal }, done)?;
         }
-        if !goal.is_reached(done, 0) && self.repack(&look, goal, done)? || done.segments > 0 {
+        if done.bytes < goal.bytes && self.repack(&look, goal, done)? || done.segments > 0 {
             let Some(again) = self.look()? else { return Ok(()) };
             look = again;
         }
@@ -210,7 +191,7 @@ impl Store {
         let mut going: Vec<SegmentInfo> = Vec::new();
         let mut round = done.moved_bytes;
         for s in self.victims(look, (&base, &holding), cleaner, goal) {
-            if self.is_stopping() || goal.is_reached(done, used_bytes(&going)) {
+            if self.is_stopping() || done.bytes + used_bytes(&going) >= goal.bytes {
                 break;
             }
             // What can't be finished is not begun: moved in part, it would take room and give none.
@@ -371,7 +352,7 @@ impl Store {
         let old = known.as_ref().map_or(0, |base| gain(base, &holding));
         // What a base takes must not be what emptying a segment would need.
         let needed = self.log.segment_bytes() + self.base_cost(known.as_ref(), look.upto);
-        if old >= goal.bytes.min(goal.gain) || old > 0 && self.log.cleaning_room() < needed {
+        if old >= goal.bytes || old > 0 && self.log.cleaning_room() < needed {
             return Ok(known);
         }
         // Pieces of the base that lie among what is dead are written again, so that they keep nothing from going.

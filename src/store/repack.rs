@@ -183,7 +183,7 @@ impl Store {
         let (mut gained, mut wrote, mut step) = (0, 0, Step::default());
         let mut work = || -> Result<()> {
             for Worth { id, live, gain } in look.worth_repacking(goal) {
-                if gained >= goal.bytes.min(goal.gain) || wrote >= budget || self.is_stopping() {
+                if gained >= goal.bytes || wrote >= budget || self.is_stopping() {
                     break;
                 }
                 if live > room {

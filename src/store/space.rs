@@ -134,11 +134,8 @@ impl Store {
         let worth = (live / 100 * percent)
             .max(LOW_SEGMENTS * self.segment_bytes())
             .max(self.index.stats().disk_bytes / 2);
-        let grown = used.saturating_sub(first);
-        if grown >= worth {
-            // Near a shortage segments go of which most lives: no more of them than it takes to get on, the best first.
-            let gain = if near { 2 * grown } else { u64::MAX };
-            self.clean(Goal { bytes: u64::MAX, gain, live_percent: live_percent(room) })?;
+        if used.saturating_sub(first) >= worth {
+            self.clean(Goal { bytes: u64::MAX, live_percent: live_percent(room) })?;
             keeper.used = Some(self.used_bytes());
         }
         Ok(more)
@@ -153,7 +150,7 @@ impl Store {
             return Ok(false);
         }
         keeper.exhausted = None;
-        let goal = Goal { bytes: 2 * low, gain: u64::MAX, live_percent: LIVE_PERCENT_SHORT };
+        let goal = Goal { bytes: 2 * low, live_percent: LIVE_PERCENT_SHORT };
         let surplus = self.surplus.load(Relaxed);
         let moved = self.cleaned().moved_bytes;
         let mut freed = self.clean_in_need(goal)?;

@@ -239,10 +239,8 @@ impl World {
                 }
             }
             89..92 => {
-                let bytes = 1_u64 << (12 + self.rng.below(10));
                 let goal = Goal {
-                    bytes,
-                    gain: if bytes.trailing_zeros().is_multiple_of(2) { bytes } else { u64::MAX },
+                    bytes: 1 << (12 + self.rng.below(10)),
                     live_percent: [30, 60, 95][self.rng.below(3) as usize],
                 };
                 let done = self.host.store.clean(goal);
