@@ -90,12 +90,14 @@ impl Log {
     }
 
     /// Does beforehand what an append of so many bytes and records by the cleaner would have to do first: writing out, or
-    /// beginning a segment. So the append itself takes no longer than a copy, as a rule.
+    /// beginning a segment. So the append itself takes no longer than a copy, as a rule. At most one segment is begun: what does not go
+    /// into an empty one, no room can be made for.
     ///
     /// # Errors
     /// As of [`append_cleaning`](Self::append_cleaning).
     pub fn make_room(&self, bytes: u64, records: usize) -> Result<()> {
         let mut t = self.inner.tail.lock();
+        let mut begun = false;
         loop {
             t.check()?;
             if t.ending {
@@ -110,7 +112,8 @@ impl Log {
                         return Ok(());
                     }
                 }
-                Room::NewSegment => _ = self.inner.lead(&mut t, |s, t| s.rotate(t, Purse::Cleaner))?,
+                Room::NewSegment if begun => return Ok(()),
+                Room::NewSegment => begun = self.inner.lead(&mut t, |s, t| s.rotate(t, Purse::Cleaner))?,
             }
         }
     }

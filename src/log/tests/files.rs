@@ -274,3 +274,16 @@ pub(super) fn new_segments_leave_to_others_what_is_theirs() {
     disk.set_room(4 * segment);
     log.append(&two).unwrap();
 }
+
+#[test]
+fn room_is_made_for_no_more_than_a_segment_takes() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    log.wait_durable(put(&log, "one")).unwrap();
+    log.make_room(2 * opts().segment_bytes, 1).unwrap();
+    log.wait_durable(put(&log, "two")).unwrap();
+    assert!(log.segments().len() <= 2);
+    let (_, recovery, seen) = open(&disk.after_power_cut());
+    assert_eq!(texts(&seen), ["one", "two"]);
+    assert!(recovery.damages.is_empty(), "{:?}", recovery.damages);
+}
