@@ -34,6 +34,9 @@ use crate::{
 
 const VICTIM: &str = "SEGFS_TEST_VICTIM";
 const MIB: u64 = 1 << 20;
+/// Something that a hostile peer does, by its name.
+type Attack = (&'static str, fn(&Victim) -> Other);
+
 /// What a hostile peer may make a daemon use beyond what it uses anyway.
 const MOST_BYTES: u64 = 64 * MIB;
 
@@ -314,7 +317,7 @@ fn a_hostile_peer_takes_little_memory_and_holds_up_nobody() {
         });
     };
     crosses("before");
-    let attacks: [(&str, fn(&Victim) -> Other); 3] =
+    let attacks: [Attack; 3] =
         [("holds everything", holds_everything), ("swells", swells), ("takes nothing", takes_nothing)];
     let base = victim.holds();
     for (name, attack) in attacks {
