@@ -10,7 +10,7 @@ use std::{
 
 use nix::sys::signal::{SigSet, Signal};
 use segfs::{
-    base::{Damage, Error},
+    base::{Damage, Error, Lsn},
     config, fuse,
     serve::{
         self, Beat, Control, Events, Peers, Prepared, SOCKET, Served,
@@ -262,7 +262,10 @@ fn events(store: &Store, args: &MountArgs) -> Option<Arc<Events>> {
 }
 
 /// Begins to read everything again, when it is due. Where that can't be, the mount works all the same.
-fn scrubber(store: &Arc<Store>, events: Option<&Arc<Events>>) -> Option<(Arc<Scrubber>, Scrubbing)> {
+pub(super) fn scrubber(
+    store: &Arc<Store>,
+    events: Option<&Arc<Events>>,
+) -> Option<(Arc<Scrubber>, Scrubbing)> {
     if store.is_read_only() {
         return None;
     }
@@ -287,7 +290,13 @@ fn prepare_peers(store: &Store, args: &MountArgs, options: &fuse::Options) -> Ou
 /// Begins to know other stores. What still goes wrong is said; the mount works all the same.
 fn peers(store: &Arc<Store>, prepared: Prepared, events: Option<&Arc<Events>>) -> Option<Arc<Peers>> {
     Peers::start(store, prepared, events)
-        .inspect_err(|failure| eprintln!("segfs: no peers are served: {}", failure.value()["error"]["why"]))
+        .inspect_err(|failure| {
+            eprintln!("segfs: no peers are served: {}", failure.value()["error"]["why"]);
+            if serve::has_peers(store.path()) {
+                // Who knows what they lack.
+                store.set_needed(Some(Lsn::FIRST));
+            }
+        })
         .ok()
 }
 

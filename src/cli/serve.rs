@@ -13,7 +13,10 @@ use serde_json::json;
 use super::{
     ServeArgs,
     failure::{FAILED, Failure, Outcome, mounts},
-    mount::{READY, background, in_own_session, leave_output, note, open_store, say, signals, tell_damage},
+    mount::{
+        READY, background, in_own_session, leave_output, note, open_store, say, scrubber, signals,
+        tell_damage,
+    },
 };
 
 /// Opens the store, and stays until a signal ends it.
@@ -32,7 +35,8 @@ pub fn run(args: &ServeArgs, json: bool) -> Outcome<()> {
         let _ = store.close();
         made.undo();
     })?;
-    let served = Served::without_mount(Arc::clone(&store), Arc::clone(&vfs));
+    let (scrubber, scrubbing) = scrubber(&store, events.as_ref()).unzip();
+    let served = Served::without_mount(Arc::clone(&store), Arc::clone(&vfs)).with_scrubber(scrubber);
     let control = Control::start(served.with_events(events.clone()).with_peers(Some(Arc::clone(&peers))));
     let control = control.map_err(|e| {
         peers.stop();
@@ -45,7 +49,7 @@ pub fn run(args: &ServeArgs, json: bool) -> Outcome<()> {
         .inspect_err(|e| eprintln!("segfs: no events are written down: {e}"));
     announce(args, &store, &peers, made.is_some(), json);
     end_at_a_signal(&signals)?;
-    drop(beat);
+    drop((beat, scrubbing));
     vfs.release_all();
     peers.stop();
     let closed = store.close();

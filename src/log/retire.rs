@@ -33,14 +33,16 @@ impl Log {
     pub fn listing(&self, id: SegmentId) -> Result<Listing> {
         let s = self.inner.files.get(id).ok_or_else(|| gone(id, 0))?;
         let file = self.inner.files.file(id)?;
+        let now = *s.now.lock();
+        // A crash may have cut the segment before its footer, whose records are none of the log then: their numbers were given again.
         if let Some(trailer) = read_trailer(&*file, &s.header)
+            && (trailer.end(), trailer.last_lsn) == (now.end, now.last_lsn)
             && let Ok(footer) = read_footer(&trailer, s.seed, &|out, at| file.read_exact_at(out, at))
         {
             return Ok(Listing { entries: footer.records, damaged: false });
         }
-        let end = s.now.lock().end;
         let mut found = Listing { entries: Vec::new(), damaged: false };
-        let mut scan = Scan::new(file, &s.header, BLOCK_BYTES, end);
+        let mut scan = Scan::new(file, &s.header, BLOCK_BYTES, now.end);
         while let Some(next) = scan.next_found() {
             let Found::Batch(batch) = next else {
                 found.damaged = true;

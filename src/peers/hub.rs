@@ -373,6 +373,8 @@ impl Inner {
 
     /// There is one more.
     pub(super) fn exchanges(&self) {
+        // Who has just seen that there was none holds this until it waits.
+        drop(self.state.lock());
         self.changed.notify_all();
     }
 

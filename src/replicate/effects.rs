@@ -126,7 +126,7 @@ pub enum Input {
         gap: bool,
     },
     /// Answers [`Effect::Page`]: its number, where it goes on, and the page; without one, that was all.
-    Page(u64, Box<CatchUp>, Option<Offered>),
+    Page(u64, Box<CatchUp>, Option<(Offered, Vec<VersionId>)>),
     /// Answers [`Effect::Ask`]: those that are held.
     Asked(Origin, Vec<Origin>),
     /// Answers [`Effect::Supply`]: the number of the request, and the page, if it can be had.

@@ -159,9 +159,10 @@ fn page(store: &Store, theirs: &Knowledge, number: u64, from: Option<Box<CatchUp
     Ok(Input::Page(number, at, Some(readable(store, parcel)?)))
 }
 
-/// A page with the hashes of its contents, without those that can't be read: one bad place must not hold up the whole index.
-fn readable(store: &Store, mut parcel: Parcel) -> Result<Offered> {
-    let (mut hashes, mut failed) = (Vec::new(), Ok(()));
+/// A page with the hashes of its contents, without those that can't be read, which it names: one bad place must not hold up the whole
+/// index.
+fn readable(store: &Store, mut parcel: Parcel) -> Result<(Offered, Vec<VersionId>)> {
+    let (mut hashes, mut left_out, mut failed) = (Vec::new(), Vec::new(), Ok(()));
     parcel.contents.retain(|c| match store.hash_of_version(c.version) {
         Ok(hash) => {
             hashes.push((c.version, hash));
@@ -169,6 +170,7 @@ fn readable(store: &Store, mut parcel: Parcel) -> Result<Offered> {
         }
         Err(Error::Damaged(d)) => {
             tracing::error!("the content of version {} can't be sent: {d}", c.version);
+            left_out.push(c.version);
             false
         }
         Err(e) => {
@@ -176,7 +178,7 @@ fn readable(store: &Store, mut parcel: Parcel) -> Result<Offered> {
             false
         }
     });
-    failed.map(|()| Offered { parcel, hashes })
+    failed.map(|()| (Offered { parcel, hashes }, left_out))
 }
 
 fn take(store: &Store, incoming: &Incoming, gone: &[ExtentId]) -> Result<Taken> {

@@ -227,8 +227,12 @@ impl Sending {
         if std::mem::take(&mut self.told_all) {
             effects.push_back(Effect::Tell(Notice::Told(self.pages)));
         }
-        // What was set aside is lacking there, whatever follows.
-        if self.is_idle() && self.aside.is_empty() && self.told != Some(self.next) {
+        // What was set aside, or could not be read for a page, is lacking there, whatever follows.
+        if self.is_idle()
+            && self.aside.is_empty()
+            && self.unreadable.is_empty()
+            && self.told != Some(self.next)
+        {
             self.told = Some(self.next);
             effects.push_back(Effect::Tell(Notice::CaughtUp(Lsn::new(self.next.get().saturating_sub(1)))));
         }
@@ -264,10 +268,21 @@ impl Sending {
     }
 
     /// A page of the index was read; none: that was all.
-    pub(super) fn page(&mut self, number: u64, at: Box<CatchUp>, page: Option<Offered>) {
+    pub(super) fn page(
+        &mut self,
+        number: u64,
+        at: Box<CatchUp>,
+        page: Option<(Offered, Vec<VersionId>)>,
+        effects: &mut VecDeque<Effect>,
+    ) {
         let Some(t) = self.telling.as_mut().filter(|_| number == self.pages) else { return };
         (t.asked, t.at, t.over) = (false, Some(at), page.is_none());
-        t.ready = page.map(|page| Arc::new(without(page, &self.unreadable)));
+        let Some((page, left_out)) = page else { return };
+        if !left_out.is_empty() {
+            effects.push_back(Effect::Tell(Notice::Aside(page.parcel.origin, Reason::Unreadable)));
+        }
+        self.unreadable.extend(left_out.into_iter().take(UNREADABLE - self.unreadable.len().min(UNREADABLE)));
+        t.ready = Some(Arc::new(without(page, &self.unreadable)));
     }
 
     /// A page came back, as something of it can't be read here. It goes again without that, and the rest of the index is not held up; so
@@ -527,6 +542,7 @@ impl Sending {
             self.landed(&origin, out);
             if origin.is_page() {
                 if reason == Reason::Unreadable && self.page_again(&offered) {
+                    effects.push_back(Effect::Tell(Notice::Aside(origin, reason)));
                     return;
                 }
                 self.page_landed(origin, Some(reason), now, effects);

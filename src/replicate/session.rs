@@ -433,7 +433,7 @@ impl Session {
                 self.receiving.supplied(origin, &taken, (more, here), out, effects);
                 self.sooner(&taken);
             }
-            Input::Page(number, at, page) => self.sending.page(number, at, page),
+            Input::Page(number, at, page) => self.sending.page(number, at, page, effects),
             Input::Asked(origin, held) => self.receiving.asked(origin, &held, out, effects),
             Input::Lacks(origin, ids) => self.receiving.lacks(origin, &ids, effects),
             Input::Kept(request, kept) => self.receiving.kept(request, kept, out, effects),

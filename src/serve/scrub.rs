@@ -41,6 +41,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_secs(1);
 /// How long it waits where reading or the journal failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(600);
+/// Damages that are kept in mind; the journal has them all.
+const DAMAGES: usize = 4096;
 /// Damaged files that are named where a scrub is told of in short.
 const PATHS: usize = 20;
 
@@ -80,7 +82,7 @@ impl Known {
             let damages = &mut self.under_way.get_or_insert_default().damages;
             let place = |l: &Value| (l["segment"].clone(), l["offset"].clone());
             // A segment that was not read to its end is read again.
-            if damages.iter().all(|d| place(d) != place(line)) {
+            if damages.len() < DAMAGES && damages.iter().all(|d| place(d) != place(line)) {
                 damages.push(line.clone());
             }
         }
@@ -337,8 +339,8 @@ impl Scrubber {
                 self.note(told(finding))?;
             }
             (run.segments, run.bytes) = (run.segments + 1, run.bytes + done.bytes);
-            let so_far = self.known.lock().under_way.clone().unwrap_or_default();
-            let (segments, bytes) = (so_far.segments + 1, so_far.bytes + done.bytes);
+            let so_far = self.known.lock().under_way.as_ref().map_or((0, 0), |leg| (leg.segments, leg.bytes));
+            let (segments, bytes) = (so_far.0 + 1, so_far.1 + done.bytes);
             self.note(
                 json!({"scrub": "position", "segment": s.id.get(), "segments": segments, "bytes": bytes}),
             )?;

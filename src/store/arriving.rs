@@ -103,8 +103,13 @@ impl Store {
         if v.hash.is_some() {
             return Ok(v.hash);
         }
-        // Of what changed alone, where the rest is known, and noted for others.
-        self.hash_version(ino, at, &v)?;
+        // Of what changed alone, where the rest is known, and noted for others: unless that has been tried, or there is no room for it.
+        if self.index.get(&key::unhashed(ino, at))?.is_some() && !self.log.status().short {
+            match self.hash_version(ino, at, &v) {
+                Err(Error::NoSpace { .. } | Error::Fs(FsError::NotFound)) => {}
+                done => _ = done?,
+            }
+        }
         let v: Option<VersionRow> = self.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
         match v {
             None => Ok(None),

@@ -355,6 +355,8 @@ impl Bases for Log {
                     }
                     // Its base is not whole then.
                     Err(Error::Damaged(_)) => {}
+                    // Nor if the disk does not give it.
+                    Err(e @ Error::Io { .. }) => tracing::warn!("a record of a base is passed over: {e}"),
                     Err(e) => return Err(e),
                 }
             }

@@ -1,5 +1,9 @@
 //! Content hashes of versions: small files at their commit, others later, off the path that acknowledges.
 
+use std::collections::HashSet;
+
+use parking_lot::{Condvar, Mutex};
+
 use crate::{
     base::{FsError, Ino, Lsn, Result},
     format::{
@@ -94,7 +98,7 @@ impl Store {
     /// Hashes one version, and says so in the log. Returns how many bytes of content it read.
     pub(super) fn hash_version(&self, ino: Ino, at: Lsn, v: &VersionRow) -> Result<u64> {
         // One at a time: two that come to the same version would both read all of it.
-        let _one = (v.size > AT_ONCE_BYTES).then(|| self.hashing.lock());
+        let _one = (v.size > AT_ONCE_BYTES).then(|| self.hashing.begin((ino, at)));
         let k = key::version(ino, at);
         let there: Option<VersionRow> = self.index.get(&k)?.map(|b| row(&k, &b)).transpose()?;
         if there.is_none_or(|v| v.hash.is_some()) {
@@ -132,6 +136,34 @@ impl Store {
     fn symlink_target(&self, ino: Ino) -> Result<Option<Vec<u8>>> {
         let object = self.object_row(ino, None)?.ok_or(FsError::NotFound)?;
         Ok((object.attributes.kind == ObjectKind::Symlink).then_some(object.attributes.target))
+    }
+}
+
+/// Versions that somebody hashes now.
+#[derive(Default)]
+pub(super) struct Hashing {
+    now: Mutex<HashSet<(Ino, Lsn)>>,
+    done: Condvar,
+}
+
+/// Nobody else hashes this version as long as this is there.
+pub(super) struct Alone<'a>(&'a Hashing, (Ino, Lsn));
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.now.lock().remove(&self.1);
+        self.0.done.notify_all();
+    }
+}
+
+impl Hashing {
+    /// Waits until nobody hashes this version.
+    fn begin(&self, version: (Ino, Lsn)) -> Alone<'_> {
+        let mut now = self.now.lock();
+        while !now.insert(version) {
+            self.done.wait(&mut now);
+        }
+        Alone(self, version)
     }
 }
 

@@ -176,8 +176,8 @@ pub struct Store {
     removals: AtomicU64,
     /// Where the look for hash trees of versions that are gone goes on.
     trees: Mutex<Option<Vec<u8>>>,
-    /// Held while a version that is not small is hashed.
-    hashing: Mutex<()>,
+    /// Versions that are hashed now, of those that are not small.
+    hashing: hashes::Hashing,
     /// Extents that came before the facts that name them.
     expected: expected::Expected,
     /// What goes on beside answering.

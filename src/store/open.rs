@@ -305,7 +305,7 @@ impl Store {
             keeper: Mutex::default(),
             removals: std::sync::atomic::AtomicU64::default(),
             trees: Mutex::default(),
-            hashing: Mutex::default(),
+            hashing: Default::default(),
             expected: Default::default(),
             rounds: (Mutex::new(0), Condvar::new()),
             space_wanted: Condvar::new(),

@@ -1,9 +1,9 @@
 //! Reading everything again, to find what has rotted while nobody asked for it, and to say whose it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    base::{Damage, Ino, Lsn, Result, SegmentId, VersionId, limits::CHUNK_BYTES},
+    base::{Damage, Error, Ino, Lsn, Result, SegmentId, VersionId, limits::CHUNK_BYTES},
     format::{
         Kind,
         rows::{ChunkRow, Superseded, VersionRow, key, kind},
@@ -67,13 +67,20 @@ impl Store {
         let report = match self.log.verify_segment(id) {
             Ok(report) => report,
             Err(_) if !self.log.is_there(id) => return Ok(None),
+            // What can't be read is found too, and no reason not to read the rest.
+            Err(e @ Error::Io { .. }) => {
+                let damage = Damage::segment(id, 0, None, e.to_string());
+                let found = vec![Finding { damage, what: "segment", hits: Vec::new() }];
+                return Ok(Some(Scrubbed { bytes: 0, found }));
+            }
             Err(e) => return Err(e),
         };
-        let mut done = Scrubbed { bytes: report.end, found: Vec::new() };
         if report.damages.is_empty() {
-            return Ok(Some(done));
+            return Ok(Some(Scrubbed { bytes: report.end, found: Vec::new() }));
         }
+        let mut found: Vec<(Finding, Option<Lsn>)> = Vec::new();
         let listed = self.log.listing(id).map(|l| l.entries).unwrap_or_default();
+        let mut extents = BTreeSet::new();
         for damage in report.damages {
             let at = damage.place.offset;
             let entry = listed.iter().find(|e| e.offset == at);
@@ -88,19 +95,30 @@ impl Store {
                 // The index has what it held: the next base is written as a whole.
                 self.forget_base();
             }
-            let hits = match entry.filter(|e| e.kind == Kind::Extent) {
+            let shown = match entry.filter(|e| e.kind == Kind::Extent) {
                 Some(e) if self.moved_to(e.lsn)?.is_none_or(|to| (to.segment, to.offset) == (id, at)) => {
-                    self.hit_by(&BTreeSet::from([e.lsn]))?
+                    extents.insert(e.lsn);
+                    Some(e.lsn)
                 }
-                _ => Vec::new(),
+                _ => None,
             };
-            done.found.push(Finding { damage, what, hits });
+            found.push((Finding { damage, what, hits: Vec::new() }, shown));
         }
-        Ok(Some(done))
+        // One walk over the rows for all of them: there may be very many.
+        let mut hits = self.hit_by(&extents)?;
+        let found = found.into_iter().map(|(mut finding, extent)| {
+            finding.hits = extent.and_then(|e| hits.remove(&e)).unwrap_or_default();
+            finding
+        });
+        Ok(Some(Scrubbed { bytes: report.end, found: found.collect() }))
     }
 
     /// Who shows these extents.
-    fn hit_by(&self, extents: &BTreeSet<Lsn>) -> Result<Vec<Hit>> {
+    fn hit_by(&self, extents: &BTreeSet<Lsn>) -> Result<BTreeMap<Lsn, Vec<Hit>>> {
+        let mut hits: BTreeMap<Lsn, Vec<Hit>> = BTreeMap::new();
+        if extents.is_empty() {
+            return Ok(hits);
+        }
         let mut places: BTreeSet<(Ino, u64, u64, Lsn)> = BTreeSet::new();
         let mut failed = Ok(());
         self.index.walk(&[], &[0xff], Order::Forward, &mut |k, bytes| {
@@ -121,9 +139,8 @@ impl Store {
             failed.is_ok()
         })?;
         failed?;
-        let mut hits = Vec::new();
         for (ino, offset, len, extent) in places {
-            hits.extend(self.hit_at(ino, offset, len, extent)?);
+            hits.entry(extent).or_default().extend(self.hit_at(ino, offset, len, extent)?);
         }
         Ok(hits)
     }

@@ -255,6 +255,10 @@ fn one_place_that_cannot_be_read_holds_up_nothing_else_of_the_index() {
     assert!(asked > 0 && was_told(&link, 0), "{:?}", link.notices(0));
     let first_time = link.notices(0).iter().filter(|n| matches!(n, Notice::NotInLog(_))).count();
     assert_eq!(first_time, 1, "it was not told all over again");
+    // It is lacking there, and nobody is told otherwise.
+    let told = link.notices(0);
+    assert!(told.iter().any(|n| matches!(n, Notice::Aside(_, Reason::Unreadable))), "{told:?}");
+    assert!(!told.iter().any(|n| matches!(n, Notice::CaughtUp(_))), "{told:?}");
     assert_eq!(a.store.knowledge().unwrap(), b.store.knowledge().unwrap());
     // What can be read again comes as any content that is lacking.
     drop(link);
