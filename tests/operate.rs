@@ -208,14 +208,14 @@ fn a_mount_reads_everything_by_itself_and_the_next_one_goes_on_with_it() {
     assert_eq!((&scrub["last"], &scrub["under_way"]), (&Value::Null, &Value::Null), "{scrub:#}");
     // Each mount begins a segment.
     for round in 0..4 {
-        fs::write(m.path("old"), content(round, 100_000)).unwrap();
+        fs::write(m.path("old"), content(round, 800_000)).unwrap();
         m.unmount();
         if round < 3 {
             m.mount(&[]);
         }
     }
-    let at = rot(&m.store(), &content(0, 100_000)[40_000..41_000]);
-    scrubs_by_itself(&m.store(), "4K");
+    let at = rot(&m.store(), &content(0, 800_000)[40_000..41_000]);
+    scrubs_by_itself(&m.store(), "64K");
     m.mount(&[]);
     // What is in the first segment is known at once; the mount ends long before all of it is read.
     let begun = comes_to(&m.dir(), "it begins", |s| s["under_way"]["segments"].as_u64() >= Some(1));
@@ -245,16 +245,16 @@ fn a_mount_reads_everything_by_itself_and_the_next_one_goes_on_with_it() {
         lines[..until].iter().filter(|l| l["scrub"] == "position").map(|l| number(l, "segment")).collect();
     assert!(read.is_sorted_by(|a, b| a < b), "no segment twice: {read:?}");
     let found = lines.iter().find(|l| l.get("damage").is_some()).unwrap();
-    assert!(at.abs_diff(number(found, "offset")) < 100_000 + 4096, "{found:#}");
+    assert!(at.abs_diff(number(found, "offset")) < 800_000 + 4096, "{found:#}");
 }
 
 #[test]
 fn who_reads_everything_by_hand_goes_first_and_never_means_never() {
     let mut m = Mounted::new();
     for round in 0..3 {
-        fs::write(m.path("f"), content(round, 200_000)).unwrap();
+        fs::write(m.path("f"), content(round, 800_000)).unwrap();
         m.unmount();
-        scrubs_by_itself(&m.store(), "4K");
+        scrubs_by_itself(&m.store(), "64K");
         m.mount(&[]);
     }
     comes_to(&m.dir(), "it begins", |s| s["under_way"]["segments"].as_u64() >= Some(1));

@@ -298,3 +298,32 @@ pub(super) fn a_footer_that_nobody_synced_is_durable_before_a_segment_follows_it
     assert_eq!(seen.len(), 201);
     assert!(recovery.damages.is_empty(), "{:?}", recovery.damages);
 }
+
+#[test]
+pub(super) fn a_footer_behind_a_cut_lists_nothing() {
+    let disk = MemDisk::new();
+    let log = create(&disk);
+    log.wait_durable(put(&log, "one")).unwrap();
+    let end = log.segments()[0].used_bytes as usize;
+    put(&log, "two");
+    log.write_out().unwrap();
+    // The next one ends the segment, and with it the machine.
+    disk.fail_sync_in(1);
+    let p = Prepared::extent(bytes(100_000, 1), false);
+    while log.append(&[Record::new(Kind::Extent, &p)]).is_ok() {}
+    let image = disk.after_kill();
+    let footer = |disk: &MemDisk| {
+        let file = disk.open(&path(1), false).unwrap();
+        let header = segment::read_header(&*file, SegmentId::FIRST, None).unwrap().unwrap().0;
+        segment::read_trailer(&*file, &header).map(|t| t.last_lsn)
+    };
+    assert!(footer(&image).is_some_and(|last| last > Lsn::new(1)), "the footer was written");
+    // Of what was not synced, the batch behind the first is not there.
+    image.edit(&path(1), |b| b[end..end + 4096].fill(0));
+    let (log, recovery, seen) = open(&image);
+    assert_eq!(texts(&seen), ["one"]);
+    assert!(recovery.damages.is_empty(), "{:?}", recovery.damages);
+    log.wait_durable(put(&log, "other two")).unwrap();
+    let lsns = |id| -> Vec<u64> { log.listing(id).unwrap().entries.iter().map(|e| e.lsn.get()).collect() };
+    assert_eq!(lsns(SegmentId::FIRST), [1], "the second number is another record's now");
+}
