@@ -70,6 +70,21 @@ impl Expected {
         self.0.lock().leaves.get(&(of, extent)).and_then(|leaves| leaves.get(nth)).copied()
     }
 
+    /// These extents have lost their names: others may come under them, which are not what was hashed.
+    pub(super) fn forget(&self, extents: &[ExtentId]) {
+        let mut all = self.0.lock();
+        let Batches { leaves, leaf_count, .. } = &mut *all;
+        if leaves.is_empty() || extents.is_empty() {
+            return;
+        }
+        let gone: BTreeSet<&ExtentId> = extents.iter().collect();
+        leaves.retain(|(_, extent), of| {
+            let stays = !gone.contains(extent);
+            *leaf_count -= if stays { 0 } else { of.len() };
+            stays
+        });
+    }
+
     /// The batch is here, or does not come.
     pub(super) fn done(&self, of: &Origin) {
         self.0.lock().remove(of);
@@ -122,6 +137,11 @@ mod tests {
         expected.add_leaves(batch(1), extent, vec![[4; 32], hash]);
         let leaf = |of, nth| expected.leaf(batch(of), extent, nth);
         assert_eq!((leaf(1, 1), leaf(1, 2), leaf(2, 1)), (Some(hash), None, None));
+        let other = ExtentId { sequence: 10, ..FIRST };
+        expected.add_leaves(batch(1), other, vec![hash]);
+        expected.forget(&[other]);
+        assert_eq!((expected.leaf(batch(1), other, 0), leaf(1, 1)), (None, Some(hash)));
+        assert_eq!(expected.0.lock().leaf_count, 2);
         expected.done(&batch(1));
         assert_eq!((leaf(1, 1), expected.0.lock().leaf_count), (None, 0));
         assert!(expected.all(PATIENCE_NS + 1).is_empty());
