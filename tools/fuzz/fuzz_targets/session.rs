@@ -61,7 +61,7 @@ fuzz_target!(|bytes: &[u8]| {
     let store = new();
     let mine = Identity { store: store.id(), incarnation: store.incarnation(), wall_ns: 0 };
     let grants = vec![Grant { path: Vec::new(), read: true, write: true, asks: false }];
-    let me = Me { identity: mine, epoch: Epoch::default(), grants: grants.clone(), sends: true, cursor: Lsn::FIRST };
+    let me = Me { identity: mine, epoch: Epoch::default(), heeds_epoch: true, grants: grants.clone(), sends: true, cursor: Lsn::FIRST };
     let (mut session, mut met) = (Session::new(me, 0), Acquaintances::default());
     let other = Identity { store: StoreId::new(77), incarnation: Incarnation::new(78), wall_ns: 0 };
     let begin = [
