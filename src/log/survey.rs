@@ -30,6 +30,13 @@ pub enum Reach {
     Written,
 }
 
+/// How to look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Held(Reach),
+    Closed { harden: bool, durable: Lsn },
+}
+
 /// Looks at a log that another process writes, until one finds all its segments.
 const LOOKS: usize = 20;
 
@@ -84,44 +91,28 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Looks at the log. `held`: another process has the store open. `harden`: what is accepted without being known to be
-    /// durable is made so, as an opening does; whoever asks for it holds the lock.
+    /// Looks at the log of a store that another process has open, as far as `reach` says.
     ///
     /// # Errors
     /// If the disk refuses, or a segment has a newer format. Damage is no error.
-    pub fn new(disk: Arc<dyn Disk>, store: StoreId, held: bool, harden: bool) -> Result<Self> {
-        let held = held.then_some(Reach::Durable(Lsn::new(0)));
-        Self::patiently(disk, store, held, harden, Lsn::new(0))
-    }
-
-    /// As [`new`](Self::new) while a process holds the store, as far as `reach` says.
-    ///
-    /// # Errors
-    /// As of [`new`](Self::new).
     pub fn of_held(disk: Arc<dyn Disk>, store: StoreId, reach: Reach) -> Result<Self> {
-        Self::patiently(disk, store, Some(reach), false, Lsn::new(0))
+        Self::patiently(&disk, store, Way::Held(reach))
     }
 
-    /// As [`new`](Self::new) of a store that nobody holds, and of which it is known from elsewhere that its log was durable up to
-    /// `durable`.
+    /// The same of a store that nobody holds, and of which it is known from elsewhere that its log was durable up to `durable`. `harden`:
+    /// what is accepted without being known to be durable is made so, as an opening does; whoever asks for it holds the lock.
     ///
     /// # Errors
-    /// As of [`new`](Self::new).
+    /// As of [`of_held`](Self::of_held).
     pub fn of_closed(disk: Arc<dyn Disk>, store: StoreId, harden: bool, durable: Lsn) -> Result<Self> {
-        Self::patiently(disk, store, None, harden, durable)
+        Self::patiently(&disk, store, Way::Closed { harden, durable })
     }
 
-    fn patiently(
-        disk: Arc<dyn Disk>,
-        store: StoreId,
-        held: Option<Reach>,
-        harden: bool,
-        told: Lsn,
-    ) -> Result<Self> {
-        let mut tries = if held.is_some() { LOOKS } else { 0 };
+    fn patiently(disk: &Arc<dyn Disk>, store: StoreId, way: Way) -> Result<Self> {
+        let mut tries = if matches!(way, Way::Held(_)) { LOOKS } else { 0 };
         loop {
             // A segment may be retired while we look, and its file be begun anew under our eyes.
-            match Self::attempt(Arc::clone(&disk), store, held, harden, told) {
+            match Self::attempt(Arc::clone(disk), store, way) {
                 Err(Error::Io { source, .. })
                     if tries > 0 && source.kind() == std::io::ErrorKind::NotFound => {}
                 Ok(survey) if tries > 0 && survey.is_broken_off()? => {}
@@ -164,15 +155,12 @@ impl Survey {
         Ok(false)
     }
 
-    fn attempt(
-        disk: Arc<dyn Disk>,
-        store: StoreId,
-        reach: Option<Reach>,
-        harden: bool,
-        told: Lsn,
-    ) -> Result<Self> {
-        let held = reach.is_some();
-        let told = if let Some(Reach::Durable(lsn)) = reach { lsn.max(told) } else { told };
+    fn attempt(disk: Arc<dyn Disk>, store: StoreId, way: Way) -> Result<Self> {
+        let (held, harden, told) = match way {
+            Way::Held(Reach::Durable(lsn)) => (true, false, lsn),
+            Way::Held(Reach::Written) => (true, false, Lsn::new(0)),
+            Way::Closed { harden, durable } => (false, harden, durable),
+        };
         let mut r = Recovery::default();
         let (mut links, _) = recover::chain(&*disk, store, &mut r)?;
         let mark = recover::measure(&*disk, &mut links, &mut r)?.max(told);
@@ -182,7 +170,7 @@ impl Survey {
                 (l.extent, l.found) = (None, None);
             }
             recover::measure(&*disk, &mut links, &mut r)?;
-            if reach != Some(Reach::Written) {
+            if way != Way::Held(Reach::Written) {
                 links.iter_mut().for_each(|l| forget_undurable(l, mark));
             }
         }

@@ -14,6 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
+use super::appended::at_end;
 use crate::{
     base::{Clock as _, Damage, SystemClock},
     console::time,
@@ -165,35 +166,13 @@ impl Events {
             *open = None;
         }
         if open.is_none() {
-            *open = Some(self.begin()?);
+            let (file, len) = at_end(&self.disk, EVENTS)?;
+            *open = Some(Open { file, len });
         }
         let Some(o) = open else { return Ok(()) };
         o.file.write_at(&[text.as_bytes()], o.len)?;
         o.len += text.len() as u64;
         o.file.sync()
-    }
-
-    /// Opens the file at its end. A line that a crash cut off is ended.
-    fn begin(&self) -> io::Result<Open> {
-        let path = Path::new(EVENTS);
-        let file = match self.disk.open(path, true) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let made = self.disk.create(path)?;
-                self.disk.sync_dir(Path::new(""))?;
-                made
-            }
-            opened => opened?,
-        };
-        let mut len = file.len()?;
-        let mut last = [b'\n'];
-        if len > 0 {
-            file.read_exact_at(&mut last, len - 1)?;
-        }
-        if last != [b'\n'] {
-            file.write_at(&[b"\n"], len)?;
-            len += 1;
-        }
-        Ok(Open { file, len })
     }
 }
 

@@ -5,6 +5,7 @@
 //! long sends `{"progress":{"done","total"}}` before it. A connection takes one request or several. What can be asked for
 //! is a table, in `requests`.
 
+mod appended;
 mod beat;
 mod client;
 mod control;

@@ -17,7 +17,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 
-use super::events::Events;
+use super::{appended::at_end, events::Events};
 use crate::{
     base::{Clock as _, Error, Lsn, SegmentId, SystemClock},
     console::{Failure, Outcome, time},
@@ -175,24 +175,10 @@ impl Journal {
         }
     }
 
-    /// Adds a line, durably. One that a crash cut off is ended before it.
+    /// Adds a line, durably.
     fn add(&self, line: &str) -> io::Result<()> {
-        let path = Path::new(JOURNAL);
-        let file = match self.disk.open(path, true) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let made = self.disk.create(path)?;
-                self.disk.sync_dir(Path::new(""))?;
-                made
-            }
-            opened => opened?,
-        };
-        let end = file.len()?;
-        let mut last = [b'\n'];
-        if end > 0 {
-            file.read_exact_at(&mut last, end - 1)?;
-        }
-        let before: &[u8] = if last == [b'\n'] { b"" } else { b"\n" };
-        file.write_at(&[before, line.as_bytes(), b"\n"], end)?;
+        let (file, end) = at_end(&self.disk, JOURNAL)?;
+        file.write_at(&[line.as_bytes(), b"\n"], end)?;
         file.sync()
     }
 }
